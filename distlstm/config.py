@@ -1,0 +1,386 @@
+"""Chosen values: the sections of an experiment's TOML file, read strictly.
+
+What is measured (vocabulary size, number of labels) is never a field here, and neither are
+resources (workers, GPUs), so one file serves a laptop and a cluster.
+"""
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from difflib import get_close_matches
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin, get_type_hints
+
+from distlstm.errors import UserError
+
+Pooling = Literal["last", "max", "mean", "attention"]
+
+
+@dataclass(frozen=True)
+class Range:
+    """Inclusive bounds of a number."""
+
+    minimum: float
+    maximum: float = float("inf")
+
+    def __str__(self) -> str:
+        """The bounds as a phrase: `at least 1`, `from 0 to 0.9`."""
+        if self.maximum == float("inf"):
+            return f"at least {self.minimum:g}"
+        return f"from {self.minimum:g} to {self.maximum:g}"
+
+
+Count = Annotated[int, Range(1)]
+Dropout = Annotated[float, Range(0, 0.95)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    """`[text]`: how a text becomes token ids."""
+
+    lowercase: bool = True
+    """Fold case before splitting."""
+    unit: Literal["word", "character"] = "word"
+    """What a token is. With "word", Han and kana are still split by character."""
+    max_tokens: Annotated[int, Range(1, 100_000)] = 400
+    """Tokens read of each text; what follows is not seen."""
+    max_vocabulary: Annotated[int, Range(1, 10_000_000)] = 100_000
+    """Most frequent tokens that get an id of their own."""
+    min_count: Count = 2
+    """A token seen less often in the training split is unknown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """`[model]`: the classifier, from the embedding to the logits."""
+
+    cell: Literal["lstm", "gru", "rnn"] = "lstm"
+    """Recurrent cell: with gates and a cell state (lstm), gates only (gru), neither (rnn)."""
+    embedding_dim: Annotated[int, Range(1, 4096)] = 128
+    """Length of a token's vector."""
+    hidden_dim: Annotated[int, Range(1, 8192)] = 128
+    """Length of the hidden state, in each direction."""
+    num_layers: Annotated[int, Range(1, 16)] = 1
+    """Recurrent layers on top of one another."""
+    bidirectional: bool = True
+    """Read each text from both ends."""
+    pooling: tuple[Pooling, ...] = ("last", "max", "mean", "attention")
+    """How the states of a text become one vector; several are concatenated."""
+    dropout: Dropout = 0.5
+    """Share of the pooled vector dropped in training."""
+    state_dropout: Dropout = 0.3
+    """Share of the features dropped from every token of a row before each recurrent layer."""
+    token_dropout: Dropout = 0.1
+    """Share of the tokens whose vector is dropped whole."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """`[training]`: how the weights are found."""
+
+    steps: Count = 2_000
+    """Optimizer steps to aim at; the number of epochs follows from it."""
+    min_epochs: Count = 4
+    """Epochs at the least, however many rows there are."""
+    max_epochs: Count = 15
+    """Epochs at the most, however few rows there are."""
+    patience: Count = 4
+    """Epochs without a better validation metric before training stops."""
+    learning_rate: Annotated[float, Range(1e-8, 10)] = 4e-3
+    """Highest rate of the schedule."""
+    weight_decay: Annotated[float, Range(0, 10)] = 0.01
+    """Decoupled weight decay (AdamW)."""
+    clip_norm: Annotated[float, Range(1e-6)] = 1.0
+    """Largest norm of a step's gradient."""
+    tokens_per_batch: Annotated[int, Range(1)] = 8_192
+    """Padded tokens of a step at the most, over all workers."""
+    rows_per_batch: Count = 128
+    """Rows of a step at the most, over all workers."""
+    label_smoothing: Annotated[float, Range(0, 0.9)] = 0.1
+    """Share of the target spread evenly over all labels."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the recurrent layers; "auto" is bf16 where the processor has it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Domain:
+    """The values a search may give to one parameter."""
+
+    kind: Literal["choice", "uniform", "loguniform", "int", "quniform"]
+    """`choice` of listed values; `uniform`, `loguniform` [low, high]; `int` [low, high], both
+    included; `quniform` [low, high, step]."""
+    values: tuple[Any, ...]
+    """The listed values, or the bounds."""
+
+
+def _default_space() -> dict[str, Domain]:
+    return {
+        "model.hidden_dim": Domain(kind="choice", values=(64, 128, 256)),
+        "model.num_layers": Domain(kind="choice", values=(1, 2)),
+        "model.dropout": Domain(kind="uniform", values=(0.2, 0.6)),
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """`[search]`: what `distlstm tune` tries."""
+
+    algorithm: Literal["tpe", "random"] = "tpe"
+    """Who proposes the next trial: Optuna's tree-structured Parzen estimator, or chance."""
+    metric: Literal["macro_f1", "accuracy", "loss"] = "macro_f1"
+    """Validation figure by which trials are ranked."""
+    num_trials: Count = 12
+    """Trials of a study."""
+    grace_epochs: Count = 1
+    """Epochs every trial may run before the scheduler (ASHA) may stop it."""
+    reduction_factor: Annotated[int, Range(2, 100)] = 3
+    """Of so many trials at a rung, one goes on."""
+    space: Mapping[str, Domain] = field(default_factory=_default_space)
+    """`[search.space]`: parameter (`model.hidden_dim`) -> domain (`{choice = [64, 128]}`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentConfig:
+    """A whole experiment: every value that is chosen, none that is measured."""
+
+    seed: Annotated[int, Range(0, 2**31 - 1)] = 0
+    """Of initial weights, dropout, the order of batches and the proposals of a search."""
+    validation_fraction: Annotated[float, Range(0.001, 0.5)] = 0.1
+    """Share of the rows held out when no validation data is given, chosen by hash of the text."""
+    text: TextConfig = field(default_factory=TextConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
+
+    def with_values(self, values: Mapping[str, Any]) -> Self:
+        """The same experiment with some values changed, by dotted name (`model.hidden_dim`).
+
+        Raises:
+            UserError: an unknown name, a wrong type or a value out of range.
+        """
+        changed = self
+        for name, value in values.items():
+            changed = replace(changed, **_nested_change(changed, name, name.split("."), value))
+        return changed
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain tables, as `read_config` takes them and `model.json` keeps them."""
+        tables = asdict(self)
+        tables["search"]["space"] = {
+            name: {domain.kind: list(domain.values)} for name, domain in self.search.space.items()
+        }
+        return tables
+
+
+def load_config(path: Path | None, overrides: Iterable[str] = ()) -> ExperimentConfig:
+    """Read a TOML file (or the defaults), then apply `section.field=value` overrides.
+
+    Raises:
+        UserError: names the offending key or value, and the nearest valid name.
+    """
+    config = ExperimentConfig() if path is None else read_config(_parse_toml(path))
+    return config.with_values(dict(_parse_override(text) for text in overrides))
+
+
+def read_config(tables: Mapping[str, Any]) -> ExperimentConfig:
+    """Build an experiment from parsed tables; unknown keys and wrong values raise UserError."""
+    config: ExperimentConfig = _read_table(ExperimentConfig, tables, where="")
+    return config
+
+
+def _parse_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"Cannot read the config file {path}: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid TOML: {error}.") from error
+
+
+def _parse_override(text: str) -> tuple[str, Any]:
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise UserError(f"--set takes section.field=value, not {text!r}.")
+    try:
+        return name.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name.strip(), value.strip()
+
+
+def _nested_change(node: Any, full_name: str, path: list[str], value: Any) -> dict[str, Any]:
+    """The keyword arguments with which `replace` makes the change in `node`."""
+    key, *rest = path
+    where = full_name.removesuffix(".".join(path)).rstrip(".")
+    _check_names(type(node), [key], where=where)
+    child = getattr(node, key)
+    if hasattr(child, "__dataclass_fields__"):
+        if not rest:
+            raise UserError(f"{full_name} is a section; set one of its fields: {_names(child)}.")
+        return {key: replace(child, **_nested_change(child, full_name, rest, value))}
+    if rest:
+        if key != "space":
+            raise UserError(f"{_join(where, key)} is a value, not a section: {full_name}.")
+        return {key: {**child, ".".join(rest): _read_domain(value, full_name)}}
+    return {key: _read_value(_hints(type(node))[key], value, where=full_name)}
+
+
+def _read_table(cls: type[Any], table: Mapping[str, Any], *, where: str) -> Any:
+    if not isinstance(table, Mapping):
+        raise UserError(f"{where} must be a section, not {table!r}.")
+    _check_names(cls, table, where=where)
+    hints = _hints(cls)
+    return cls(
+        **{
+            name: _read_value(hints[name], value, where=_join(where, name))
+            for name, value in table.items()
+        }
+    )
+
+
+def _check_names(cls: type[Any], names: Iterable[str], *, where: str) -> None:
+    known = [f.name for f in fields(cls)]
+    for name in names:
+        if name not in known:
+            near = get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"Did you mean {_join(where, near[0])}?" if near else f"Known: {_names(cls)}."
+            raise UserError(f"Unknown config key {_join(where, name)}. {hint}")
+
+
+def _read_value(hint: Any, value: Any, *, where: str) -> Any:
+    """Check one value against its type hint and range; returns it in its final type."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _in_range(_read_value(arguments[0], value, where=where), arguments[1], where)
+    if origin is Literal:
+        return _one_of(arguments, value, where)
+    if origin is tuple:
+        return _read_list(arguments[0], value, where)
+    if origin in (Union, UnionType):
+        return _read_value(arguments[0], value, where=where)
+    if hasattr(hint, "__dataclass_fields__"):
+        return _read_table(hint, value, where=where)
+    if origin is not None and issubclass(origin, Mapping):
+        return _read_space(value, where)
+    return _read_scalar(hint, value, where)
+
+
+def _read_scalar(kind: type, value: Any, where: str) -> Any:
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise UserError(f"{where} must be {_KIND_NAMES[kind]}, not {value!r}.")
+    return value
+
+
+_KIND_NAMES = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+}
+
+
+def _in_range(value: Any, bounds: Range, where: str) -> Any:
+    if not bounds.minimum <= value <= bounds.maximum:
+        raise UserError(f"{where} must be {bounds}, not {value!r}.")
+    return value
+
+
+def _one_of(choices: tuple[Any, ...], value: Any, where: str) -> Any:
+    if value in choices:
+        return value
+    near = get_close_matches(str(value), choices, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise UserError(f"{where} must be one of {', '.join(choices)}, not {value!r}.{hint}")
+
+
+def _read_list(item_hint: Any, value: Any, where: str) -> tuple[Any, ...]:
+    items = [value] if isinstance(value, str) else value
+    if not isinstance(items, list | tuple) or not items:
+        raise UserError(f"{where} must be a list with at least one item, not {value!r}.")
+    if len(set(map(str, items))) < len(items):
+        raise UserError(f"{where} names an item twice: {value!r}.")
+    return tuple(_read_value(item_hint, item, where=where) for item in items)
+
+
+def _read_space(table: Any, where: str) -> dict[str, Domain]:
+    if not isinstance(table, Mapping) or not table:
+        raise UserError(f"{where} must be a section with at least one parameter.")
+    flat: dict[str, Any] = {}
+    for name, entry in table.items():
+        nested = name in ("model", "training") and isinstance(entry, Mapping)
+        flat.update({f"{name}.{k}": v for k, v in entry.items()} if nested else {name: entry})
+    return {name: _read_domain(entry, f"{where}.{name}") for name, entry in flat.items()}
+
+
+def _read_domain(entry: Any, where: str) -> Domain:
+    """Read `{kind = [values]}` and try its ends against the parameter's own field."""
+    _, _, parameter = where.partition("search.space.")
+    if not parameter.startswith(("model.", "training.")):
+        raise UserError(f"{where}: only [model] and [training] fields can be searched.")
+    if not isinstance(entry, Mapping) or len(entry) != 1:
+        raise UserError(f"{where} must look like {{choice = [64, 128]}}, not {entry!r}.")
+    kind, values = next(iter(entry.items()))
+    kinds = get_args(_hints(Domain)["kind"])
+    if kind not in kinds:
+        raise UserError(f"{where}: a domain is one of {', '.join(kinds)}, not {kind!r}.")
+    values = tuple(values) if isinstance(values, list | tuple) else (values,)
+    if kind != "choice":
+        _check_bounds(kind, values, where)
+    for value in values if kind == "choice" else values[:2]:
+        ExperimentConfig().with_values({parameter: value})
+    return Domain(kind=kind, values=values)
+
+
+def _check_bounds(kind: str, values: tuple[Any, ...], where: str) -> None:
+    wanted = 3 if kind == "quniform" else 2
+    numbers = all(type(value) in (int, float) for value in values)
+    if len(values) != wanted or not numbers or not values[0] < values[1]:
+        form = "[low, high, step]" if wanted == 3 else "[low, high]"
+        raise UserError(f"{where}: {kind} takes {form} with low < high, not {list(values)}.")
+    if kind == "loguniform" and values[0] <= 0:
+        raise UserError(f"{where}: loguniform needs bounds above 0, not {list(values)}.")
+    if kind == "quniform" and values[2] <= 0:
+        raise UserError(f"{where}: quniform needs a step above 0, not {values[2]}.")
+
+
+def to_toml(config: ExperimentConfig) -> str:
+    """The experiment as a TOML file that `load_config` reads back to an equal one."""
+    tables = config.to_dict()
+    space = tables["search"].pop("space")
+    lines = [f"{key} = {_toml(value)}" for key, value in tables.items() if not _is_table(value)]
+    for name, table in tables.items():
+        if _is_table(table):
+            lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in table.items())]
+    lines += ["", "[search.space]"]
+    for name, domain in space.items():
+        ((kind, values),) = domain.items()
+        lines.append(f'"{name}" = {{ {kind} = {_toml(values)} }}')
+    return "\n".join(lines) + "\n"
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return repr(value)
+
+
+def _hints(cls: type[Any]) -> dict[str, Any]:
+    return get_type_hints(cls, include_extras=True)
+
+
+def _names(node: Any) -> str:
+    return ", ".join(f.name for f in fields(node))
+
+
+def _join(where: str, name: str) -> str:
+    return f"{where}.{name}" if where else name

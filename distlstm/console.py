@@ -1,0 +1,298 @@
+"""What the user sees. The only module that prints.
+
+Progress goes to stderr, through a descriptor of its own (Ray's is silenced meanwhile); results go
+to stdout. In a terminal progress is drawn live; elsewhere it is plain lines, seconds apart.
+"""
+
+import json
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import IO, Any, Self
+
+import rich.progress
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from distlstm.stages.batch_predict import BatchPredictResult
+from distlstm.stages.events import EpochDone, Event, Note, Progress, TrialRow, TrialsChanged
+from distlstm.stages.train import TrainResult
+from distlstm.stages.tune import TuneResult
+
+_SECONDS_BETWEEN_LINES = 5.0
+_MAX_TRIALS_SHOWN = 12
+_MAX_LABELS_SHOWN = 30
+
+
+class Display:
+    """Draws a stage's events for as long as it is entered; call it with each of them."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.console = Console(file=_own_stderr(), highlight=False, soft_wrap=True)
+        self.bar = rich.progress.Progress(
+            rich.progress.TextColumn("{task.description}"),
+            rich.progress.BarColumn(),
+            rich.progress.MofNCompleteColumn(),
+            rich.progress.TextColumn("{task.fields[detail]}", style="dim"),
+            rich.progress.TimeElapsedColumn(),
+            rich.progress.TimeRemainingColumn(),
+            console=self.console,
+        )
+        self.task: rich.progress.TaskID | None = None
+        self.title = ""
+        self.trials: TrialsChanged | None = None
+        self.last_line = 0.0
+        self.live = Live(
+            get_renderable=self._render, console=self.console, transient=True, refresh_per_second=5
+        )
+
+    def __enter__(self) -> Self:
+        """Start drawing."""
+        if self._draws:
+            self.live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave the terminal as it was, with the lines that were printed."""
+        self.live.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        if self.quiet:
+            return
+        match event:
+            case Progress():
+                self._progress(event)
+            case Note(text):
+                self.console.print(escape(text))
+            case EpochDone():
+                self.console.print(_epoch_line(event))
+            case TrialsChanged():
+                self._trials(event)
+
+    @property
+    def _draws(self) -> bool:
+        return self.console.is_terminal and not self.quiet
+
+    def _render(self) -> Group:
+        table = (
+            [] if self.trials is None else [trials_table(self.trials.trials, self.trials.metric)]
+        )
+        return Group(*table, self.bar)
+
+    def _progress(self, event: Progress) -> None:
+        if event.title != self.title:
+            if self.task is not None:
+                self.bar.remove_task(self.task)
+            self.task = self.bar.add_task(escape(event.title), total=event.total, detail="")
+            self.title, self.last_line = event.title, 0.0
+        if self.task is not None:
+            self.bar.update(
+                self.task, completed=event.done, total=event.total, detail=escape(event.detail)
+            )
+        now = time.monotonic()
+        if not self._draws and now - self.last_line > _SECONDS_BETWEEN_LINES:
+            self.last_line = now
+            self.console.print(
+                escape(f"{event.title}: {event.done:,} of {event.total:,} {event.detail}".rstrip())
+            )
+
+    def _trials(self, event: TrialsChanged) -> None:
+        before = {} if self.trials is None else {row.trial: row for row in self.trials.trials}
+        self.trials = event
+        ended = [row for row in event.trials if row.state != "running"]
+        self._progress(Progress("trials", len(ended), event.num_trials))
+        for row in ended:
+            if row.trial not in before or before[row.trial].state == "running":
+                self.console.print(_trial_line(row, event.metric))
+
+
+def print_json(result: Mapping[str, Any]) -> None:
+    """One JSON object on stdout."""
+    sys.stdout.write(json.dumps(result, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def print_error(message: str) -> None:
+    """One message on stderr."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(
+        f"[bold red]Error:[/] {escape(message)}"
+    )
+
+
+def print_interrupted(command: Sequence[str]) -> None:
+    """Say how to carry on after Ctrl-C."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print("\nInterrupted; what was finished is kept. The same command carries on:")
+    console.print(f"  {escape(shlex.join(command))}")
+
+
+def print_traceback() -> None:
+    """The current exception in full, for `--debug`."""
+    Console(stderr=True).print_exception()
+
+
+def print_text(text: str) -> None:
+    """A line on stdout."""
+    _stdout().print(escape(text))
+
+
+def print_command(command: str) -> None:
+    """A command that is being run, to be copied."""
+    _stdout().print(f"\n[bold]$ {escape(command)}[/]")
+
+
+def print_train(result: TrainResult, facts: Mapping[str, Any]) -> None:
+    """What training gave, beside what simpler models reach on the same rows."""
+    console = _stdout()
+    console.print(comparison_table(facts))
+    verdict = baseline_verdict(facts)
+    if verdict:
+        console.print(verdict)
+    console.print(
+        f"{result.epochs} epochs, {result.steps:,} steps, {result.seconds:.0f} s in all, "
+        f"{result.tokens_per_second:,.0f} tokens/s in training"
+        f"{', resumed' if result.resumed else ''}"
+    )
+    console.print(f"Model: {escape(result.model)}")
+
+
+def print_tune(result: TuneResult) -> None:
+    """The trials of a study and where its best model lies."""
+    console = _stdout()
+    rows = [TrialRow(**row) for row in result.trials]
+    console.print(trials_table(rows, "macro_f1", title=f"{len(rows)} trials, best first"))
+    console.print(f"{result.seconds:.0f} s in all{', resumed' if result.resumed else ''}")
+    console.print(f"Study: {escape(result.study)} (best model in best/, its config in best.toml)")
+
+
+def print_evaluation(report: Mapping[str, Any]) -> None:
+    """The figures of an evaluation, in all and by label."""
+    console = _stdout()
+    table = Table(title=f"{report['num_rows']:,} rows")
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    for name, value in report.items():
+        if isinstance(value, float):
+            table.add_row(name, f"{value:.4f}")
+    console.print(table)
+    by_label = Table(title="By label")
+    by_label.add_column("label")
+    for name in ("precision", "recall", "f1", "support"):
+        by_label.add_column(name, justify="right")
+    for label in report["labels"][:_MAX_LABELS_SHOWN]:
+        row = report["per_label"][label]
+        figures = [f"{row[name]:.3f}" for name in ("precision", "recall", "f1")]
+        by_label.add_row(escape(label), *figures, f"{row['support']:,}")
+    console.print(by_label)
+    if len(report["labels"]) > _MAX_LABELS_SHOWN:
+        console.print(f"... and {len(report['labels']) - _MAX_LABELS_SHOWN} more labels")
+
+
+def print_batch_predict(result: BatchPredictResult) -> None:
+    """What a prediction run wrote."""
+    console = _stdout()
+    console.print(
+        f"{result.rows_out:,} rows out of {result.rows_in:,} rows in, "
+        f"{result.rows_without_prediction:,} without a prediction; "
+        f"{result.parts_written} parts written, {result.parts_reused} reused"
+    )
+    if result.parts_written:
+        console.print(
+            f"{result.seconds:.0f} s in all; {result.rows_per_second:,.0f} rows/s and "
+            f"{result.tokens_per_second:,.0f} tokens/s once the workers ran"
+        )
+    console.print(f"Output: {escape(result.output)}")
+
+
+def comparison_table(facts: Mapping[str, Any]) -> Table:
+    """Model, linear baseline and majority class on the validation rows."""
+    table = Table(title=f"Validation, {facts['metrics']['num_rows']:,} rows")
+    table.add_column("")
+    table.add_column("accuracy", justify="right")
+    table.add_column("macro-F1", justify="right")
+    cell = facts["model"]["cell"].upper()
+    rows = {
+        f"this model ({cell})": facts["metrics"],
+        "linear, word uni- and bigrams": facts["baseline"]["linear"],
+        "always the most frequent label": facts["baseline"]["majority"],
+    }
+    for name, metrics in rows.items():
+        table.add_row(name, f"{metrics['accuracy']:.4f}", f"{metrics['macro_f1']:.4f}")
+    return table
+
+
+def baseline_verdict(facts: Mapping[str, Any]) -> str | None:
+    """A plain word if the linear model is as good."""
+    own, linear = facts["metrics"]["accuracy"], facts["baseline"]["linear"]["accuracy"]
+    if own > linear:
+        return None
+    return (
+        f"The linear model is as good or better here ({linear:.4f} against {own:.4f}): word order "
+        "adds little on this data, or there are too few rows to learn it."
+    )
+
+
+def trials_table(rows: Iterable[TrialRow], metric: str, *, title: str | None = None) -> Table:
+    """Trials, best first."""
+    rows = list(rows)
+    table = Table(title=title)
+    parameters = list(dict.fromkeys(name for row in rows for name in row.parameters))
+    table.add_column("trial")
+    for name in parameters:
+        table.add_column(name.partition(".")[2], justify="right")
+    for name in ("accuracy", "macro_f1", "loss", "epoch", "seconds"):
+        table.add_column(name, justify="right", style="bold" if name == metric else "")
+    table.add_column("state")
+    for row in rows[:_MAX_TRIALS_SHOWN]:
+        values = [_short(row.parameters.get(name)) for name in parameters]
+        figures = [_short(row.metrics.get(name)) for name in ("accuracy", "macro_f1", "loss")]
+        state = row.state if row.error is None else f"{row.state}: {row.error[:60]}"
+        table.add_row(
+            row.trial[:8], *values, *figures, str(row.epoch), f"{row.seconds:.0f}", escape(state)
+        )
+    return table
+
+
+def _trial_line(row: TrialRow, metric: str) -> str:
+    values = ", ".join(f"{k.partition('.')[2]}={_short(v)}" for k, v in row.parameters.items())
+    outcome = row.error or f"{metric} {_short(row.metrics.get(metric))} after epoch {row.epoch}"
+    return escape(f"trial {row.trial[:8]} {row.state}: {values}: {outcome}")
+
+
+def _epoch_line(event: EpochDone) -> str:
+    result = event.result
+    return (
+        f"epoch {result.epoch:>2} of up to {event.num_epochs}: "
+        f"training loss {result.training_loss:.4f}, validation loss "
+        f"{result.validation.log_loss:.4f}, accuracy {result.validation.accuracy:.4f}, "
+        f"macro-F1 {result.validation.macro_f1:.4f}, "
+        f"{result.num_tokens / result.seconds:,.0f} tokens/s{' (best)' if result.is_best else ''}"
+    )
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
+
+
+def _stdout() -> Console:
+    return Console(highlight=False, soft_wrap=True)
+
+
+def _own_stderr() -> IO[str]:
+    """The terminal (or file) behind stderr, under a descriptor that nothing else redirects."""
+    try:
+        return os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding="utf-8", buffering=1)
+    except (OSError, ValueError):
+        return sys.stderr

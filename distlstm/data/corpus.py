@@ -1,0 +1,98 @@
+"""A labelled corpus: the files it is made of, and what it is once encoded."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from distlstm.config import TextConfig
+from distlstm.data.files import SourceFile, find_files
+from distlstm.data.labelled import Columns
+from distlstm.data.shards import Shards
+from distlstm.text.labels import LabelSet
+from distlstm.text.vocabulary import Vocabulary
+
+FACTS_FILE = "corpus.json"
+VOCABULARY_FILE = "vocabulary.txt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusSpec:
+    """What to encode, and how."""
+
+    training: tuple[SourceFile, ...]
+    validation: tuple[SourceFile, ...]
+    """Empty: hold out `validation_fraction` of the training rows, by hash of the text."""
+    columns: Columns
+    text: TextConfig
+    validation_fraction: float
+
+    @classmethod
+    def find(
+        cls,
+        training: Sequence[str],
+        validation: Sequence[str],
+        *,
+        columns: Columns,
+        text: TextConfig,
+        validation_fraction: float,
+    ) -> "CorpusSpec":
+        """Find the files that paths, directories, globs and URIs name.
+
+        Raises:
+            UserError: there are none.
+        """
+        return cls(
+            training=tuple(find_files(training)),
+            validation=tuple(find_files(validation)) if validation else (),
+            columns=columns,
+            text=text,
+            validation_fraction=0.0 if validation else validation_fraction,
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when a file, a column or a text setting does."""
+        return _digest(asdict(self))
+
+    @property
+    def files_fingerprint(self) -> str:
+        """Changes when a file's path, size or time does, or files come or go."""
+        return _digest([asdict(file) for file in (*self.training, *self.validation)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusSummary:
+    """Measured facts of an encoded corpus."""
+
+    fingerprint: str
+    label_counts: dict[str, int]
+    """Training rows of each label."""
+    dropped: dict[str, int]
+    """Rows left out, by reason."""
+    num_training: int
+    num_validation: int
+    num_tokens: int
+    """Tokens of the training rows."""
+    unknown_share: float
+    """Share of the training tokens that the vocabulary does not know."""
+    truncated_share: float
+    """Share of the training rows that are longer than `max_tokens`."""
+
+
+class EncodedCorpus:
+    """An encoded corpus on disk: vocabulary, labels, and the shards of both splits."""
+
+    def __init__(self, path: Path) -> None:
+        facts = json.loads((path / FACTS_FILE).read_text(encoding="utf-8"))
+        self.path = path
+        self.summary = CorpusSummary(**facts["summary"])
+        self.labels = LabelSet(tuple(facts["labels"]))
+        self.vocabulary = Vocabulary.load(path / VOCABULARY_FILE)
+        self.training = Shards([path / name for name in facts["training"]])
+        self.validation = Shards([path / name for name in facts["validation"]])
+
+
+def _digest(facts: object) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

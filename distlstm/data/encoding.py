@@ -1,0 +1,245 @@
+"""Encode once: a distributed count fixes vocabulary and labels, then shards are written.
+
+Bundles of units are spread over the cluster twice. The first pass counts tokens and labels (merged
+by the workers, then once more here); the second writes token ids. `corpus.json` is written last
+and names the shards that count, so trials and restarts share a finished encoding and never see
+half of one.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+
+from distlstm.atomic import write_text
+from distlstm.data.corpus import (
+    FACTS_FILE,
+    VOCABULARY_FILE,
+    CorpusSpec,
+    CorpusSummary,
+    EncodedCorpus,
+)
+from distlstm.data.files import SourceFile
+from distlstm.data.labelled import (
+    Columns,
+    LabelledRows,
+    count_labelled,
+    is_validation,
+    merge_counts,
+    read_labelled,
+)
+from distlstm.data.parallel import Progress, map_on_cluster
+from distlstm.data.shards import write_shard
+from distlstm.data.units import Unit, cut_into_units, group_small
+from distlstm.errors import UserError
+from distlstm.text.labels import UNKNOWN_LABEL, LabelSet
+from distlstm.text.tokenizer import TokenIds, Tokenizer
+from distlstm.text.vocabulary import UNKNOWN_ID, Vocabulary
+
+_MAX_LABELS = 10_000
+
+
+def encode_corpus(spec: CorpusSpec, path: Path, *, progress: Progress) -> EncodedCorpus:
+    """Encode a corpus into a directory, or open it if that is already done.
+
+    Raises:
+        UserError: unreadable data, no rows, fewer than two labels, or nothing to validate on.
+    """
+    if not (path / FACTS_FILE).exists():
+        _encode(spec, path, progress)
+    return EncodedCorpus(path)
+
+
+def _encode(spec: CorpusSpec, path: Path, progress: Progress) -> None:
+    training, validation = _bundles(spec.training), _bundles(spec.validation)
+    counts = _count(spec, training, progress)
+    labels = _label_set(counts, spec)
+    vocabulary = Vocabulary.from_counts(_of_kind(counts, "token", "token"), spec.text)
+    path.mkdir(parents=True, exist_ok=True)
+    vocabulary.save(path / VOCABULARY_FILE)
+    encoder = _Encoder(
+        path=path,
+        columns=spec.columns,
+        tokenizer=Tokenizer(spec.text, vocabulary),
+        labels=labels,
+        validation_fraction=spec.validation_fraction,
+        never_held_out=tuple(_only_held_out(counts)),
+    )
+    jobs = [*_numbered(training, "training"), *_numbered(validation, "validation")]
+    tables = []
+    progress("encoding", 0, len(jobs))
+    for table in map_on_cluster(encoder.write, jobs):
+        tables.append(table)
+        progress("encoding", len(tables), len(jobs))
+    _write_facts(path, spec, counts, labels, pa.concat_tables(tables).sort_by("name"))
+
+
+def _bundles(files: Sequence[SourceFile]) -> list[list[Unit]]:
+    num_cpus = int(ray.cluster_resources().get("CPU", 1))
+    return group_small(cut_into_units(files), num_groups=2 * num_cpus)
+
+
+def _count(spec: CorpusSpec, bundles: list[list[Unit]], progress: Progress) -> pa.Table:
+    count = partial(
+        count_labelled,
+        columns=spec.columns,
+        text=spec.text,
+        validation_fraction=spec.validation_fraction,
+    )
+    progress("counting tokens", 0, len(bundles))
+    counts = merge_counts(pa.concat_tables(map_on_cluster(count, bundles, merge=merge_counts)))
+    progress("counting tokens", len(bundles), len(bundles))
+    return counts
+
+
+def _of_kind(counts: pa.Table, kind: str, name: str = "key") -> pa.Table:
+    rows = counts.filter(pc.field("kind") == kind).select(["key", "count"])
+    return rows.rename_columns([name, "count"])
+
+
+def _as_dict(counts: pa.Table, kind: str) -> dict[str, int]:
+    rows = _of_kind(counts, kind).sort_by("key")
+    return dict(zip(rows["key"].to_pylist(), rows["count"].to_pylist(), strict=True))
+
+
+def _only_held_out(counts: pa.Table) -> set[str]:
+    """Labels whose every row fell to validation; they are moved to training, to be learnt."""
+    return set(_as_dict(counts, "validation")) - set(_as_dict(counts, "training"))
+
+
+def _label_set(counts: pa.Table, spec: CorpusSpec) -> LabelSet:
+    training, validation = _as_dict(counts, "training"), _as_dict(counts, "validation")
+    labels = LabelSet.of([*training, *validation])
+    num_rows = sum(training.values()) + sum(validation.values())
+    _check_labels(labels, num_rows, spec.columns)
+    held_out = sum(validation.values()) - sum(validation[name] for name in _only_held_out(counts))
+    if not spec.validation and held_out == 0:
+        raise UserError(
+            f"None of the {num_rows} rows fell to the validation split. Give --validation DATA, or "
+            f"hold out more: --set validation_fraction=0.3 (now {spec.validation_fraction:g})."
+        )
+    return labels
+
+
+def _check_labels(labels: LabelSet, num_rows: int, columns: Columns) -> None:
+    if num_rows == 0:
+        raise UserError(
+            f"No row has both a text in {columns.text!r} and a label in {columns.label!r}."
+        )
+    if len(labels) < 2:
+        raise UserError(
+            f"Column {columns.label!r} has a single label, {labels.names[0]!r}; "
+            "a classifier needs at least two."
+        )
+    if len(labels) > min(_MAX_LABELS, max(20, num_rows / 2)):
+        raise UserError(
+            f"Column {columns.label!r} has {len(labels)} distinct values in {num_rows} rows; it "
+            "does not look like a label. Choose another with --label-column."
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """Units to encode into one pair of shards."""
+
+    name: str
+    units: list[Unit]
+    validation_only: bool
+
+
+def _numbered(bundles: list[list[Unit]], split: str) -> list[_Job]:
+    return [
+        _Job(name=f"{split}-{i:05d}", units=units, validation_only=split == "validation")
+        for i, units in enumerate(bundles)
+    ]
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Encoded rows of one split, gathered until their shard is written."""
+
+    tokens: list[TokenIds] = field(default_factory=list)
+    label_ids: list[np.ndarray] = field(default_factory=list)
+
+    def append(self, tokens: TokenIds, label_ids: np.ndarray, keep: np.ndarray) -> None:
+        self.tokens.append(tokens.filter(keep))
+        self.label_ids.append(label_ids[keep])
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Encoder:
+    """Writes the shards of a job; travels to the workers."""
+
+    path: Path
+    columns: Columns
+    tokenizer: Tokenizer
+    labels: LabelSet
+    validation_fraction: float
+    never_held_out: tuple[str, ...]
+
+    def write(self, job: _Job) -> pa.Table:
+        """Encode the job's units into a training and a validation shard; returns one row."""
+        training, validation, num_unseen = _Rows(), _Rows(), 0
+        for unit in job.units:
+            for rows in read_labelled(unit, self.columns):
+                tokens = self.tokenizer.encode(rows.texts)
+                label_ids = self.labels.ids_of(rows.labels).to_numpy(zero_copy_only=False)
+                known, held_out = label_ids != UNKNOWN_LABEL, self._held_out(rows, job)
+                training.append(tokens, label_ids, known & ~held_out)
+                validation.append(tokens, label_ids, known & held_out)
+                num_unseen += int((~known).sum())
+        shards = {"training": training, "validation": validation}
+        for split, encoded in shards.items():
+            write_shard(self.path / f"{job.name}.{split}", encoded.tokens, encoded.label_ids)
+        return pa.Table.from_pylist([_measure(job, training, validation, num_unseen)])
+
+    def _held_out(self, rows: LabelledRows, job: _Job) -> np.ndarray:
+        if job.validation_only:
+            return np.ones(len(rows.labels), bool)
+        only_training = pa.array(self.never_held_out, pa.string())
+        movable = pc.is_in(rows.labels, value_set=only_training).to_numpy(zero_copy_only=False)
+        return np.asarray(is_validation(rows.texts, self.validation_fraction) & ~movable)
+
+
+def _measure(job: _Job, training: _Rows, validation: _Rows, num_unseen: int) -> dict[str, Any]:
+    return {
+        "name": job.name,
+        "training": sum(map(len, training.label_ids)),
+        "validation": sum(map(len, validation.label_ids)),
+        "tokens": sum(len(tokens.values) for tokens in training.tokens),
+        "unknown": sum(int((tokens.values == UNKNOWN_ID).sum()) for tokens in training.tokens),
+        "truncated": sum(int(tokens.truncated.sum()) for tokens in training.tokens),
+        "unseen_labels": num_unseen,
+    }
+
+
+def _write_facts(
+    path: Path, spec: CorpusSpec, counts: pa.Table, labels: LabelSet, written: pa.Table
+) -> None:
+    total = {name: pc.sum(written[name]).as_py() for name in written.column_names if name != "name"}
+    dropped = _as_dict(counts, "dropped")
+    if total["unseen_labels"]:
+        dropped["validation label never seen in training"] = total["unseen_labels"]
+    summary = CorpusSummary(
+        fingerprint=spec.fingerprint,
+        label_counts=_as_dict(counts, "training"),
+        dropped=dropped,
+        num_training=total["training"],
+        num_validation=total["validation"],
+        num_tokens=total["tokens"],
+        unknown_share=total["unknown"] / max(1, total["tokens"]),
+        truncated_share=total["truncated"] / max(1, total["training"]),
+    )
+    shards = {
+        split: [f"{name}.{split}" for name in written["name"].to_pylist()]
+        for split in ("training", "validation")
+    }
+    facts = {"summary": asdict(summary), "labels": list(labels.names), **shards}
+    write_text(path / FACTS_FILE, json.dumps(facts, ensure_ascii=False, indent=1) + "\n")

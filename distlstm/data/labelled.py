@@ -1,0 +1,110 @@
+"""Labelled rows: reading them, counting them, and choosing which ones validate."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from distlstm.config import TextConfig
+from distlstm.data.reading import read_batches
+from distlstm.data.units import Unit
+from distlstm.errors import UserError
+from distlstm.text.columns import hash_texts, read_labels, read_texts
+from distlstm.text.splitting import split
+from distlstm.text.tokenizer import truncate
+
+_Read = TypeVar("_Read")
+_COUNTS = pa.schema([("kind", pa.string()), ("key", pa.string()), ("count", pa.int64())])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """Where text and label stand in the files."""
+
+    text: str = "text"
+    label: str = "label"
+
+
+@dataclass(frozen=True)
+class LabelledRows:
+    """Rows with a text and a label, and how many were dropped for want of either, by reason."""
+
+    texts: pa.Array
+    labels: pa.Array
+    dropped: dict[str, int]
+
+
+def read_labelled(unit: Unit, columns: Columns) -> Iterator[LabelledRows]:
+    """The labelled rows of a unit, a batch at a time.
+
+    Raises:
+        UserError: a column is missing or of a type that is neither text nor label.
+    """
+    for batch in read_batches(
+        unit.file, columns=[columns.text, columns.label], row_groups=unit.row_groups
+    ):
+        texts = named(read_texts, batch.column(0), columns.text, unit)
+        labels = named(read_labels, batch.column(1), columns.label, unit)
+        dropped = {f"{reason} text": count for reason, count in texts.missing.items()}
+        no_label = pc.and_(texts.texts.is_valid(), labels.is_null())
+        if count := pc.sum(no_label).as_py():
+            dropped["no label"] = count
+        keep = pc.and_(texts.texts.is_valid(), labels.is_valid())
+        yield LabelledRows(texts.texts.filter(keep), labels.filter(keep), dropped)
+
+
+def named(read: Callable[[pa.Array], _Read], column: pa.Array, name: str, unit: Unit) -> _Read:
+    """Call `read(column)`, and complete its UserError with the column's and the file's name."""
+    try:
+        return read(column)
+    except UserError as error:
+        raise UserError(f"Column {name!r} of {unit.file.path} {error}.") from error
+
+
+def is_validation(texts: pa.Array, fraction: float) -> np.ndarray:
+    """Which rows (bool, [rows]) are held out: a text and its duplicates are always together."""
+    return hash_texts(texts) < np.uint64(fraction * 2**64)
+
+
+def count_labelled(
+    units: Sequence[Unit], columns: Columns, text: TextConfig, *, validation_fraction: float
+) -> pa.Table:
+    """Count tokens and labels of training rows, labels of held-out rows, and rows dropped.
+
+    Returns:
+        Columns kind (`token`, `training`, `validation`, `dropped`), key, count: a table that
+        `merge_counts` adds to others of its kind.
+    """
+    tables = [_COUNTS.empty_table()]
+    for unit in units:
+        for rows in read_labelled(unit, columns):
+            held_out = pa.array(is_validation(rows.texts, validation_fraction))
+            training = pc.invert(held_out)
+            tokens, _ = truncate(split(rows.texts.filter(training), text), text.max_tokens)
+            tables += [
+                _value_counts("token", tokens.flatten()),
+                _value_counts("training", rows.labels.filter(training)),
+                _value_counts("validation", rows.labels.filter(held_out)),
+                _count_table("dropped", list(rows.dropped), list(rows.dropped.values())),
+            ]
+    return merge_counts(pa.concat_tables(tables))
+
+
+def merge_counts(counts: pa.Table) -> pa.Table:
+    """Add up the counts of equal (kind, key)."""
+    merged = counts.group_by(["kind", "key"]).aggregate([("count", "sum")])
+    return merged.rename_columns({"count_sum": "count"}).select(_COUNTS.names).cast(_COUNTS)
+
+
+def _value_counts(kind: str, values: pa.Array) -> pa.Table:
+    counts = pc.value_counts(values)
+    return _count_table(kind, counts.field("values"), counts.field("counts"))
+
+
+def _count_table(kind: str, keys: pa.Array | list[str], counts: pa.Array | list[int]) -> pa.Table:
+    kinds = pa.array([kind] * len(keys), pa.string())
+    arrays = [kinds, pa.array(keys, pa.string()), pa.array(counts, pa.int64())]
+    return pa.Table.from_arrays(arrays, schema=_COUNTS)

@@ -1,0 +1,33 @@
+"""Running a function over many pieces of work with Ray Data."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import pyarrow as pa
+import ray.data
+
+Item = TypeVar("Item")
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
+
+def map_on_cluster(
+    work: Callable[[Item], pa.Table],
+    items: Sequence[Item],
+    *,
+    merge: Callable[[pa.Table], pa.Table] | None = None,
+    merge_rows: int = 1_000_000,
+) -> Iterator[pa.Table]:
+    """Run `work` on every item, one task each; yields the tables as they come, in any order.
+
+    With `merge`, the workers join tables of `merge_rows` rows or more before they come here.
+    """
+
+    def run(batch: pa.Table) -> pa.Table:
+        return work(items[batch["item"][0].as_py()])
+
+    dataset = ray.data.from_items(list(range(len(items))), override_num_blocks=len(items))
+    results = dataset.map_batches(run, batch_size=1, batch_format="pyarrow")
+    if merge is not None:
+        results = results.map_batches(merge, batch_size=merge_rows, batch_format="pyarrow")
+    yield from results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)

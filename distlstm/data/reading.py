@@ -1,0 +1,262 @@
+"""Reading files as Arrow record batches, with every value as the file has it.
+
+CSV columns are read as strings ("007" stays "007"); JSON lines keep JSON's own types. A text that
+is not UTF-8 does not stop the reading: its column arrives as binary and `text.columns` nulls it.
+"""
+
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from distlstm.data.files import SourceFile, open_filesystem
+from distlstm.errors import UserError
+
+BATCH_ROWS = 16_384
+
+
+class UnreadableFileError(UserError):
+    """A file that cannot be read as what its suffix says."""
+
+
+def unreadable(file: SourceFile, error: Exception) -> UnreadableFileError:
+    """The error for a file that its library refused, in one sentence."""
+    if file.size == 0:
+        return UnreadableFileError(f"{file.path} is empty (0 bytes).")
+    reason = str(error).strip().split("\n")[0].rstrip(".")
+    return UnreadableFileError(f"Cannot read {file.path} as {file.format}: {reason}.")
+
+
+def read_schema(file: SourceFile) -> pa.Schema:
+    """Columns of a file, partition columns last, without reading all of it.
+
+    Only Parquet says its types: CSV columns count as string, those of JSON lines as null.
+    """
+    if file.format == "parquet":
+        with _open(file) as source:
+            schema = pq.read_schema(source)
+    elif file.format == "jsonl":
+        rows = next(_jsonl_rows(file, BATCH_ROWS), [])
+        schema = pa.schema([(name, pa.null()) for name in {key: 0 for row in rows for key in row}])
+    else:
+        schema = pa.schema([(name, pa.string()) for name in _csv_header(file)])
+    for name in file.partitions:
+        schema = schema if name in schema.names else schema.append(pa.field(name, pa.string()))
+    return schema
+
+
+def read_batches(
+    file: SourceFile,
+    *,
+    columns: Sequence[str] | None = None,
+    row_groups: Sequence[int] | None = None,
+    batch_rows: int = BATCH_ROWS,
+) -> Iterator[pa.RecordBatch]:
+    """The rows of a file (or of some row groups of a Parquet file), in order.
+
+    With `columns`, only those, which may be Hive partition columns; without, what is in the file.
+
+    Raises:
+        UserError: a column is missing, or the file is not what its suffix says.
+    """
+    if columns is not None:
+        check_columns(file, read_schema(file), columns)
+    if file.format == "parquet":
+        batches = _read_parquet(file, columns, batch_rows, row_groups)
+    else:
+        batches = _READERS[file.format](file, columns, batch_rows)
+    for batch in batches:
+        yield batch if columns is None else _select(batch, file, columns)
+
+
+def check_columns(file: SourceFile, schema: pa.Schema, columns: Sequence[str]) -> None:
+    """Raise a UserError that lists the columns there are, if one of `columns` is not there."""
+    for name in columns:
+        if name not in schema.names:
+            raise UserError(
+                f"No column {name!r} in {file.path}. It has: {', '.join(schema.names) or 'none'}."
+            )
+
+
+def _select(batch: pa.RecordBatch, file: SourceFile, columns: Sequence[str]) -> pa.RecordBatch:
+    """The columns asked for; a JSON lines column absent from these rows is null."""
+    arrays = [
+        batch.column(name)
+        if name in batch.schema.names
+        else pa.array([file.partitions.get(name)] * batch.num_rows, pa.string())
+        for name in columns
+    ]
+    return pa.RecordBatch.from_arrays(arrays, names=list(columns))
+
+
+@contextmanager
+def _open(file: SourceFile) -> Iterator[Any]:
+    """The file's bytes, decompressed; what its reader raises becomes an UnreadableFileError."""
+    filesystem, path = open_filesystem(file.path)
+    try:
+        if file.format == "parquet":
+            with filesystem.open_input_file(path) as source:
+                yield source
+        else:
+            _refuse_parquet(filesystem, path)
+            with filesystem.open_input_stream(path, compression=file.compression) as source:
+                yield source
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise unreadable(file, error) from error
+
+
+def _refuse_parquet(filesystem: Any, path: str) -> None:
+    with filesystem.open_input_file(path) as source:
+        if source.read(4) == b"PAR1":
+            raise OSError("its content is Parquet")
+
+
+def _read_parquet(
+    file: SourceFile,
+    columns: Sequence[str] | None,
+    batch_rows: int,
+    row_groups: Sequence[int] | None,
+) -> Iterator[pa.RecordBatch]:
+    with _open(file) as source:
+        parquet = pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=False)
+        names = parquet.schema_arrow.names if columns is None else columns
+        wanted = [name for name in names if name in parquet.schema_arrow.names]
+        yield from parquet.iter_batches(
+            batch_size=batch_rows, row_groups=row_groups, columns=wanted, use_threads=False
+        )
+
+
+def _read_csv(
+    file: SourceFile, columns: Sequence[str] | None, batch_rows: int
+) -> Iterator[pa.RecordBatch]:
+    """Columns as strings; those that are not UTF-8 throughout as binary.
+
+    Whole rows (`columns` is None) keep one type for the whole file, which takes a pass of its own.
+    """
+    binary: set[str] = set()
+    if columns is None:
+        for block in _csv_blocks(file, None):
+            binary |= {name for name in block.schema.names if not _is_utf8(block.column(name))}
+    for block in _csv_blocks(file, columns):
+        arrays = [
+            block.column(name)
+            if name in binary or not _is_utf8(block.column(name))
+            else block.column(name).cast(pa.string())
+            for name in block.schema.names
+        ]
+        typed = pa.RecordBatch.from_arrays(arrays, names=block.schema.names)
+        for start in range(0, typed.num_rows, batch_rows):
+            yield typed.slice(start, batch_rows)
+
+
+def _csv_blocks(file: SourceFile, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+    names = _csv_header(file)
+    convert = pacsv.ConvertOptions(
+        column_types=dict.fromkeys(names, pa.binary()),
+        include_columns=[name for name in names if columns is None or name in columns],
+        strings_can_be_null=False,
+    )
+    with _open(file) as source:
+        yield from pacsv.open_csv(source, parse_options=_csv_dialect(file), convert_options=convert)
+
+
+def _csv_header(file: SourceFile) -> list[str]:
+    with _open(file) as source:
+        return list(pacsv.open_csv(source, parse_options=_csv_dialect(file)).schema.names)
+
+
+def _csv_dialect(file: SourceFile) -> pacsv.ParseOptions:
+    delimiter = "\t" if file.format == "tsv" else ","
+    return pacsv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
+
+
+def _is_utf8(column: pa.Array) -> bool:
+    try:
+        column.cast(pa.string())
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _read_jsonl(
+    file: SourceFile, columns: Sequence[str] | None, batch_rows: int
+) -> Iterator[pa.RecordBatch]:
+    types = _jsonl_types(file) if columns is None else dict.fromkeys(columns)
+    for rows in _jsonl_rows(file, batch_rows):
+        present = {name for row in rows for name in row}
+        wanted = [name for name in types if columns is None or name in present]
+        arrays = [_json_column([row.get(name) for row in rows], types[name]) for name in wanted]
+        yield pa.RecordBatch.from_arrays(arrays, names=wanted)
+
+
+def _jsonl_types(file: SourceFile) -> dict[str, pa.DataType]:
+    """One type for each column that holds in the whole file, which takes a pass of its own."""
+    types: dict[str, pa.DataType] = {}
+    for rows in _jsonl_rows(file, BATCH_ROWS):
+        for name in dict.fromkeys(name for row in rows for name in row):
+            found = _json_column([row.get(name) for row in rows], None).type
+            types[name] = _common_type(types.get(name, pa.null()), found)
+    return types
+
+
+def _common_type(first: pa.DataType, second: pa.DataType) -> pa.DataType:
+    if pa.binary() in (first, second):
+        return pa.binary()
+    try:
+        schemas = [pa.schema([("column", kind)]) for kind in (first, second)]
+        return pa.unify_schemas(schemas, promote_options="permissive").field("column").type
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return pa.string()
+
+
+def _jsonl_rows(file: SourceFile, batch_rows: int) -> Iterator[list[dict[str, Any]]]:
+    with _open(file) as source:
+        lines: Iterable[bytes] = io.BufferedReader(source)
+        rows: list[dict[str, Any]] = []
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                rows.append(_json_object(file, number, line))
+            if len(rows) == batch_rows:
+                yield rows
+                rows = []
+        if rows:
+            yield rows
+
+
+def _json_object(file: SourceFile, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(line.decode("utf-8", errors="surrogateescape"))
+    except ValueError as error:
+        raise UnreadableFileError(f"{file.path}, line {number}, is not JSON: {error}.") from error
+    if not isinstance(row, dict):
+        raise UnreadableFileError(f"{file.path}, line {number}, is not a JSON object.")
+    return row
+
+
+def _json_column(values: list[Any], kind: pa.DataType | None) -> pa.Array:
+    """JSON values as one Arrow column; of mixed types, those that are no text become JSON text."""
+    if kind == pa.string():
+        values = [_to_text(value) for value in values]
+    try:
+        return pa.array(values, kind)
+    except UnicodeEncodeError:
+        return pa.array([_to_bytes(value) for value in values], pa.binary())
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return pa.array([_to_text(value) for value in values], pa.string())
+
+
+def _to_bytes(value: Any) -> bytes | None:
+    text = _to_text(value)
+    return None if text is None else text.encode("utf-8", errors="surrogateescape")
+
+
+def _to_text(value: Any) -> str | None:
+    return value if value is None or isinstance(value, str) else json.dumps(value)
+
+
+_READERS = {"csv": _read_csv, "tsv": _read_csv, "jsonl": _read_jsonl}

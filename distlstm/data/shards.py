@@ -1,0 +1,76 @@
+"""Encoded shards: Arrow files of token ids that every worker maps into memory."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from distlstm.atomic import replace_file
+from distlstm.text.tokenizer import TokenIds, run_indices
+
+_SCHEMA = pa.schema([("token_ids", pa.large_list(pa.int32())), ("label_id", pa.int32())])
+
+
+@dataclass(frozen=True)
+class EncodedRows:
+    """Some rows of an encoded corpus.
+
+    `token_ids` (int32, [sum of lengths]) holds the rows one after the other; `lengths` and
+    `label_ids` are int64, [rows].
+    """
+
+    token_ids: np.ndarray
+    lengths: np.ndarray
+    label_ids: np.ndarray
+
+
+def write_shard(path: Path, tokens: Sequence[TokenIds], label_ids: Sequence[np.ndarray]) -> None:
+    """Write rows, given in batches, as one Arrow file; it appears whole or not at all."""
+    lengths = np.concatenate([np.zeros(1, np.int64), *(batch.lengths for batch in tokens)])
+    values = np.concatenate([np.zeros(0, np.int32), *(batch.values for batch in tokens)])
+    labels = np.concatenate([np.zeros(0, np.int32), *label_ids])
+    rows = pa.LargeListArray.from_arrays(np.cumsum(lengths), pa.array(values, pa.int32()))
+    batch = pa.RecordBatch.from_arrays([rows, pa.array(labels, pa.int32())], schema=_SCHEMA)
+    with replace_file(path) as temporary, pa.ipc.new_file(str(temporary), _SCHEMA) as writer:
+        writer.write_batch(batch)
+
+
+class Shards:
+    """Random access to the rows of many shards, as if they were one.
+
+    Token ids stay on disk (memory-mapped); lengths and label ids, 8 bytes a row, are in memory.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        batches = [_map(path) for path in paths]
+        self._tokens = [batch.column(0).values.to_numpy() for batch in batches]
+        self._starts = [batch.column(0).offsets.to_numpy() for batch in batches]
+        lengths = [np.diff(starts).astype(np.int32) for starts in self._starts]
+        labels = [batch.column(1).to_numpy() for batch in batches]
+        self.lengths = np.concatenate([np.zeros(0, np.int32), *lengths])
+        """Tokens of each row (int32, [rows])."""
+        self.label_ids = np.concatenate([np.zeros(0, np.int32), *labels])
+        """Label id of each row (int32, [rows])."""
+        self._first_rows = np.cumsum([0, *map(len, labels)])
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def take(self, rows: np.ndarray) -> EncodedRows:
+        """The rows with these indices (int64, [rows]), in this order."""
+        lengths = self.lengths[rows].astype(np.int64)
+        ends = np.cumsum(lengths)
+        token_ids = np.empty(int(lengths.sum()), np.int32)
+        shard_of = np.searchsorted(self._first_rows, rows, side="right") - 1
+        for shard in np.unique(shard_of):
+            mine = np.flatnonzero(shard_of == shard)
+            sources = self._starts[shard][rows[mine] - self._first_rows[shard]]
+            targets = run_indices((ends - lengths)[mine], lengths[mine])
+            token_ids[targets] = self._tokens[shard][run_indices(sources, lengths[mine])]
+        return EncodedRows(token_ids, lengths, self.label_ids[rows].astype(np.int64))
+
+
+def _map(path: Path) -> pa.RecordBatch:
+    return pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)

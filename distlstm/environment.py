@@ -1,0 +1,33 @@
+"""Environment variables that Ray and torch read when they are imported.
+
+So `prepare` runs before either is: first thing in a command, and in the tests' conftest. What the
+user has set stays.
+"""
+
+import os
+import secrets
+
+_QUIET_RAY = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_DATA_LOG_LEVEL": "ERROR",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+}
+
+
+def prepare(address: str | None = None) -> None:
+    """Quiet Ray, and lock an embedded one with a token of its own.
+
+    An embedded Ray gets a random token that only this process and its children know. For a
+    cluster (`address` or RAY_ADDRESS) the user's own token settings are left as they are.
+    """
+    for name, value in _QUIET_RAY.items():
+        os.environ.setdefault(name, value)
+    if address is None and "RAY_ADDRESS" not in os.environ:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))

@@ -1,0 +1,1 @@
+"""The classifier: batches of ids in, logits out; training, metrics, saving. No Ray here."""

@@ -1,0 +1,57 @@
+"""A training's state on disk, to resume from: safetensors and JSON, nothing that is executed."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from distlstm.model.loop import EpochResult, Training
+from distlstm.model.metrics import Metrics
+
+_TENSORS, _HISTORY = "training.safetensors", "history.json"
+
+
+def save_training(training: Training, directory: Path) -> None:
+    """Write weights, best weights, optimizer state and history into an existing directory."""
+    tensors = {f"model/{name}": value for name, value in training.model.state_dict().items()}
+    tensors |= {f"best/{name}": value for name, value in training.best_weights.items()}
+    for index, state in training.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{index}/{name}": value for name, value in state.items()}
+    save_file({name: value.contiguous() for name, value in tensors.items()}, directory / _TENSORS)
+    history = [asdict(result) for result in training.history]
+    (directory / _HISTORY).write_text(json.dumps(history), encoding="utf-8")
+
+
+def restore_training(training: Training, directory: Path) -> None:
+    """Bring a new training of the same config and sizes to the state that was saved."""
+    tensors = load_file(directory / _TENSORS)
+    training.model.load_state_dict(_below(tensors, "model/"))
+    training.best_weights = _below(tensors, "best/")
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in _below(tensors, "optimizer/").items():
+        index, _, key = name.partition("/")
+        state.setdefault(int(index), {})[key] = value
+    groups = training.optimizer.state_dict()["param_groups"]
+    training.optimizer.load_state_dict({"state": state, "param_groups": groups})
+    training.history = load_history(directory)
+
+
+def load_history(directory: Path) -> list[EpochResult]:
+    """The epochs of a saved training."""
+    rows = json.loads((directory / _HISTORY).read_text(encoding="utf-8"))
+    return [EpochResult(**{**row, "validation": Metrics(**row["validation"])}) for row in rows]
+
+
+def load_best_weights(directory: Path) -> dict[str, Tensor]:
+    """The weights of a saved training's best epoch."""
+    return _below(load_file(directory / _TENSORS), "best/")
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }

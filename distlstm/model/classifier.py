@@ -1,0 +1,151 @@
+"""The classifier: embedding, recurrent layers, pooling, linear. Softmax is left to the loss.
+
+Shape letters: B rows, T tokens, D embedding, H hidden state of one direction, C labels.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from distlstm.config import ModelConfig
+from distlstm.model.pooling import MaskedPooling
+from distlstm.text.vocabulary import PADDING_ID
+
+_Cell = nn.LSTM | nn.GRU | nn.RNN
+_CELLS: dict[str, type[_Cell]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+_EMBEDDING_STD = 0.1
+
+
+class RecurrentLayer(nn.Module):
+    """One layer of `nn.LSTM`, `nn.GRU` or `nn.RNN`, in one direction or both.
+
+    A direction only ever sees a row's own tokens before its own padding: the backward one reads
+    each row reversed within its length. So padding costs time but never changes a state, and the
+    fast padded kernels can be used (packed sequences are about half as fast on a CPU).
+    """
+
+    def __init__(self, cell: str, input_dim: int, hidden_dim: int, *, bidirectional: bool) -> None:
+        super().__init__()
+        self.ahead = _CELLS[cell](input_dim, hidden_dim, batch_first=True)
+        self.back = _CELLS[cell](input_dim, hidden_dim, batch_first=True) if bidirectional else None
+        self.output_dim = hidden_dim * (2 if bidirectional else 1)
+        _initialise(self.ahead)
+        if self.back is not None:
+            _initialise(self.back)
+
+    def forward(self, inputs_BTD: Tensor, reversal_BT: Tensor) -> Tensor:
+        """States [B, T, H or 2H]; `reversal_BT` is `reversal_index` of the batch's lengths."""
+        ahead: Tensor = self.ahead(inputs_BTD)[0]
+        if self.back is None:
+            return ahead
+        back = _gather(self.back(_gather(inputs_BTD, reversal_BT))[0], reversal_BT)
+        return torch.cat([ahead, back], dim=2)
+
+
+def reversal_index(lengths_B: Tensor, longest: int) -> Tensor:
+    """For each position of each row, its mirror within the row's length; padding stays: [B, T]."""
+    positions_T = torch.arange(longest, device=lengths_B.device)
+    mirrored_BT = lengths_B[:, None] - 1 - positions_T
+    return torch.where(mirrored_BT >= 0, mirrored_BT, positions_T)
+
+
+def _gather(values_BTD: Tensor, index_BT: Tensor) -> Tensor:
+    return values_BTD.gather(1, index_BT[..., None].expand(-1, -1, values_BTD.shape[2]))
+
+
+def _initialise(cell: _Cell) -> None:
+    """Orthogonal recurrent weights, Xavier input weights, and an LSTM that starts by remembering.
+
+    A forget gate bias of 1 keeps early gradients alive over long texts (Jozefowicz et al. 2015).
+    """
+    weights = {name: value.detach() for name, value in cell.named_parameters()}
+    nn.init.xavier_uniform_(weights["weight_ih_l0"])
+    num_blocks = len(weights["bias_hh_l0"]) // cell.hidden_size
+    for block in weights["weight_hh_l0"].chunk(num_blocks):
+        nn.init.orthogonal_(block)
+    nn.init.zeros_(weights["bias_hh_l0"])
+    nn.init.zeros_(weights["bias_ih_l0"])
+    if isinstance(cell, nn.LSTM):  # its blocks: input gate, forget gate, candidate, output gate
+        nn.init.ones_(weights["bias_ih_l0"].chunk(num_blocks)[1])
+
+
+class LockedDropout(nn.Module):
+    """Dropout along one axis of [B, T, D]: whole features of a row, or whole tokens.
+
+    Features: the same ones for every token of a row (Gal and Ghahramani 2016; AWD-LSTM).
+    """
+
+    def __init__(self, share: float, *, axis: Literal["feature", "token"]) -> None:
+        super().__init__()
+        self.share = share
+        self.axis = axis
+
+    def forward(self, values_BTD: Tensor) -> Tensor:
+        """Drop, in training only, and scale up what stays."""
+        if not self.training or self.share == 0:
+            return values_BTD
+        rows, tokens, features = values_BTD.shape
+        shape = (rows, 1, features) if self.axis == "feature" else (rows, tokens, 1)
+        keep = values_BTD.new_empty(shape).bernoulli_(1 - self.share)
+        return values_BTD * (keep / (1 - self.share))
+
+
+class Classifier(nn.Module):
+    """Token ids to logits.
+
+    The recurrent layers may run in bfloat16 (`recurrent_dtype`); embedding, pooling and the final
+    linear layer stay in float32.
+    """
+
+    def __init__(self, config: ModelConfig, *, vocab_size: int, num_labels: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocab_size, config.embedding_dim, padding_idx=PADDING_ID)
+        nn.init.normal_(self.embedding.weight, std=_EMBEDDING_STD)
+        nn.init.zeros_(self.embedding.weight.detach()[PADDING_ID])
+        self.token_dropout = LockedDropout(config.token_dropout, axis="token")
+        self.state_dropout = LockedDropout(config.state_dropout, axis="feature")
+        self.layers = nn.ModuleList()
+        dim = config.embedding_dim
+        for _ in range(config.num_layers):
+            layer = RecurrentLayer(
+                config.cell, dim, config.hidden_dim, bidirectional=config.bidirectional
+            )
+            self.layers.append(layer)
+            dim = layer.output_dim
+        self.pooling = MaskedPooling(config.pooling, dim, bidirectional=config.bidirectional)
+        self.dropout = nn.Dropout(config.dropout)
+        self.output = nn.Linear(self.pooling.output_dim, num_labels)
+        self.recurrent_dtype = torch.float32
+
+    def forward(self, token_ids_BT: Tensor, lengths_B: Tensor) -> Tensor:
+        """Logits [B, C] of rows whose lengths are all at least 1."""
+        states = self.token_dropout(self.embedding(token_ids_BT))
+        reversal_BT = reversal_index(lengths_B, token_ids_BT.shape[1])
+        with torch.autocast(
+            token_ids_BT.device.type,
+            dtype=torch.bfloat16,
+            enabled=self.recurrent_dtype == torch.bfloat16,
+        ):
+            for layer in self.layers:
+                states = layer(self.state_dropout(states), reversal_BT)
+        pooled = self.pooling(states.float(), lengths_B)
+        logits: Tensor = self.output(self.dropout(pooled))
+        return logits
+
+
+def recurrent_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The arithmetic that a `training.precision` setting means on a device.
+
+    bfloat16 is chosen only where the hardware computes in it; elsewhere it would be slower.
+    """
+    if precision == "auto":
+        precision = "bf16" if _computes_bf16(device) else "fp32"
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def _computes_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    # The two checks that torch has for it; its public API names only instruction set levels.
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

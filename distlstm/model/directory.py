@@ -1,0 +1,168 @@
+"""The MODEL directory: what training writes and everything else loads.
+
+`model.safetensors` (weights), `vocabulary.txt` and `model.json`, which is written last and holds
+the sizes and digests of the other two. Nothing in it is executed, so a directory from a stranger
+is safe to load; a damaged one is answered with one error.
+"""
+
+import hashlib
+import json
+import platform
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from distlstm import __version__
+from distlstm.atomic import replace_file, write_text
+from distlstm.config import ExperimentConfig, read_config
+from distlstm.errors import UserError
+from distlstm.model.classifier import Classifier
+from distlstm.text.labels import LabelSet
+from distlstm.text.vocabulary import Vocabulary
+
+FORMAT_VERSION = 1
+FACTS_FILE = "model.json"
+_WEIGHTS_FILE, _VOCABULARY_FILE = "model.safetensors", "vocabulary.txt"
+_LARGEST_FACTS = 64 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A trained classifier with everything that applying it takes."""
+
+    config: ExperimentConfig
+    classifier: Classifier
+    vocabulary: Vocabulary
+    labels: LabelSet
+    temperature: float
+    facts: dict[str, Any] = field(default_factory=dict)
+    """Measured when it was trained: `metrics`, `baseline`, `corpus`."""
+    fingerprint: str = ""
+    """Of weights, vocabulary, labels and text config; known once the model was saved."""
+
+
+def save_model(model: Model, path: Path) -> None:
+    """Write a MODEL directory; `model.json`, which makes it one, comes last."""
+    path.mkdir(parents=True, exist_ok=True)
+    (path / FACTS_FILE).unlink(missing_ok=True)
+    weights = {name: value.contiguous() for name, value in model.classifier.state_dict().items()}
+    with replace_file(path / _WEIGHTS_FILE) as temporary:
+        save_file(weights, temporary)
+    write_text(path / _VOCABULARY_FILE, model.vocabulary.to_text())
+    facts = {
+        "format_version": FORMAT_VERSION,
+        "distlstm_version": __version__,
+        **_config_tables(model.config),
+        "labels": list(model.labels.names),
+        "vocabulary_size": len(model.vocabulary),
+        "temperature": model.temperature,
+        **model.facts,
+        "files": {name: _digest(path / name) for name in (_WEIGHTS_FILE, _VOCABULARY_FILE)},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("torch", "ray", "pyarrow")},
+        },
+    }
+    write_text(path / FACTS_FILE, json.dumps(facts, ensure_ascii=False, indent=1) + "\n")
+
+
+def load_model(path: Path) -> Model:
+    """Load a MODEL directory.
+
+    Raises:
+        UserError: it is no model directory, of another format version, or damaged.
+    """
+    facts = load_facts(path)
+    try:
+        config = read_config({key: facts[key] for key in ("seed", "text", "model", "training")})
+        labels = LabelSet(tuple(facts["labels"]))
+        for name in (_WEIGHTS_FILE, _VOCABULARY_FILE):
+            _check_digest(path / name, facts["files"][name])
+        vocabulary = Vocabulary.load(path / _VOCABULARY_FILE)
+        classifier = _load_classifier(path, config, len(vocabulary), len(labels))
+        return Model(
+            config=config,
+            classifier=classifier,
+            vocabulary=vocabulary,
+            labels=labels,
+            temperature=float(facts["temperature"]),
+            facts={key: facts[key] for key in ("metrics", "baseline", "corpus") if key in facts},
+            fingerprint=_fingerprint(facts),
+        )
+    except (KeyError, TypeError, ValueError, OSError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"The model directory {path} is damaged: {error}.") from error
+
+
+def load_facts(path: Path) -> dict[str, Any]:
+    """The content of `model.json`, its format version checked.
+
+    Raises:
+        UserError: it is missing, not JSON, or of another format version.
+    """
+    file = path / FACTS_FILE
+    try:
+        if file.stat().st_size > _LARGEST_FACTS:
+            raise UserError(f"{file} is too large to be a model's: more than 64 MiB.")
+        facts = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is not a model directory: it has no {FACTS_FILE}.") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"The model directory {path} is damaged: {file.name}: {error}.") from error
+    found = facts.get("format_version") if isinstance(facts, dict) else None
+    if found != FORMAT_VERSION:
+        raise UserError(
+            f"{path} has format version {found!r}, and this distlstm ({__version__}) reads version "
+            f"{FORMAT_VERSION}. Use the distlstm that wrote it, or train again."
+        )
+    return dict(facts)
+
+
+def _load_classifier(
+    path: Path, config: ExperimentConfig, vocab_size: int, num_labels: int
+) -> Classifier:
+    """Compare the shapes before any memory is taken for them, then load the weights."""
+    with torch.device("meta"):
+        classifier = Classifier(config.model, vocab_size=vocab_size, num_labels=num_labels)
+    weights = load_file(path / _WEIGHTS_FILE)
+    wanted = {name: value.shape for name, value in classifier.state_dict().items()}
+    found = {name: value.shape for name, value in weights.items()}
+    if wanted != found:
+        different = sorted(n for n in wanted | found if wanted.get(n) != found.get(n))
+        raise ValueError(f"weights do not fit the config: {', '.join(different[:3])}")
+    classifier.load_state_dict(weights, assign=True)
+    return classifier.eval()
+
+
+def _config_tables(config: ExperimentConfig) -> dict[str, Any]:
+    return {
+        "seed": config.seed,
+        "text": asdict(config.text),
+        "model": asdict(config.model),
+        "training": asdict(config.training),
+    }
+
+
+def _digest(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {
+            "bytes": path.stat().st_size,
+            "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
+        }
+
+
+def _check_digest(path: Path, expected: dict[str, Any]) -> None:
+    size = path.stat().st_size
+    if size != expected["bytes"]:
+        raise ValueError(f"{path.name} has {size} bytes instead of {expected['bytes']}")
+    if _digest(path) != expected:
+        raise ValueError(f"{path.name} has changed since it was written")
+
+
+def _fingerprint(facts: dict[str, Any]) -> str:
+    decisive = [facts[key] for key in ("files", "labels", "text", "model", "temperature")]
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,177 @@
+"""How a classifier is judged. Metrics are sums, added over batches and workers, divided once.
+
+Definitions are scikit-learn's (a test holds them to it); the expected calibration error is that
+of Guo et al. 2017, On Calibration of Modern Neural Networks, with 15 bins of equal width.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+_BINS = 15
+_SMALLEST = float(np.finfo(np.float64).eps)
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Addable sums over rows, for C labels.
+
+    `confusion` [C, C] counts rows by true label (rows) and predicted label (columns);
+    `log_loss` is the sum of each row's; `bins` [15, 3] holds, by confidence of the prediction,
+    the number of rows, the sum of their confidences and how many were right. All float64.
+    """
+
+    confusion: np.ndarray
+    log_loss: float
+    bins: np.ndarray
+
+    @classmethod
+    def zero(cls, num_labels: int) -> "Totals":
+        """The sums over no rows."""
+        return cls(np.zeros((num_labels, num_labels)), 0.0, np.zeros((_BINS, 3)))
+
+    @classmethod
+    def of(cls, probabilities: np.ndarray, label_ids: np.ndarray) -> "Totals":
+        """Sums over rows with these probabilities [B, C] and true label ids [B]."""
+        num_labels = probabilities.shape[1]
+        predicted = probabilities.argmax(1)
+        confidence = probabilities.max(1)
+        right = predicted == label_ids
+        pairs = np.bincount(label_ids * num_labels + predicted, minlength=num_labels**2)
+        of_truth = probabilities[np.arange(len(label_ids)), label_ids]
+        bin_of = np.minimum((confidence * _BINS).astype(np.int64), _BINS - 1)
+        columns = [np.ones(len(right)), confidence, right.astype(np.float64)]
+        bins = [np.bincount(bin_of, weights=column, minlength=_BINS) for column in columns]
+        return cls(
+            pairs.reshape(num_labels, num_labels).astype(np.float64),
+            float(-np.log(np.maximum(of_truth, _SMALLEST)).sum()),
+            np.stack(bins, axis=1),
+        )
+
+    def __add__(self, other: "Totals") -> "Totals":
+        return Totals(
+            self.confusion + other.confusion, self.log_loss + other.log_loss, self.bins + other.bins
+        )
+
+    def to_vector(self) -> np.ndarray:
+        """All sums in one float64 vector, to be added up over workers."""
+        return np.concatenate([self.confusion.ravel(), [self.log_loss], self.bins.ravel()])
+
+    def renumbered(self, ids: Sequence[int], num_labels: int) -> "Totals":
+        """The same sums among more labels: label id i becomes `ids[i]`."""
+        confusion = np.zeros((num_labels, num_labels))
+        confusion[np.ix_(ids, ids)] = self.confusion
+        return Totals(confusion, self.log_loss, self.bins)
+
+    @classmethod
+    def from_vector(cls, vector: np.ndarray) -> "Totals":
+        """What `to_vector` made."""
+        num_labels = math.isqrt(len(vector) - 1 - 3 * _BINS)
+        confusion, log_loss, bins = np.split(vector, [num_labels**2, num_labels**2 + 1])
+        return cls(
+            confusion.reshape(num_labels, num_labels), float(log_loss[0]), bins.reshape(_BINS, 3)
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metrics:
+    """The figures that sum up an evaluation; shares are from 0 to 1."""
+
+    num_rows: int
+    accuracy: float
+    macro_f1: float
+    """Mean F1 over the labels that occur or are predicted, each label counting the same."""
+    macro_recall: float
+    micro_f1: float
+    weighted_f1: float
+    """Mean F1 weighted by the rows of each label."""
+    mcc: float
+    """Matthews correlation coefficient (Gorodkin's, for any number of labels)."""
+    log_loss: float
+    """Mean negative log-probability of the true label, in nats."""
+    ece: float
+    """Expected calibration error of the predicted label's probability."""
+
+
+@dataclass(frozen=True)
+class LabelMetrics:
+    """Figures of each label, in label order: float64 [C]."""
+
+    precision: np.ndarray
+    recall: np.ndarray
+    f1: np.ndarray
+    support: np.ndarray
+    """Rows that truly have the label."""
+
+
+def label_metrics(totals: Totals) -> LabelMetrics:
+    """Precision, recall, F1 and support by label; 0 where there is nothing to divide by."""
+    hits = np.diag(totals.confusion)
+    support, predicted = totals.confusion.sum(1), totals.confusion.sum(0)
+    return LabelMetrics(
+        precision=_ratio(hits, predicted),
+        recall=_ratio(hits, support),
+        f1=_ratio(2 * hits, support + predicted),
+        support=support,
+    )
+
+
+def metrics_of(totals: Totals) -> Metrics:
+    """Divide the sums."""
+    by_label = label_metrics(totals)
+    count = totals.confusion.sum()
+    rows = max(count, 1.0)
+    accuracy = float(np.trace(totals.confusion) / rows)
+    present = (by_label.support + totals.confusion.sum(0)) > 0
+    return Metrics(
+        num_rows=int(count),
+        accuracy=accuracy,
+        macro_f1=_mean(by_label.f1[present]),
+        macro_recall=_mean(by_label.recall[present]),
+        micro_f1=accuracy,
+        weighted_f1=float((by_label.f1 * by_label.support).sum() / rows),
+        mcc=_matthews(totals.confusion),
+        log_loss=float(totals.log_loss / rows),
+        ece=_calibration_error(totals.bins),
+    )
+
+
+def report_of(totals: Totals, labels: Sequence[str]) -> dict[str, Any]:
+    """The content of `metrics.json`: the figures, then those by label and the confusion matrix."""
+    by_label = label_metrics(totals)
+    figures = {name: values.tolist() for name, values in vars(by_label).items()}
+    per_label = {
+        label: {name: values[i] for name, values in figures.items()}
+        for i, label in enumerate(labels)
+    }
+    for row in per_label.values():
+        row["support"] = int(row["support"])
+    return {
+        **vars(metrics_of(totals)),
+        "labels": list(labels),
+        "per_label": per_label,
+        "confusion_matrix": totals.confusion.astype(int).tolist(),
+    }
+
+
+def _matthews(confusion: np.ndarray) -> float:
+    support, predicted, count = confusion.sum(1), confusion.sum(0), confusion.sum()
+    covariance = np.trace(confusion) * count - support @ predicted
+    spread = (count**2 - predicted @ predicted) * (count**2 - support @ support)
+    return float(covariance / np.sqrt(spread)) if spread > 0 else 0.0
+
+
+def _calibration_error(bins: np.ndarray) -> float:
+    count, confidence, right = bins.T
+    return float(np.abs(confidence - right).sum() / max(count.sum(), 1.0))
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.asarray(np.divide(part, whole, out=np.zeros_like(part), where=whole > 0))
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else 0.0

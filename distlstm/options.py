@@ -1,0 +1,94 @@
+"""Options that several commands share, and what they become."""
+
+import functools
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+
+def several(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
+    """One decorator that adds options in the order in which `--help` shows them."""
+
+    def decorate(command: _Command) -> _Command:
+        return functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
+
+    return decorate
+
+
+def output_options(kind: str) -> Callable[[_Command], _Command]:
+    """`--output` and `--overwrite`."""
+    return several(
+        click.option(
+            "--output",
+            type=click.Path(path_type=Path),
+            required=True,
+            help=f"Directory for the {kind}; on a cluster, one that every node can reach.",
+        ),
+        overwrite_option,
+    )
+
+
+overwrite_option = click.option(
+    "--overwrite", is_flag=True, help="Replace an output that another command made."
+)
+model_option = click.option(
+    "--model", type=click.Path(path_type=Path), required=True, help="A model directory."
+)
+debug_option = click.option("--debug", is_flag=True, help="Show Ray's own output, and tracebacks.")
+display_options = several(
+    click.option("--quiet", is_flag=True, help="Show no progress."),
+    click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object."),
+    debug_option,
+)
+label_options = several(
+    click.option("--text-column", help="Column with the text [default: text]."),
+    click.option("--label-column", help="Column with the label [default: label]."),
+)
+config_options = several(
+    click.option(
+        "--config", type=click.Path(path_type=Path), help="TOML file with the hyperparameters."
+    ),
+    click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="SECTION.FIELD=VALUE",
+        help="Change one value of the config; may be repeated.",
+    ),
+    click.option("--seed", type=int, help="Short for --set seed=N."),
+)
+worker_options = several(
+    click.option("--workers", type=click.IntRange(1), help="Worker processes to use."),
+    click.option("--gpu/--no-gpu", default=None, help="Use GPUs [default: if there are any]."),
+    click.option(
+        "--cpus-per-worker",
+        type=click.IntRange(1),
+        default=1,
+        show_default=True,
+        help="CPUs, and threads, of each worker.",
+    ),
+    click.option(
+        "--address", help="Ray cluster to use [default: RAY_ADDRESS, else one started here]."
+    ),
+)
+
+
+class Duration(click.ParamType[float]):
+    """Seconds, written as 90, 90s, 30m or 2h."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Seconds as a float; a usage error if it is no duration."""
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", str(value).strip())
+        if match is None or float(match[1]) == 0:
+            self.fail(f"{value!r} is not a duration such as 90s, 30m or 2h.", param, ctx)
+        return float(match[1]) * _SECONDS[match[2]]

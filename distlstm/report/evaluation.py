@@ -1,0 +1,77 @@
+"""report.html of an evaluation: figures, labels, confusions, and the surest mistakes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from distlstm.report.page import REPORT_FILE, Page, PageTable, Section, write_page
+from distlstm.stages.evaluate import ERRORS_FILE, METRICS_FILE
+
+_MAX_CONFUSIONS = 20
+_MAX_MISTAKES = 50
+_MAX_MATRIX = 20
+
+
+def write_evaluation_report(path: Path) -> None:
+    """(Re)write the report of an evaluation, from its `metrics.json` and `errors.parquet`."""
+    report = json.loads((path / METRICS_FILE).read_text(encoding="utf-8"))
+    figures = [(name, f"{value:.4f}") for name, value in report.items() if isinstance(value, float)]
+    sections = [_by_label(report), _confusions(report), _mistakes(path)]
+    if len(report["labels"]) <= _MAX_MATRIX:
+        sections.insert(1, _matrix(report))
+    page = Page(
+        title="Evaluation",
+        subtitle=f"{report['num_rows']:,} labelled rows, {len(report['labels'])} labels",
+        figures=figures,
+        sections=sections,
+    )
+    write_page(page, path / REPORT_FILE)
+
+
+def _by_label(report: dict[str, Any]) -> Section:
+    names = ("precision", "recall", "f1")
+    rows = [
+        [label, *(f"{row[name]:.4f}" for name in names), f"{row['support']:,}"]
+        for label, row in report["per_label"].items()
+    ]
+    return Section(title="By label", table=PageTable(header=["label", *names, "rows"], rows=rows))
+
+
+def _matrix(report: dict[str, Any]) -> Section:
+    rows = [
+        [label, *(f"{count:,}" for count in counts)]
+        for label, counts in zip(report["labels"], report["confusion_matrix"], strict=True)
+    ]
+    table = PageTable(header=["true label, by row", *report["labels"]], rows=rows)
+    return Section(title="Confusion matrix", text="Columns are the predicted label.", table=table)
+
+
+def _confusions(report: dict[str, Any]) -> Section:
+    labels = report["labels"]
+    pairs = [
+        (count, labels[i], labels[j])
+        for i, counts in enumerate(report["confusion_matrix"])
+        for j, count in enumerate(counts)
+        if i != j and count
+    ]
+    rows = [
+        [truth, predicted, f"{count:,}"]
+        for count, truth, predicted in sorted(pairs, reverse=True)[:_MAX_CONFUSIONS]
+    ]
+    table = PageTable(header=["true label", "predicted as", "rows"], rows=rows, numeric=2)
+    return Section(title="Most frequent confusions", table=table)
+
+
+def _mistakes(path: Path) -> Section:
+    errors = pq.read_table(path / ERRORS_FILE).slice(0, _MAX_MISTAKES).to_pylist()
+    rows = [
+        [row["text"][:400], row["label"], row["predicted_label"], f"{row['predicted_score']:.3f}"]
+        for row in errors
+    ]
+    table = PageTable(
+        header=["text", "true label", "predicted label", "score"], rows=rows, numeric=3
+    )
+    text = "Often these are wrong labels, or texts that could go either way."
+    return Section(title="The surest mistakes", text=text, table=table)

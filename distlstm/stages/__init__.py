@@ -1,0 +1,1 @@
+"""The commands' work. The one place where columns meet tensors, and both meet Ray."""

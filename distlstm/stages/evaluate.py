@@ -1,0 +1,193 @@
+"""`distlstm evaluate`: how good a model is on labelled rows it has not seen."""
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from distlstm.atomic import replace_file, write_text
+from distlstm.data.files import find_files
+from distlstm.data.labelled import Columns, LabelledRows, read_labelled
+from distlstm.data.units import Unit, cut_into_units
+from distlstm.errors import UserError
+from distlstm.model.directory import load_model
+from distlstm.model.metrics import Totals, report_of
+from distlstm.stages.actor_pool import Work, map_units
+from distlstm.stages.events import Note, OnEvent, Progress
+from distlstm.stages.output import check_output
+from distlstm.stages.predictor import Predictions, Predictor
+from distlstm.stages.session import Resources, ray_session
+from distlstm.text.labels import LabelSet
+
+METRICS_FILE, ERRORS_FILE = "metrics.json", "errors.parquet"
+_MAX_ERRORS = 1_000
+_MAX_ERROR_CHARACTERS = 2_000
+_ERROR_SCHEMA = pa.schema(
+    [
+        ("text", pa.string()),
+        ("label", pa.string()),
+        ("predicted_label", pa.string()),
+        ("predicted_score", pa.float32()),
+        ("file", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class _UnitResult:
+    """What one unit gave. Labels the model does not know stand behind those it does."""
+
+    unknown_labels: list[str]
+    totals: Totals
+    dropped: Counter[str]
+    errors: pa.Table
+
+
+def evaluate(
+    sources: tuple[str, ...],
+    *,
+    model: Path,
+    columns: Columns,
+    output: Path | None,
+    resources: Resources,
+    overwrite: bool,
+    on_event: OnEvent,
+) -> dict[str, Any]:
+    """Judge a model on labelled data; returns the content of `metrics.json`.
+
+    A label the model has never seen counts as an error, since it cannot be predicted. With
+    `output`, also writes `metrics.json` and `errors.parquet`, the wrong rows of highest score.
+
+    Raises:
+        UserError: bad data, a damaged model, or an output that is something else.
+    """
+    model = model.absolute()
+    labels = load_model(model).labels
+    units = cut_into_units(find_files(sources))
+    if output is not None:
+        check_output(output.absolute(), marks=(METRICS_FILE,), overwrite=overwrite)
+    with ray_session(resources) as capacity:
+        num_workers = capacity.workers(
+            resources.num_workers, default=min(capacity.max_workers, len(units))
+        )
+        on_event(Progress("evaluating", 0, len(units), f"{num_workers} workers starting"))
+        results = []
+        for result in map_units(
+            partial(_make_work, columns=columns),
+            units,
+            model=model,
+            num_workers=num_workers,
+            capacity=capacity,
+        ):
+            if "error" in result:
+                raise UserError(result["error"])
+            results.append(_from_json(result))
+            on_event(Progress("evaluating", len(results), len(units)))
+    report = _merge(results, labels)
+    _note_dropped(results, on_event)
+    if output is not None:
+        _write(output.absolute(), report, results)
+    return report
+
+
+def _make_work(predictor: Predictor, *, columns: Columns) -> Work:
+    return partial(_evaluate_unit, predictor=predictor, columns=columns)
+
+
+def _evaluate_unit(unit: Unit, *, predictor: Predictor, columns: Columns) -> dict[str, Any]:
+    known = predictor.model.labels
+    unknown: dict[str, None] = {}
+    dropped: Counter[str] = Counter()
+    batches, errors = [], [_ERROR_SCHEMA.empty_table()]
+    for rows in read_labelled(unit, columns):
+        dropped.update(rows.dropped)
+        predictions = predictor(rows.texts)
+        unknown |= dict.fromkeys(set(rows.labels.to_pylist()) - set(known.names))
+        batches.append((predictions.probabilities, rows.labels))
+        errors.append(_wrong_rows(rows, predictions, known, unit))
+    names = LabelSet((*known.names, *unknown))
+    totals = sum(
+        (_totals(probabilities, labels, names) for probabilities, labels in batches),
+        start=Totals.zero(len(names)),
+    )
+    return {
+        "unknown_labels": list(unknown),
+        "totals": totals.to_vector().tolist(),
+        "dropped": dict(dropped),
+        "errors": _most_confident(pa.concat_tables(errors)).to_pylist(),
+    }
+
+
+def _totals(probabilities: np.ndarray, labels: pa.Array, names: LabelSet) -> Totals:
+    unknown = np.zeros((len(probabilities), len(names) - probabilities.shape[1]))
+    label_ids = names.ids_of(labels).to_numpy(zero_copy_only=False).astype(np.int64)
+    return Totals.of(np.concatenate([probabilities, unknown], axis=1), label_ids)
+
+
+def _wrong_rows(
+    rows: LabelledRows, predictions: Predictions, known: LabelSet, unit: Unit
+) -> pa.Table:
+    predicted = pa.array(known.names, pa.string()).take(pa.array(predictions.label_ids))
+    table = pa.Table.from_arrays(
+        [
+            pc.utf8_slice_codeunits(rows.texts, 0, _MAX_ERROR_CHARACTERS),
+            rows.labels,
+            predicted,
+            pa.array(predictions.scores.astype(np.float32)),
+            pa.array([unit.file.path] * len(rows.texts), pa.string()),
+        ],
+        schema=_ERROR_SCHEMA,
+    )
+    return table.filter(pc.not_equal(table["label"], table["predicted_label"]))
+
+
+def _most_confident(errors: pa.Table) -> pa.Table:
+    return errors.sort_by([("predicted_score", "descending")]).slice(0, _MAX_ERRORS)
+
+
+def _from_json(result: dict[str, Any]) -> _UnitResult:
+    vector = np.array(result["totals"])
+    return _UnitResult(
+        unknown_labels=result["unknown_labels"],
+        totals=Totals.from_vector(vector),
+        dropped=Counter(result["dropped"]),
+        errors=pa.Table.from_pylist(result["errors"], schema=_ERROR_SCHEMA),
+    )
+
+
+def _merge(results: list[_UnitResult], known: LabelSet) -> dict[str, Any]:
+    unknown = sorted({label for result in results for label in result.unknown_labels})
+    names = [*known.names, *unknown]
+    index = {name: i for i, name in enumerate(names)}
+    totals = Totals.zero(len(names))
+    for result in results:
+        own = [*known.names, *result.unknown_labels]
+        totals += result.totals.renumbered([index[name] for name in own], len(names))
+    if totals.confusion.sum() == 0:
+        raise UserError("No row has both a text and a label; there is nothing to evaluate on.")
+    return report_of(totals, names)
+
+
+def _note_dropped(results: list[_UnitResult], on_event: OnEvent) -> None:
+    dropped = sum((result.dropped for result in results), Counter[str]())
+    if dropped:
+        reasons = ", ".join(f"{count:,} with {why}" for why, count in sorted(dropped.items()))
+        on_event(Note(f"Rows left out: {reasons}."))
+    unknown = {label for result in results for label in result.unknown_labels}
+    if unknown:
+        names = ", ".join(map(repr, sorted(unknown)[:5]))
+        on_event(Note(f"Labels the model has never seen, counted as errors: {names}."))
+
+
+def _write(output: Path, report: dict[str, Any], results: list[_UnitResult]) -> None:
+    errors = _most_confident(pa.concat_tables(result.errors for result in results))
+    with replace_file(output / ERRORS_FILE) as temporary:
+        pq.write_table(errors, temporary)
+    write_text(output / METRICS_FILE, json.dumps(report, ensure_ascii=False, indent=1) + "\n")

@@ -1,0 +1,60 @@
+"""What a stage tells whoever watches it; the console draws these."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from distlstm.model.loop import EpochResult
+
+
+@dataclass(frozen=True)
+class Progress:
+    """So much of a long piece of work is done."""
+
+    title: str
+    done: int
+    total: int
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something the user should know."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class EpochDone:
+    """An epoch of a training run has ended."""
+
+    result: EpochResult
+    num_epochs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRow:
+    """A trial of a study, as it stands."""
+
+    trial: str
+    parameters: dict[str, Any]
+    state: str
+    """`running`, `done` (all its epochs), `stopped` (by the scheduler) or `failed`."""
+    epoch: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Validation figures of its best epoch."""
+    seconds: float = 0.0
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class TrialsChanged:
+    """A trial reported, ended or failed; `trials` are all so far, best first."""
+
+    trials: tuple[TrialRow, ...]
+    num_trials: int
+    metric: str
+
+
+Event = Progress | Note | EpochDone | TrialsChanged
+OnEvent = Callable[[Event], None]

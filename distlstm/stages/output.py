@@ -1,0 +1,74 @@
+"""Outputs that carry on: the same command resumes, a changed one is refused."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from distlstm.atomic import write_text
+from distlstm.errors import UserError
+
+Identity = dict[str, Any]
+"""What makes two commands the same: a flat table of names and plain values."""
+
+
+def flat(tables: Mapping[str, Any], prefix: str = "") -> Identity:
+    """Nested tables as one, with dotted names and JSON values."""
+    identity: Identity = {}
+    for name, value in tables.items():
+        if isinstance(value, Mapping):
+            identity |= flat(value, f"{prefix}{name}.")
+        else:
+            identity[prefix + name] = json.loads(json.dumps(value))
+    return identity
+
+
+def check_output(path: Path, *, marks: tuple[str, ...], overwrite: bool) -> None:
+    """See that an output directory is new or one of ours; with `overwrite`, empty it.
+
+    Args:
+        path: the directory.
+        marks: names of which our kind of output holds at least one.
+        overwrite: remove what is there.
+
+    Raises:
+        UserError: the directory holds something else, which is never touched.
+    """
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    if not path.is_dir() or not any((path / mark).exists() for mark in marks):
+        raise UserError(f"{path} exists and was not made by this command. Choose another --output.")
+    if overwrite:
+        shutil.rmtree(path)
+
+
+def check_same(path: Path, recorded: Identity, identity: Identity) -> None:
+    """Refuse to carry on with what another command began.
+
+    Raises:
+        UserError: says what differs.
+    """
+    names = sorted(name for name in recorded | identity if recorded.get(name) != identity.get(name))
+    if names:
+        shown = "; ".join(
+            f"{name} was {recorded.get(name)!r}, is {identity.get(name)!r}" for name in names[:5]
+        )
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        raise UserError(
+            f"{path} was begun by another command: {shown}{more}. "
+            "Choose another --output, or replace it with --overwrite."
+        )
+
+
+def record_identity(path: Path, identity: Identity) -> None:
+    """Keep a run's identity in a JSON file."""
+    write_text(path, json.dumps(identity, ensure_ascii=False, indent=1) + "\n")
+
+
+def read_identity(path: Path) -> Identity | None:
+    """What `record_identity` kept; None if there is none, or none that can be read."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,193 @@
+"""`distlstm train`: encode once, train data-parallel with Ray Train, write a MODEL directory."""
+
+import shutil
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import ray.train
+from ray.train.torch import TorchTrainer
+
+from distlstm.config import ExperimentConfig
+from distlstm.data.corpus import CorpusSpec, EncodedCorpus
+from distlstm.errors import RunError
+from distlstm.model.checkpoint import load_history
+from distlstm.model.directory import FACTS_FILE, load_facts
+from distlstm.stages.baseline import measure_baseline
+from distlstm.stages.events import Note, OnEvent, Progress
+from distlstm.stages.finish import HISTORY_FILE, read_history, write_model
+from distlstm.stages.labelled_data import DataRequest, prepare_corpus
+from distlstm.stages.output import (
+    Identity,
+    check_output,
+    check_same,
+    flat,
+    read_identity,
+    record_identity,
+)
+from distlstm.stages.session import Capacity, Resources, our_error, ray_session, run_interruptibly
+from distlstm.stages.train_worker import (
+    ProgressFollower,
+    WorkerFailure,
+    WorkerOutcome,
+    WorkerSettings,
+    train_worker,
+)
+
+CHECKPOINTS = "checkpoints"
+_RUN_FILE = "run.json"
+_MAX_FAILURES = 3
+_DEFAULT_WORKERS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """What `train` reports; the keys of its `--json` result."""
+
+    model: str
+    metrics: dict[str, float]
+    epochs: int
+    steps: int
+    seconds: float
+    tokens_per_second: float
+    """Of the training steps, over all workers."""
+    resumed: bool
+
+
+def train(
+    data: DataRequest,
+    *,
+    output: Path,
+    config: ExperimentConfig,
+    resources: Resources,
+    overwrite: bool,
+    on_event: OnEvent,
+) -> TrainResult:
+    """Train a classifier into `output`, or carry on where the same command stopped.
+
+    Raises:
+        UserError: bad data, or an output that another command began.
+        RunError: training diverged, or workers died too often.
+    """
+    started = time.perf_counter()
+    output = output.absolute()
+    spec = data.find(config)
+    identity = _identity(spec, config)
+    check_output(output, marks=(FACTS_FILE, CHECKPOINTS), overwrite=overwrite)
+    if (output / FACTS_FILE).exists():
+        check_same(output, load_facts(output).get("run", {}), identity)
+        on_event(Note(f"{output} is already trained by this very command; nothing to do."))
+        return _result(output, started, resumed=True)
+    resumed = _begin(output, identity)
+    if resumed:
+        on_event(Note(f"Carrying on with {output}."))
+    with ray_session(resources) as capacity:
+        corpus = prepare_corpus(spec, output / CHECKPOINTS, on_event)
+        _train_and_write(corpus, config, output, capacity, resources, identity, on_event)
+    shutil.rmtree(output / CHECKPOINTS)
+    return _result(output, started, resumed=resumed)
+
+
+def _identity(spec: CorpusSpec, config: ExperimentConfig) -> Identity:
+    tables = asdict(config)
+    del tables["search"]
+    return {"data": spec.files_fingerprint, **flat({**tables, "columns": asdict(spec.columns)})}
+
+
+def _begin(output: Path, identity: Identity) -> bool:
+    """Record whose output this is; returns whether it was begun before."""
+    run_file = output / CHECKPOINTS / _RUN_FILE
+    recorded = read_identity(run_file)
+    if recorded is None:
+        record_identity(run_file, identity)
+        return False
+    check_same(output, recorded, identity)
+    return True
+
+
+def _train_and_write(
+    corpus: EncodedCorpus,
+    config: ExperimentConfig,
+    output: Path,
+    capacity: Capacity,
+    resources: Resources,
+    identity: Identity,
+    on_event: OnEvent,
+) -> None:
+    num_workers = capacity.workers(resources.num_workers, default=_DEFAULT_WORKERS)
+    settings = WorkerSettings(
+        corpus=corpus.path,
+        config=config,
+        progress_file=output / CHECKPOINTS / "progress.jsonl",
+        cpus_per_worker=capacity.cpus_per_worker,
+    )
+    on_event(Progress(f"starting {num_workers} workers", 0, 1))
+    checkpoint, outcome = _fit(settings, num_workers, capacity, on_event)
+    on_event(Progress("measuring the linear baseline", 0, 1))
+    baseline = measure_baseline(corpus, seed=config.seed)
+    on_event(Progress("measuring the linear baseline", 1, 1))
+    write_model(
+        output,
+        checkpoint=checkpoint,
+        history=load_history(checkpoint),
+        corpus=corpus,
+        config=config,
+        temperature=outcome.temperature,
+        metrics=outcome.metrics,
+        baseline=baseline,
+        run=identity,
+    )
+
+
+def _fit(
+    settings: WorkerSettings, num_workers: int, capacity: Capacity, on_event: OnEvent
+) -> tuple[Path, WorkerOutcome]:
+    """Run Ray Train to its end; the same storage path makes it resume by itself."""
+    resources = {"CPU": capacity.cpus_per_worker, **({"GPU": 1} if capacity.use_gpu else {})}
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config=settings,
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=num_workers, use_gpu=capacity.use_gpu, resources_per_worker=resources
+        ),
+        run_config=ray.train.RunConfig(
+            name="run",
+            storage_path=str(settings.progress_file.parent),
+            failure_config=ray.train.FailureConfig(max_failures=_MAX_FAILURES),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
+        ),
+    )
+    follower = ProgressFollower(settings.progress_file)
+
+    def follow() -> None:
+        for event in follower.events():
+            on_event(event)
+
+    try:
+        result = run_interruptibly(trainer.fit, meanwhile=follow)
+    except ray.train.TrainingFailedError as error:
+        raise our_error(error) or RunError(f"Training failed: {_cause(error)}") from error
+    outcome: WorkerOutcome | WorkerFailure = result.return_value
+    if isinstance(outcome, WorkerFailure):
+        raise RunError(outcome.message)
+    return Path(result.checkpoint.path), outcome
+
+
+def _cause(error: BaseException) -> str:
+    failures = getattr(error, "worker_failures", {})
+    causes = [str(failure).strip().split("\n")[-1] for failure in failures.values()]
+    return causes[0] if causes else str(error).strip().split("\n")[-1]
+
+
+def _result(output: Path, started: float, *, resumed: bool) -> TrainResult:
+    history = read_history(output / HISTORY_FILE)
+    training_seconds = sum(row["seconds"] for row in history)
+    return TrainResult(
+        model=str(output),
+        metrics=load_facts(output)["metrics"],
+        epochs=len(history),
+        steps=sum(row["steps"] for row in history),
+        seconds=time.perf_counter() - started,
+        tokens_per_second=sum(row["num_tokens"] for row in history) / max(training_seconds, 1e-9),
+        resumed=resumed,
+    )

@@ -1,0 +1,172 @@
+"""What runs in each Ray Train worker, and the file through which it shows its progress."""
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray.train
+import torch
+import torch.distributed
+from ray.train.torch import get_device
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from distlstm.config import ExperimentConfig
+from distlstm.data.corpus import EncodedCorpus
+from distlstm.errors import RunError
+from distlstm.model.checkpoint import restore_training, save_training
+from distlstm.model.classifier import Classifier
+from distlstm.model.loop import EpochResult, Training, Worker
+from distlstm.model.metrics import Metrics
+from distlstm.stages.events import EpochDone, Event, Progress
+from distlstm.stages.training_job import TrainingJob
+
+_SECONDS_BETWEEN_LINES = 0.3
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSettings:
+    """What a worker is told; it travels to the worker's process."""
+
+    corpus: Path
+    config: ExperimentConfig
+    progress_file: Path
+    cpus_per_worker: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerOutcome:
+    """What rank 0 sends back."""
+
+    temperature: float
+    metrics: Metrics
+    """Of the best epoch on validation, at that temperature."""
+
+
+@dataclass(frozen=True)
+class WorkerFailure:
+    """Why training cannot go on. Returned, not raised: Ray would only try the same again."""
+
+    message: str
+
+
+def train_worker(settings: WorkerSettings) -> WorkerOutcome | WorkerFailure:
+    """Train, from the last checkpoint if there is one, reporting one after every epoch."""
+    torch.set_num_threads(settings.cpus_per_worker)
+    worker = _this_worker()
+    job = TrainingJob(EncodedCorpus(settings.corpus), settings.config, worker)
+    _restore(job.training)
+    lines = _ProgressLines(settings.progress_file, job.training, active=worker.rank == 0)
+    try:
+        for result in job.training.run(
+            job.training_batches, job.validation_batches, on_step=lines.step
+        ):
+            lines.epoch(result)
+            _report(job.training, result, worker)
+    except RunError as error:
+        return WorkerFailure(str(error))
+    temperature, metrics = job.calibrate()
+    return WorkerOutcome(temperature=temperature, metrics=metrics)
+
+
+def _this_worker() -> Worker:
+    context = ray.train.get_context()
+    device = get_device()
+    return Worker(
+        rank=context.get_world_rank(),
+        world_size=context.get_world_size(),
+        device=device,
+        wrap=_data_parallel if context.get_world_size() > 1 else lambda model: model,
+        add_up=_all_reduce if context.get_world_size() > 1 else lambda vector: vector,
+    )
+
+
+def _data_parallel(model: Classifier) -> nn.Module:
+    device = next(model.parameters()).device
+    return DistributedDataParallel(
+        model, device_ids=[device] if device.type == "cuda" else None, broadcast_buffers=False
+    )
+
+
+def _all_reduce(vector: np.ndarray) -> np.ndarray:
+    tensor = torch.from_numpy(vector.copy()).to(get_device())
+    torch.distributed.all_reduce(tensor)
+    return np.asarray(tensor.cpu().numpy())
+
+
+def _restore(training: Training) -> None:
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is not None:
+        with checkpoint.as_directory() as directory:
+            restore_training(training, Path(directory))
+
+
+def _report(training: Training, result: EpochResult, worker: Worker) -> None:
+    """Every rank reports; rank 0 brings the checkpoint."""
+    metrics = {"epoch": result.epoch, "accuracy": result.validation.accuracy}
+    if worker.rank != 0:
+        ray.train.report(metrics)
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        save_training(training, Path(directory))
+        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(directory))
+
+
+class _ProgressLines:
+    """Appends what happens to a file; the command, in another process, follows it."""
+
+    def __init__(self, path: Path, training: Training, *, active: bool) -> None:
+        self.path = path
+        self.training = training
+        self.active = active
+        self.last = 0.0
+
+    def step(self, done: int, total: int) -> None:
+        """After a step; written a few times a second at the most."""
+        now = time.monotonic()
+        if now - self.last >= _SECONDS_BETWEEN_LINES:
+            self.last = now
+            epoch = len(self.training.history) + 1
+            self._append({"epoch": epoch, "of": self.training.num_epochs, "step": [done, total]})
+
+    def epoch(self, result: EpochResult) -> None:
+        """After an epoch."""
+        self._append({"of": self.training.num_epochs, "result": asdict(result)})
+
+    def _append(self, row: dict[str, Any]) -> None:
+        if self.active:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+
+
+class ProgressFollower:
+    """Reads the events that rank 0 appends to its progress file from now on."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.position = path.stat().st_size if path.exists() else 0
+
+    def events(self) -> Iterator[Event]:
+        """Those since the last call."""
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as file:
+            file.seek(self.position)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                self.position += len(line)
+                yield _event(json.loads(line))
+
+
+def _event(row: dict[str, Any]) -> Event:
+    if "result" in row:
+        metrics = Metrics(**row["result"].pop("validation"))
+        return EpochDone(EpochResult(**row["result"], validation=metrics), row["of"])
+    done, total = row["step"]
+    return Progress(f"epoch {row['epoch']} of up to {row['of']}", done, total, "steps")

@@ -1,0 +1,105 @@
+"""One training, as both `train` and the trials of `tune` run it in their workers."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from distlstm.config import ExperimentConfig
+from distlstm.data.batching import cut_by_length, plan_epoch, rows_of_rank
+from distlstm.data.corpus import EncodedCorpus
+from distlstm.data.shards import Shards
+from distlstm.model.batch import Batch
+from distlstm.model.calibration import fit_temperature, softmax
+from distlstm.model.classifier import Classifier
+from distlstm.model.loop import Training, Worker, epochs_for, predict
+from distlstm.model.metrics import Metrics, Totals, metrics_of
+
+_VALIDATION_ROWS_PER_BATCH = 256
+
+
+@dataclass(frozen=True)
+class ShardBatches:
+    """Batches made of a corpus's rows as they are asked for."""
+
+    shards: Shards
+    steps: list[tuple[np.ndarray, np.ndarray]]
+    """Row indices and weights of each batch."""
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for rows, weights in self.steps:
+            taken = self.shards.take(rows)
+            yield Batch.of_rows(
+                taken.token_ids, taken.lengths, label_ids=taken.label_ids, weights=weights
+            )
+
+
+class TrainingJob:
+    """A training over an encoded corpus, in one worker."""
+
+    def __init__(self, corpus: EncodedCorpus, config: ExperimentConfig, worker: Worker) -> None:
+        self.corpus = corpus
+        self.config = config
+        self.worker = worker
+        torch.manual_seed(config.seed)
+        model = Classifier(
+            config.model, vocab_size=len(corpus.vocabulary), num_labels=len(corpus.labels)
+        )
+        self.training = Training(
+            model,
+            config.training,
+            num_epochs=epochs_for(config.training, len(self._plan(0))),
+            seed=config.seed,
+            worker=worker,
+        )
+
+    def training_batches(self, epoch: int) -> ShardBatches:
+        """This worker's rows of every step of an epoch."""
+        steps = [
+            rows_of_rank(step, rank=self.worker.rank, world_size=self.worker.world_size)
+            for step in self._plan(epoch)
+        ]
+        return ShardBatches(self.corpus.training, steps)
+
+    def validation_batches(self) -> ShardBatches:
+        """This worker's share of the validation rows, in batches of like length."""
+        lengths = self.corpus.validation.lengths
+        batches = cut_by_length(
+            np.arange(len(lengths)),
+            lengths,
+            tokens_per_batch=self.config.training.tokens_per_batch,
+            rows_per_batch=_VALIDATION_ROWS_PER_BATCH,
+        )
+        mine = list(batches)[self.worker.rank :: self.worker.world_size]
+        return ShardBatches(
+            self.corpus.validation, [(rows, np.ones(len(rows), np.float32)) for rows in mine]
+        )
+
+    def calibrate(self) -> tuple[float, Metrics]:
+        """Fit the temperature of the best weights, and measure them with it on validation."""
+        self.training.model.load_state_dict(self.training.best_weights)
+        num_labels = len(self.corpus.labels)
+        batches = list(
+            predict(self.training.model, self.validation_batches(), device=self.worker.device)
+        )
+        logits = np.concatenate([np.zeros((0, num_labels)), *(batch[0] for batch in batches)])
+        label_ids = np.concatenate([np.zeros(0, np.int64), *(batch[1] for batch in batches)])
+        temperature = fit_temperature(logits, label_ids, add_up=self.worker.add_up)
+        totals = Totals.zero(num_labels)
+        if len(label_ids):
+            totals += Totals.of(softmax(logits, temperature), label_ids)
+        summed = self.worker.add_up(totals.to_vector())
+        return temperature, metrics_of(Totals.from_vector(summed))
+
+    def _plan(self, epoch: int) -> list[np.ndarray]:
+        return plan_epoch(
+            self.corpus.training.lengths,
+            tokens_per_batch=self.config.training.tokens_per_batch,
+            rows_per_batch=self.config.training.rows_per_batch,
+            seed=self.config.seed,
+            epoch=epoch,
+        )

@@ -1,0 +1,107 @@
+"""Turning the columns that users have into clean text and label columns."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from distlstm.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextColumn:
+    """A text column, with null where there is nothing to classify.
+
+    `texts` is a string array; `missing` counts its nulls by reason (`null`, `empty`, `not_utf8`).
+    """
+
+    texts: pa.Array
+    missing: dict[str, int]
+
+
+def is_text_type(kind: pa.DataType) -> bool:
+    """Whether a column of this Arrow type can hold text (binary is text until it fails UTF-8)."""
+    if pa.types.is_dictionary(kind):
+        return is_text_type(kind.value_type)
+    checks = (
+        pa.types.is_string,
+        pa.types.is_large_string,
+        pa.types.is_string_view,
+        pa.types.is_binary,
+        pa.types.is_large_binary,
+        pa.types.is_binary_view,
+        pa.types.is_null,
+    )
+    return any(check(kind) for check in checks)
+
+
+def read_texts(column: pa.Array) -> TextColumn:
+    """Trim a text column, and null what is empty or not UTF-8.
+
+    Raises:
+        UserError: the column does not hold text.
+    """
+    if not is_text_type(column.type):
+        raise UserError(f"holds {column.type} values, not text")
+    null = column.null_count
+    texts = _as_utf8(column)
+    not_utf8 = texts.null_count - null
+    trimmed = pc.utf8_trim_whitespace(texts)
+    trimmed = pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, pa.string()), trimmed)
+    missing = {"null": null, "not_utf8": not_utf8, "empty": trimmed.null_count - null - not_utf8}
+    return TextColumn(
+        texts=trimmed, missing={reason: count for reason, count in missing.items() if count}
+    )
+
+
+def read_labels(column: pa.Array) -> pa.Array:
+    """Labels as strings: integers, booleans and whole floats by their digits; empty is null.
+
+    Raises:
+        UserError: the column holds something that is no label, such as 0.5 or a list.
+    """
+    kind = column.type
+    if pa.types.is_floating(kind):
+        column = _whole_numbers(column)
+    elif pa.types.is_dictionary(kind):
+        return read_labels(column.dictionary_decode())
+    elif not (pa.types.is_integer(kind) or pa.types.is_boolean(kind) or is_text_type(kind)):
+        raise UserError(f"holds {kind} values; a label is a text or a whole number")
+    labels = _as_utf8(column) if is_text_type(kind) else column.cast(pa.string())
+    labels = pc.utf8_trim_whitespace(labels)
+    return pc.if_else(pc.equal(labels, ""), pa.scalar(None, pa.string()), labels)
+
+
+def hash_texts(texts: pa.Array) -> np.ndarray:
+    """A 64-bit hash of each text (uint64, [rows]), the same on every machine and in every run."""
+    values = texts.to_numpy(zero_copy_only=False)
+    return np.asarray(pd.util.hash_array(values, categorize=False))
+
+
+def _as_utf8(column: pa.Array) -> pa.Array:
+    if pa.types.is_dictionary(column.type):
+        return _as_utf8(column.dictionary_decode())
+    if pa.types.is_null(column.type):
+        return column.cast(pa.string())
+    raw = column.cast(pa.binary())
+    try:
+        return raw.cast(pa.string())
+    except pa.ArrowInvalid:
+        return pa.array([_decode(value) for value in raw.to_pylist()], pa.string())
+
+
+def _decode(value: bytes | None) -> str | None:
+    try:
+        return None if value is None else value.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
+def _whole_numbers(column: pa.Array) -> pa.Array:
+    column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+    try:
+        return column.cast(pa.int64())
+    except pa.ArrowInvalid as error:
+        raise UserError("holds fractions; a label is a text or a whole number") from error

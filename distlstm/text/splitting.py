@@ -1,0 +1,31 @@
+"""Splitting text into tokens: words, punctuation apart, and Han and kana by character.
+
+Everything runs on whole Arrow columns in compiled kernels. Word boundaries of scripts that write
+without spaces would need a dictionary; single characters need none and, read by a recurrent
+network, lose little, which is why Han and kana are always split by character.
+"""
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from distlstm.config import TextConfig
+
+# RE2. An apostrophe stays with the letters that follow it: "don't" -> "don", "'t".
+_APART = r"('\pL*|[\p{P}\p{S}]|\p{Han}|\p{Hiragana}|\p{Katakana})"
+_CHARACTER = r"(?s)(.)"
+_CHARACTERS_PER_TOKEN = 32
+
+
+def split(texts: pa.Array, config: TextConfig) -> pa.ListArray:
+    """Split each text (string, [rows]) into at least its first `max_tokens` tokens.
+
+    A null stays null. Of each text, `32 * max_tokens` characters are read, so that a text of any
+    length costs no more than a long one.
+    """
+    limit = _CHARACTERS_PER_TOKEN * config.max_tokens
+    texts = pc.utf8_slice_codeunits(texts, 0, limit)
+    if config.lowercase:
+        texts = pc.utf8_lower(texts)
+    pattern = _CHARACTER if config.unit == "character" else _APART
+    spaced = pc.replace_substring_regex(texts, pattern=pattern, replacement=r" \1 ")
+    return pc.utf8_split_whitespace(pc.utf8_trim_whitespace(spaced))

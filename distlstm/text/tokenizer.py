@@ -1,0 +1,72 @@
+"""Text columns to token id columns."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from distlstm.config import TextConfig
+from distlstm.text.splitting import split
+from distlstm.text.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class TokenIds:
+    """The token ids of some rows, one after the other.
+
+    `values` (int32, [tokens]) holds row i at `values[offsets[i]:offsets[i + 1]]`; `offsets` is
+    int64, [rows + 1]. A row without text is empty. `truncated` (bool, [rows]) marks rows cut short.
+    """
+
+    values: np.ndarray
+    offsets: np.ndarray
+    truncated: np.ndarray
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each row (int64, [rows])."""
+        return np.diff(self.offsets)
+
+    def filter(self, keep: np.ndarray) -> "TokenIds":
+        """The rows for which `keep` (bool, [rows]) is true."""
+        lengths = self.lengths[keep]
+        return TokenIds(
+            values=self.values[run_indices(self.offsets[:-1][keep], lengths)],
+            offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]),
+            truncated=self.truncated[keep],
+        )
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """Splits texts and looks their tokens up."""
+
+    config: TextConfig
+    vocabulary: Vocabulary
+
+    def encode(self, texts: pa.Array) -> TokenIds:
+        """Token ids of each text (string, [rows]), cut at `max_tokens`; null gives an empty row."""
+        tokens, is_truncated = truncate(split(texts, self.config), self.config.max_tokens)
+        ids = self.vocabulary.ids_of(tokens.flatten())
+        return TokenIds(
+            values=ids.to_numpy(zero_copy_only=False),
+            offsets=tokens.offsets.to_numpy().astype(np.int64),
+            truncated=is_truncated,
+        )
+
+
+def truncate(tokens: pa.ListArray, max_tokens: int) -> tuple[pa.ListArray, np.ndarray]:
+    """Cut each row at `max_tokens`; also returns which rows (bool, [rows]) that shortened."""
+    offsets = tokens.offsets.to_numpy().astype(np.int64)
+    lengths = np.where(tokens.is_valid().to_numpy(zero_copy_only=False), np.diff(offsets), 0)
+    kept = np.minimum(lengths, max_tokens)
+    values = tokens.values.take(pa.array(run_indices(offsets[:-1], kept)))
+    new_offsets = np.concatenate([[0], np.cumsum(kept)]).astype(np.int32)
+    return pa.ListArray.from_arrays(new_offsets, values), lengths > max_tokens
+
+
+def run_indices(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The positions of many runs, one after the other: `starts[i], starts[i] + 1, ...` (int64)."""
+    ends = np.cumsum(lengths)
+    total = int(ends[-1]) if len(ends) else 0
+    return np.asarray(np.arange(total) + np.repeat(starts - (ends - lengths), lengths))

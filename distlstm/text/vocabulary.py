@@ -1,0 +1,63 @@
+"""The tokens a model knows, in an order that two runs agree on byte for byte."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from distlstm.config import TextConfig
+from distlstm.errors import UserError
+
+PADDING_ID = 0
+UNKNOWN_ID = 1
+_SPECIAL = ("<pad>", "<unk>")  # splitting sets "<" and ">" apart, so no text yields these
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Tokens by id: `tokens[i]` is the token of id i. Ids 0 and 1 are padding and unknown."""
+
+    tokens: pa.StringArray
+
+    @classmethod
+    def from_counts(cls, counts: pa.Table, config: TextConfig) -> Self:
+        """Keep the most frequent tokens of a (token, count) table, ordered by (-count, token)."""
+        frequent = counts.filter(pc.field("count") >= config.min_count)
+        ordered = frequent.sort_by([("count", "descending"), ("token", "ascending")])
+        kept = ordered["token"].slice(0, config.max_vocabulary).combine_chunks()
+        return cls(pa.concat_arrays([pa.array(_SPECIAL), kept.cast(pa.string())]))
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Vocabulary) and bool(self.tokens.equals(other.tokens))
+
+    def ids_of(self, tokens: pa.Array) -> pa.Array:
+        """The id (int32) of each token; what is not in the vocabulary is `UNKNOWN_ID`."""
+        return pc.fill_null(pc.index_in(tokens, value_set=self.tokens), UNKNOWN_ID)
+
+    def to_text(self) -> str:
+        """One token a line; the line number, from 0, is the id."""
+        return "\n".join(self.tokens.to_pylist()) + "\n"
+
+    def save(self, path: Path) -> None:
+        """Write `to_text` as UTF-8."""
+        path.write_text(self.to_text(), encoding="utf-8", newline="\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            UserError: the file is missing, not UTF-8, or does not begin with the special tokens.
+        """
+        try:
+            lines = path.read_bytes().decode("utf-8").split("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"Cannot read the vocabulary {path}: {error}.") from error
+        if tuple(lines[:2]) != _SPECIAL or lines[-1] != "":
+            raise UserError(f"{path} is damaged: not a vocabulary of distlstm.")
+        return cls(pa.array(lines[:-1], pa.string()))
