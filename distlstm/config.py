@@ -65,11 +65,11 @@ class ModelConfig:
     """Recurrent layers on top of one another."""
     bidirectional: bool = True
     """Read each text from both ends."""
-    pooling: tuple[Pooling, ...] = ("last", "max", "mean", "attention")
+    pooling: tuple[Pooling, ...] = ("last", "max", "mean")
     """How the states of a text become one vector; several are concatenated."""
     dropout: Dropout = 0.5
     """Share of the pooled vector dropped in training."""
-    state_dropout: Dropout = 0.3
+    state_dropout: Dropout = 0.4
     """Share of the features dropped from every token of a row before each recurrent layer."""
     token_dropout: Dropout = 0.1
     """Share of the tokens whose vector is dropped whole."""
@@ -79,15 +79,15 @@ class ModelConfig:
 class TrainingConfig:
     """`[training]`: how the weights are found."""
 
-    steps: Count = 2_000
+    steps: Count = 1_200
     """Optimizer steps to aim at; the number of epochs follows from it."""
     min_epochs: Count = 4
     """Epochs at the least, however many rows there are."""
-    max_epochs: Count = 15
+    max_epochs: Count = 12
     """Epochs at the most, however few rows there are."""
     patience: Count = 4
     """Epochs without a better validation metric before training stops."""
-    learning_rate: Annotated[float, Range(1e-8, 10)] = 4e-3
+    learning_rate: Annotated[float, Range(1e-8, 10)] = 3e-3
     """Highest rate of the schedule."""
     weight_decay: Annotated[float, Range(0, 10)] = 0.01
     """Decoupled weight decay (AdamW)."""

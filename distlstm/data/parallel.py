@@ -20,8 +20,10 @@ def map_on_cluster(
 ) -> Iterator[pa.Table]:
     """Run `work` on every item, one task each; yields the tables as they come, in any order.
 
-    With `merge`, the workers join tables of `merge_rows` rows or more before they come here.
+    With `merge`, the workers join tables of `merge_rows` rows or more before they come here. What
+    `work` raises comes out as it is, or as the `cause` of Ray's error.
     """
+    ray.data.DataContext.get_current().raise_original_map_exception = True
 
     def run(batch: pa.Table) -> pa.Table:
         return work(items[batch["item"][0].as_py()])

@@ -7,6 +7,7 @@ from distlstm.config import ExperimentConfig
 from distlstm.data.corpus import CorpusSpec, EncodedCorpus
 from distlstm.data.encoding import encode_corpus
 from distlstm.data.labelled import Columns
+from distlstm.data.reading import check_columns, read_schema
 from distlstm.errors import RunError
 from distlstm.stages.events import Note, OnEvent, Progress
 from distlstm.stages.session import our_error
@@ -33,6 +34,17 @@ class DataRequest:
             text=config.text,
             validation_fraction=config.validation_fraction,
         )
+
+
+def check_first_file(spec: CorpusSpec) -> None:
+    """See, before Ray starts, that the first file of each split can be read and has the columns.
+
+    Raises:
+        UserError: it cannot, or lists the columns that it has.
+    """
+    for files in filter(None, (spec.training, spec.validation)):
+        wanted = [spec.columns.text, spec.columns.label]
+        check_columns(files[0], read_schema(files[0]), wanted)
 
 
 def prepare_corpus(spec: CorpusSpec, directory: Path, on_event: OnEvent) -> EncodedCorpus:

@@ -66,6 +66,11 @@ def record_identity(path: Path, identity: Identity) -> None:
     write_text(path, json.dumps(identity, ensure_ascii=False, indent=1) + "\n")
 
 
+def withdraw(path: Path) -> None:
+    """Remove an output that was begun by a command whose data turned out to be unusable."""
+    shutil.rmtree(path, ignore_errors=True)
+
+
 def read_identity(path: Path) -> Identity | None:
     """What `record_identity` kept; None if there is none, or none that can be read."""
     try:

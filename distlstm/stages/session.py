@@ -181,17 +181,17 @@ def run_interruptibly(
 
 def our_error(error: BaseException) -> UserError | RunError | None:
     """The UserError or RunError that lies under what Ray wrapped around it, if there is one."""
-    seen: set[int] = set()
     pending: list[BaseException | None] = [error]
+    seen: list[BaseException] = []
     while pending:
-        current = pending.pop()
-        if current is None or id(current) in seen:
+        current = pending.pop(0)
+        if current is None or current in seen:
             continue
-        seen.add(id(current))
-        if type(current) in (UserError, RunError):
-            return current  # type: ignore[return-value]
-        if isinstance(current, UserError | RunError) and not hasattr(current, "cause"):
-            return current
-        pending += [current.__cause__, current.__context__, getattr(current, "cause", None)]
-        pending += list(getattr(current, "worker_failures", {}).values())
+        cause = getattr(current, "cause", None)  # of a RayTaskError, which poses as its cause
+        if isinstance(current, UserError | RunError) and cause is None:
+            message = str(current).partition("\n")[0]  # Ray Data appends advice of its own
+            return UserError(message) if isinstance(current, UserError) else RunError(message)
+        seen.append(current)
+        failures = getattr(current, "worker_failures", {})
+        pending += [cause, current.__cause__, *failures.values()]
     return None

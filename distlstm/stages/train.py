@@ -10,13 +10,13 @@ from ray.train.torch import TorchTrainer
 
 from distlstm.config import ExperimentConfig
 from distlstm.data.corpus import CorpusSpec, EncodedCorpus
-from distlstm.errors import RunError
+from distlstm.errors import RunError, UserError
 from distlstm.model.checkpoint import load_history
 from distlstm.model.directory import FACTS_FILE, load_facts
 from distlstm.stages.baseline import measure_baseline
 from distlstm.stages.events import Note, OnEvent, Progress
 from distlstm.stages.finish import HISTORY_FILE, read_history, write_model
-from distlstm.stages.labelled_data import DataRequest, prepare_corpus
+from distlstm.stages.labelled_data import DataRequest, check_first_file, prepare_corpus
 from distlstm.stages.output import (
     Identity,
     check_output,
@@ -24,6 +24,7 @@ from distlstm.stages.output import (
     flat,
     read_identity,
     record_identity,
+    withdraw,
 )
 from distlstm.stages.session import Capacity, Resources, our_error, ray_session, run_interruptibly
 from distlstm.stages.train_worker import (
@@ -78,12 +79,20 @@ def train(
         check_same(output, load_facts(output).get("run", {}), identity)
         on_event(Note(f"{output} is already trained by this very command; nothing to do."))
         return _result(output, started, resumed=True)
+    check_first_file(spec)
     resumed = _begin(output, identity)
     if resumed:
         on_event(Note(f"Carrying on with {output}."))
-    with ray_session(resources) as capacity:
-        corpus = prepare_corpus(spec, output / CHECKPOINTS, on_event)
-        _train_and_write(corpus, config, output, capacity, resources, identity, on_event)
+    try:
+        with ray_session(resources) as capacity:
+            num_workers = capacity.workers(resources.num_workers, default=_DEFAULT_WORKERS)
+            corpus = prepare_corpus(spec, output / CHECKPOINTS, on_event)
+            run = _Run(corpus=corpus, config=config, output=output, identity=identity)
+            run.train(capacity, num_workers, on_event)
+    except UserError:
+        if not resumed:
+            withdraw(output)
+        raise
     shutil.rmtree(output / CHECKPOINTS)
     return _result(output, started, resumed=resumed)
 
@@ -105,38 +114,39 @@ def _begin(output: Path, identity: Identity) -> bool:
     return True
 
 
-def _train_and_write(
-    corpus: EncodedCorpus,
-    config: ExperimentConfig,
-    output: Path,
-    capacity: Capacity,
-    resources: Resources,
-    identity: Identity,
-    on_event: OnEvent,
-) -> None:
-    num_workers = capacity.workers(resources.num_workers, default=_DEFAULT_WORKERS)
-    settings = WorkerSettings(
-        corpus=corpus.path,
-        config=config,
-        progress_file=output / CHECKPOINTS / "progress.jsonl",
-        cpus_per_worker=capacity.cpus_per_worker,
-    )
-    on_event(Progress(f"starting {num_workers} workers", 0, 1))
-    checkpoint, outcome = _fit(settings, num_workers, capacity, on_event)
-    on_event(Progress("measuring the linear baseline", 0, 1))
-    baseline = measure_baseline(corpus, seed=config.seed)
-    on_event(Progress("measuring the linear baseline", 1, 1))
-    write_model(
-        output,
-        checkpoint=checkpoint,
-        history=load_history(checkpoint),
-        corpus=corpus,
-        config=config,
-        temperature=outcome.temperature,
-        metrics=outcome.metrics,
-        baseline=baseline,
-        run=identity,
-    )
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """A training whose corpus is encoded."""
+
+    corpus: EncodedCorpus
+    config: ExperimentConfig
+    output: Path
+    identity: Identity
+
+    def train(self, capacity: Capacity, num_workers: int, on_event: OnEvent) -> None:
+        """Train on the cluster, measure the baseline, write the model."""
+        settings = WorkerSettings(
+            corpus=self.corpus.path,
+            config=self.config,
+            progress_file=self.output / CHECKPOINTS / "progress.jsonl",
+            cpus_per_worker=capacity.cpus_per_worker,
+        )
+        on_event(Progress(f"starting {num_workers} workers", 0, 1))
+        checkpoint, outcome = _fit(settings, num_workers, capacity, on_event)
+        on_event(Progress("measuring the linear baseline", 0, 1))
+        baseline = measure_baseline(self.corpus, seed=self.config.seed)
+        on_event(Progress("measuring the linear baseline", 1, 1))
+        write_model(
+            self.output,
+            checkpoint=checkpoint,
+            history=load_history(checkpoint),
+            corpus=self.corpus,
+            config=self.config,
+            temperature=outcome.temperature,
+            metrics=outcome.metrics,
+            baseline=baseline,
+            run=self.identity,
+        )
 
 
 def _fit(

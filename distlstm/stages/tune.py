@@ -20,8 +20,8 @@ from distlstm.model.loop import Worker
 from distlstm.stages.baseline import measure_baseline
 from distlstm.stages.events import Note, OnEvent, TrialRow
 from distlstm.stages.finish import write_model
-from distlstm.stages.labelled_data import DataRequest, prepare_corpus
-from distlstm.stages.output import Identity, check_output, check_same, flat, read_identity
+from distlstm.stages.labelled_data import DataRequest, check_first_file, prepare_corpus
+from distlstm.stages.output import Identity, check_output, check_same, flat, read_identity, withdraw
 from distlstm.stages.session import Capacity, Resources, ray_session, run_interruptibly
 from distlstm.stages.training_job import TrainingJob
 from distlstm.stages.trials import TrialRecorder, run_trial, search_algorithm, write_trials
@@ -84,13 +84,19 @@ def tune(
             return TuneResult(**{**recorded["result"], "seconds": 0.0, "resumed": True})
         on_event(Note(f"Carrying on with {output}."))
     else:
+        check_first_file(spec)
         _record(output, {"run": identity, "finished": False})
     recorder = TrialRecorder(config, on_event)
     corpus: EncodedCorpus | None = None
     try:
         with ray_session(resources) as capacity:
+            concurrency = _concurrency(capacity, resources, limits)
             corpus = prepare_corpus(spec, output, on_event)
-            _search(corpus, config, output, capacity, resources, limits, recorder)
+            _search(corpus, config, output, capacity, concurrency, limits, recorder)
+    except UserError:
+        if recorded is None:
+            withdraw(output)
+        raise
     except KeyboardInterrupt:
         if corpus is not None and recorder.best is not None:
             _write_best(output, corpus, config, recorder, identity)
@@ -117,7 +123,7 @@ def _search(
     config: ExperimentConfig,
     output: Path,
     capacity: Capacity,
-    resources: Resources,
+    concurrency: int,
     limits: Limits,
     recorder: TrialRecorder,
 ) -> None:
@@ -139,7 +145,7 @@ def _search(
         search_alg=search_algorithm(config),
         scheduler=_scheduler(config),
         num_samples=config.search.num_trials,
-        max_concurrent_trials=_concurrency(capacity, resources, limits),
+        max_concurrent_trials=concurrency,
         time_budget_s=limits.time_budget,
         reuse_actors=True,
         trial_dirname_creator=_trial_directory,
