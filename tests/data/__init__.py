@@ -1,1 +1,1 @@
-"""Tests of `distlstm.data`."""
+"""Tests of distlstm.data."""

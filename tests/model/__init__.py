@@ -1,1 +1,1 @@
-"""Tests of `distlstm.model`."""
+"""Tests of distlstm.model."""

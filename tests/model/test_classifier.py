@@ -1,0 +1,159 @@
+"""Tests of the classifier: its gates, its pooling, and that padding never matters."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from distlstm.config import ModelConfig
+from distlstm.model.batch import Batch
+from distlstm.model.classifier import Classifier, LockedDropout, RecurrentLayer, reversal_index
+from distlstm.model.pooling import MaskedPooling
+
+LENGTHS = [7, 1, 4, 12, 2]
+
+
+def batch_of(rows: list[list[int]]) -> Batch:
+    flat = np.array([token for row in rows for token in row], np.int32)
+    return Batch.of_rows(flat, np.array([len(row) for row in rows]))
+
+
+def ragged_rows() -> list[list[int]]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(2, 40, length).tolist() for length in LENGTHS]
+
+
+def classifier(**config: object) -> Classifier:
+    torch.manual_seed(0)
+    sizes = {"embedding_dim": 8, "hidden_dim": 6}
+    model = Classifier(ModelConfig(**{**sizes, **config}), vocab_size=40, num_labels=3)  # type: ignore[arg-type]
+    return model.eval()
+
+
+def lstm_by_hand(cell: torch.nn.LSTM, inputs_TD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The equations of Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000.
+
+    Returns all hidden states [T, H], the last h and the last c.
+    """
+    W_i, W_f, W_g, W_o = cell.weight_ih_l0.chunk(4)
+    U_i, U_f, U_g, U_o = cell.weight_hh_l0.chunk(4)
+    b_i, b_f, b_g, b_o = (cell.bias_ih_l0 + cell.bias_hh_l0).chunk(4)
+    h = c = torch.zeros(cell.hidden_size)
+    states = []
+    for x in inputs_TD:
+        input_gate = torch.sigmoid(W_i @ x + U_i @ h + b_i)
+        forget_gate = torch.sigmoid(W_f @ x + U_f @ h + b_f)
+        output_gate = torch.sigmoid(W_o @ x + U_o @ h + b_o)
+        candidate = torch.tanh(W_g @ x + U_g @ h + b_g)
+        c = forget_gate * c + input_gate * candidate
+        h = output_gate * torch.tanh(c)
+        states.append(h)
+    return torch.stack(states), h, c
+
+
+def test_the_lstm_is_its_gate_equations() -> None:
+    layer = RecurrentLayer("lstm", 5, 4, bidirectional=False)
+    inputs_TD = torch.randn(9, 5)
+    states, (h, c) = layer.ahead(inputs_TD[None])
+    by_hand, last_h, last_c = lstm_by_hand(layer.ahead, inputs_TD)  # type: ignore[arg-type]
+    torch.testing.assert_close(states[0], by_hand)
+    torch.testing.assert_close(h[0, 0], last_h)
+    torch.testing.assert_close(c[0, 0], last_c)
+
+
+def test_the_backward_direction_is_the_equations_on_the_reversed_text() -> None:
+    layer = RecurrentLayer("lstm", 5, 4, bidirectional=True)
+    inputs_TD = torch.randn(9, 5)
+    lengths = torch.tensor([6])
+    states = layer(inputs_TD[None], reversal_index(lengths, 9))[0]
+    by_hand, _, _ = lstm_by_hand(layer.back, inputs_TD[:6].flip(0))  # type: ignore[arg-type]
+    torch.testing.assert_close(states[:6, 4:], by_hand.flip(0))
+
+
+def test_the_plain_rnn_is_its_equation() -> None:
+    layer = RecurrentLayer("rnn", 5, 4, bidirectional=False)
+    cell, h = layer.ahead, torch.zeros(4)
+    inputs_TD = torch.randn(9, 5)
+    bias = cell.bias_ih_l0 + cell.bias_hh_l0
+    for x in inputs_TD:
+        h = torch.tanh(cell.weight_ih_l0 @ x + cell.weight_hh_l0 @ h + bias)
+    torch.testing.assert_close(layer.ahead(inputs_TD[None])[0][0, -1], h)
+
+
+def test_an_lstm_starts_by_remembering() -> None:
+    cell = RecurrentLayer("lstm", 5, 4, bidirectional=False).ahead
+    assert cell.bias_ih_l0.tolist() == [0.0] * 4 + [1.0] * 4 + [0.0] * 8
+    for block in cell.weight_hh_l0.chunk(4):
+        torch.testing.assert_close(block @ block.T, torch.eye(4), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize("num_layers", [1, 2])
+@pytest.mark.parametrize("bidirectional", [True, False])
+@pytest.mark.parametrize(
+    "pooling",
+    [("last",), ("max",), ("mean",), ("attention",), ("last", "max", "mean", "attention")],
+)
+def test_padding_never_changes_a_logit(
+    cell: str, num_layers: int, bidirectional: bool, pooling: tuple[str, ...]
+) -> None:
+    model = classifier(
+        cell=cell, num_layers=num_layers, bidirectional=bidirectional, pooling=pooling
+    )
+    rows = ragged_rows()
+    with torch.inference_mode():
+        together = batch_of(rows)
+        logits = model(together.token_ids, together.lengths)
+        for row, expected in zip(rows, logits, strict=True):
+            alone = batch_of([row])
+            torch.testing.assert_close(
+                model(alone.token_ids, alone.lengths)[0], expected, atol=1e-5, rtol=0
+            )
+
+
+@pytest.mark.parametrize("kind", ["last", "max", "mean", "attention"])
+def test_pooling_is_what_it_is_called_row_by_row(kind: str) -> None:
+    torch.manual_seed(0)
+    pooling = MaskedPooling((kind,), 6, bidirectional=True)  # type: ignore[arg-type]
+    states, lengths = torch.randn(5, 12, 6), torch.tensor(LENGTHS)
+    pooled = pooling(states, lengths)
+    for row, length, found in zip(states, LENGTHS, pooled, strict=True):
+        own = row[:length]
+        expected = {
+            "last": lambda own: torch.cat([own[-1, :3], own[0, 3:]]),
+            "max": lambda own: own.max(0).values,
+            "mean": lambda own: own.mean(0),
+            "attention": lambda own: (
+                own * pooling.score(torch.tanh(pooling.key(own))).softmax(0)
+            ).sum(0),
+        }[kind](own)
+        torch.testing.assert_close(found, expected)
+
+
+def test_locked_dropout_drops_whole_features_or_whole_tokens() -> None:
+    values = torch.ones(4, 10, 8)
+    features = LockedDropout(0.5, axis="feature").train()(values)
+    assert (features == features[:, :1]).all()
+    by_token = LockedDropout(0.5, axis="token").train()(values)
+    assert (by_token == by_token[..., :1]).all()
+    assert set(by_token.unique().tolist()) == {0.0, 2.0}
+    assert (LockedDropout(0.5, axis="token").eval()(values) == values).all()
+
+
+def test_bf16_gives_nearly_the_same_probabilities() -> None:
+    model, rows = classifier(), batch_of(ragged_rows())
+    with torch.inference_mode():
+        full = model(rows.token_ids, rows.lengths).softmax(1)
+        model.recurrent_dtype = torch.bfloat16
+        half = model(rows.token_ids, rows.lengths).softmax(1)
+    assert half.dtype == torch.float32
+    assert (full - half).abs().max() < 0.01
+
+
+def test_a_batch_is_padded_on_the_right_and_weighs_each_row_the_same() -> None:
+    batch = batch_of([[5, 6, 7], [8]])
+    assert batch.token_ids.tolist() == [[5, 6, 7], [8, 0, 0]]
+    assert batch.num_tokens == 4
+    assert math.isclose(float(batch.weights.sum()), 1.0)

@@ -1,0 +1,207 @@
+"""Tests of the epoch loop, its checkpoints and the MODEL directory."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from distlstm.config import ExperimentConfig, ModelConfig, TrainingConfig
+from distlstm.data.batching import rows_of_rank
+from distlstm.errors import RunError, UserError
+from distlstm.model.batch import Batch
+from distlstm.model.checkpoint import restore_training, save_training
+from distlstm.model.classifier import Classifier
+from distlstm.model.directory import Model, load_model, save_model
+from distlstm.model.loop import Training, Worker, epochs_for, rate_share
+from distlstm.text.labels import LabelSet
+from distlstm.text.vocabulary import Vocabulary
+
+SMALL = ModelConfig(embedding_dim=8, hidden_dim=8)
+CONFIG = TrainingConfig(learning_rate=0.02, precision="fp32", patience=9)
+
+
+class Toy:
+    """Batches of a problem that can be learnt: the label is the first token's parity."""
+
+    def __init__(self, epoch: int, size: int = 12) -> None:
+        self.rng = np.random.default_rng(epoch)
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[Batch]:
+        for _ in range(self.size):
+            lengths = self.rng.integers(1, 6, 16)
+            tokens = self.rng.integers(2, 20, lengths.sum()).astype(np.int32)
+            firsts = tokens[np.cumsum(lengths) - lengths]
+            yield Batch.of_rows(tokens, lengths, label_ids=(firsts % 2).astype(np.int64))
+
+
+def training(config: TrainingConfig = CONFIG, num_epochs: int = 4) -> Training:
+    torch.manual_seed(0)
+    model = Classifier(SMALL, vocab_size=20, num_labels=2)
+    return Training(model, config, num_epochs=num_epochs, seed=0, worker=Worker())
+
+
+def losses(run: Training, stop_after: int = 99) -> list[float]:
+    found = []
+    for result in run.run(Toy, lambda: Toy(1000)):
+        found.append(result.training_loss)
+        if len(found) == stop_after:
+            break
+    return found
+
+
+def test_training_learns_and_keeps_the_best_weights() -> None:
+    run = training(num_epochs=8)
+    found = losses(run)
+    assert found[-1] < found[0] - 0.1
+    assert run.best is not None
+    assert run.best.validation.accuracy > 0.8
+    run.model.load_state_dict(run.best_weights)
+    assert run.validate(Toy(1000)).log_loss / 192 == pytest.approx(run.best.validation.log_loss)
+
+
+def test_the_same_seed_gives_the_same_losses() -> None:
+    assert losses(training()) == losses(training())
+
+
+def test_a_resumed_run_has_the_losses_of_an_unbroken_one(tmp_path: Path) -> None:
+    unbroken = losses(training())
+    first = training()
+    begun = losses(first, stop_after=2)
+    save_training(first, tmp_path)
+    torch.manual_seed(123)
+    second = Training(
+        Classifier(SMALL, vocab_size=20, num_labels=2),
+        CONFIG,
+        num_epochs=4,
+        seed=0,
+        worker=Worker(),
+    )
+    restore_training(second, tmp_path)
+    assert begun + losses(second) == pytest.approx(unbroken, abs=1e-7)
+    assert second.history[:2] == first.history
+
+
+def test_training_stops_when_patience_runs_out() -> None:
+    run = training(replace(CONFIG, patience=2, learning_rate=2.0), num_epochs=50)
+    assert len(losses(run)) < 50
+    assert run.finished
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_advice() -> None:
+    run = training(replace(CONFIG, learning_rate=10.0, clip_norm=1e9), num_epochs=9)
+    with torch.no_grad():
+        run.model.output.weight.fill_(float("nan"))
+    with pytest.raises(RunError, match="learning_rate"):
+        losses(run)
+
+
+@pytest.mark.parametrize(("num_rows", "world_size"), [(13, 2), (13, 3), (1, 2), (2, 3), (16, 2)])
+def test_the_ranks_gradients_average_to_that_of_one_worker(num_rows: int, world_size: int) -> None:
+    torch.manual_seed(0)
+    model = Classifier(SMALL, vocab_size=20, num_labels=2).eval()
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(2, 20, rng.integers(1, 9)).astype(np.int32) for _ in range(num_rows)]
+    labels = rng.integers(0, 2, num_rows)
+
+    def gradient(indices: np.ndarray, weights: np.ndarray) -> torch.Tensor:
+        chosen = [rows[i] for i in indices]
+        lengths = np.array([len(row) for row in chosen])
+        batch = Batch.of_rows(
+            np.concatenate(chosen), lengths, label_ids=labels[indices], weights=weights
+        )
+        model.zero_grad()
+        losses = torch.nn.functional.cross_entropy(
+            model(batch.token_ids, batch.lengths), batch.label_ids, reduction="none"
+        )
+        (losses * batch.weights).sum().backward()
+        return torch.cat([p.grad.ravel() for p in model.parameters() if p.grad is not None])
+
+    step = np.arange(num_rows)
+    alone = gradient(step, np.full(num_rows, 1 / num_rows))
+    ranks = [
+        gradient(*rows_of_rank(step, rank=rank, world_size=world_size))
+        for rank in range(world_size)
+    ]
+    torch.testing.assert_close(torch.stack(ranks).mean(0), alone, atol=1e-5, rtol=0)
+
+
+def test_epochs_follow_from_the_steps_of_one() -> None:
+    config = TrainingConfig(steps=1000, min_epochs=3, max_epochs=10)
+    assert [epochs_for(config, steps) for steps in (1, 150, 400, 9999)] == [10, 7, 3, 3]
+
+
+def test_the_learning_rate_rises_and_falls() -> None:
+    rates = [rate_share(i / 100) for i in range(100)]
+    assert max(rates) == rates[10] == 1.0
+    assert rates[:11] == sorted(rates[:11])
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    vocabulary = Vocabulary(pa.array(["<pad>", "<unk>", *map(str, range(18))]))
+    model = Model(
+        config=ExperimentConfig(model=SMALL),
+        classifier=Classifier(SMALL, vocab_size=20, num_labels=2),
+        vocabulary=vocabulary,
+        labels=LabelSet(("no", "是")),
+        temperature=1.5,
+    )
+    save_model(model, tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_a_saved_model_gives_the_same_logits(saved: Path) -> None:
+    first, second = load_model(saved), load_model(saved)
+    batch = next(iter(Toy(0)))
+    with torch.inference_mode():
+        logits = [m.classifier(batch.token_ids, batch.lengths) for m in (first, second)]
+    assert torch.equal(*logits)
+    assert first.labels.names == ("no", "是")
+    assert first.fingerprint == second.fingerprint != ""
+
+
+def edit(path: Path, **changes: object) -> None:
+    facts = json.loads((path / "model.json").read_text())
+    (path / "model.json").write_text(json.dumps({**facts, **changes}))
+
+
+def test_a_damaged_model_directory_gives_one_clear_error(saved: Path) -> None:
+    weights, facts = saved / "model.safetensors", saved / "model.json"
+    original, original_facts = weights.read_bytes(), facts.read_bytes()
+    huge = json.loads(original_facts)["model"] | {"hidden_dim": 8192, "num_layers": 16}
+    damages = {
+        "truncated": lambda: weights.write_bytes(original[:-100]),
+        "oversized": lambda: weights.write_bytes(original + b"\\0"),
+        "one bit": lambda: weights.write_bytes(original[:-1] + bytes([original[-1] ^ 1])),
+        "no weights": weights.unlink,
+        "other vocabulary": lambda: (saved / "vocabulary.txt").write_text("<pad>\n<unk>\n"),
+        "other version": lambda: edit(saved, format_version=99),
+        "sizes that do not fit": lambda: edit(saved, model=huge),
+        "not JSON": lambda: facts.write_text("{"),
+        "a list": lambda: facts.write_text("[]"),
+        "no labels": lambda: edit(saved, labels=None),
+    }
+    vocabulary = (saved / "vocabulary.txt").read_bytes()
+    for name, damage in damages.items():
+        weights.write_bytes(original)
+        facts.write_bytes(original_facts)
+        (saved / "vocabulary.txt").write_bytes(vocabulary)
+        damage()
+        with pytest.raises(UserError) as raised:
+            load_model(saved)
+        assert str(saved) in str(raised.value), name
+
+
+def test_what_is_no_model_directory_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not a model directory"):
+        load_model(tmp_path)

@@ -1,0 +1,80 @@
+"""A folder is a layer: what each may import, held."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import distlstm
+
+PACKAGE = Path(distlstm.__file__).parent
+BOTTOM = {"errors", "atomic", "config", "environment", ""}
+MAY_IMPORT = {
+    "errors": set(),
+    "atomic": set(),
+    "environment": set(),
+    "config": {"errors"},
+    "options": BOTTOM,
+    "text": BOTTOM,
+    "model": BOTTOM | {"text"},
+    "data": BOTTOM | {"text"},
+    "stages": BOTTOM | {"text", "model", "data"},
+    "report": BOTTOM | {"text", "model", "data", "stages"},
+    "console": BOTTOM | {"stages"},
+    "cli": BOTTOM | {"options", "text", "model", "data", "stages", "report", "console", "demo"},
+    "demo": BOTTOM | {"data", "stages", "console", "cli"},
+}
+FORBIDDEN = {
+    "text": {"ray", "torch"},
+    "model": {"ray"},
+    "data": {"torch"},
+    "config": {"ray", "torch"},
+}
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def layer_of(module: Path) -> str:
+    return module.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports_of(module: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "distlstm":
+            names |= {f"distlstm.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module or "")
+    return names
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda m: str(m.relative_to(PACKAGE)))
+def test_a_layer_imports_only_the_layers_below_it(module: Path) -> None:
+    layer = layer_of(module)
+    if layer in {"__init__", "__main__"}:
+        return
+    ours = {n.split(".")[1] for n in imports_of(module) if n.startswith("distlstm.")}
+    ours -= {"__version__"}
+    assert ours <= MAY_IMPORT[layer] | {layer}
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda m: str(m.relative_to(PACKAGE)))
+def test_text_and_model_know_no_ray_and_data_no_torch(module: Path) -> None:
+    roots = {name.split(".")[0] for name in imports_of(module)}
+    assert not roots & FORBIDDEN.get(layer_of(module), set())
+
+
+def test_only_the_console_prints() -> None:
+    printing = {
+        str(module.relative_to(PACKAGE))
+        for module in MODULES
+        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print"
+    }
+    assert printing == set()
+
+
+def test_nothing_in_the_package_imports_jobs_or_pickle() -> None:
+    roots = {name.split(".")[0] for module in MODULES for name in imports_of(module)}
+    assert not roots & {"jobs", "pickle", "cloudpickle", "benchmarks", "tests"}

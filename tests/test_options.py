@@ -1,0 +1,73 @@
+"""The command line is a contract: this is the whole of it."""
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from distlstm.cli import cli
+
+DISPLAY = ["--quiet", "--json", "--debug"]
+WORKERS = ["--workers", "--gpu", "--no-gpu", "--cpus-per-worker", "--address"]
+CONFIG = ["--config", "--set", "--seed"]
+LABELS = ["--text-column", "--label-column"]
+COMMANDS = {
+    "train": [
+        "DATA", "--output", "--overwrite", "--validation", *LABELS, *CONFIG, *WORKERS, *DISPLAY,
+    ],
+    "tune": [
+        "DATA", "--output", "--overwrite", "--validation", *LABELS, "--trials", "--time-budget",
+        "--concurrency", *CONFIG, *WORKERS, *DISPLAY,
+    ],
+    "evaluate": ["DATA", "--model", "--output", "--overwrite", *LABELS, *WORKERS, *DISPLAY],
+    "batch-predict": [
+        "INPUTS", "--model", "--output", "--overwrite", "--text-column", "--columns", "--top-k",
+        "--min-score", *WORKERS, *DISPLAY,
+    ],
+    "predict": ["TEXTS", "--model", "--debug"],
+    "demo": ["DIRECTORY", "--quiet", "--debug"],
+}  # fmt: skip
+
+
+def names(command: click.Command) -> list[str]:
+    found = []
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            found += [*parameter.opts, *parameter.secondary_opts]
+        else:
+            found.append((parameter.name or "").upper())
+    return found
+
+
+def test_the_commands_are_these() -> None:
+    assert set(cli.commands) == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_options_of_a_command_are_these(command: str) -> None:
+    assert sorted(names(cli.commands[command])) == sorted(COMMANDS[command])
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_explains_every_option(command: str) -> None:
+    text = CliRunner().invoke(cli, [command, "--help"]).output
+    for parameter in cli.commands[command].params:
+        if isinstance(parameter, click.Option):
+            assert parameter.opts[0] in text
+            assert parameter.help
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90.0), ("90s", 90.0), ("30m", 1800.0), ("1.5h", 5400.0)]
+)
+def test_durations_are_read(text: str, seconds: float) -> None:
+    from distlstm.options import Duration
+
+    assert Duration().convert(text, None, None) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "5x", "-3m", "0", "m"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    from distlstm.options import Duration
+
+    with pytest.raises(click.BadParameter):
+        Duration().convert(text, None, None)
