@@ -1,0 +1,1 @@
+"""Entry points of Ray jobs. Nothing in the package imports them."""

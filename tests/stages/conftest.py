@@ -1,0 +1,26 @@
+"""A model that the tests of the commands share."""
+
+from pathlib import Path
+
+import pytest
+
+from distlstm.config import load_config
+from distlstm.stages.labelled_data import DataRequest
+from distlstm.stages.session import Resources
+from distlstm.stages.train import train
+from tests.commands import TINY
+
+
+@pytest.fixture(scope="session")
+def model(ray_cluster: None, corpus_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model, trained by two workers on the shared corpus."""
+    path = tmp_path_factory.mktemp("trained") / "model"
+    train(
+        DataRequest(training=(str(corpus_file),)),
+        output=path,
+        config=load_config(None, [*TINY[1::2], "training.max_epochs=8"]),
+        resources=Resources(num_workers=2),
+        overwrite=False,
+        on_event=lambda event: None,
+    )
+    return path

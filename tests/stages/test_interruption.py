@@ -1,0 +1,79 @@
+"""Tests that end processes: Ctrl-C and SIGKILL, and the same command again."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.commands import TINY
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+ARGUMENTS = [*TINY, "--set", "training.max_epochs=12", "--set", "training.patience=12"]
+
+
+def start(marker: str, *command: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "distlstm", *map(str, command)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "DISTLSTM_TEST": marker},
+        start_new_session=True,
+    )
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.1)
+
+
+def processes_of(marker: str) -> list[int]:
+    """Live processes that a command with this marker in its environment started, or is."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if f"DISTLSTM_TEST={marker}".encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+def epochs_done(output: Path) -> int:
+    file = output / "checkpoints/progress.jsonl"
+    return file.read_text().count('"result"') if file.exists() else 0
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_an_ended_training_leaves_no_process_and_the_same_command_carries_on(
+    corpus_file: Path, tmp_path: Path, how: signal.Signals
+) -> None:
+    output = tmp_path / "m"
+    command = ["train", corpus_file, "--output", output, *ARGUMENTS, "--workers", 1, "--json"]
+    process = start(output.as_posix(), *command)
+    wait_until(lambda: epochs_done(output) >= 4 or process.poll() is not None, 120)
+    assert process.poll() is None, process.communicate()
+    process.send_signal(how)
+    _, err = process.communicate(timeout=30)
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        assert "The same command carries on" in err
+    wait_until(lambda: not processes_of(output.as_posix()), 30)
+    again = start(output.as_posix(), *command)
+    out, err = again.communicate(timeout=180)
+    assert again.returncode == 0, err
+    result = json.loads(out)
+    assert result["resumed"]
+    assert result["epochs"] == 12
+    epochs = [int(number) for number in re.findall(r"epoch +(\d+) of up to 12: training", err)]
+    assert epochs[0] >= 3
+    assert epochs[-1] == 12

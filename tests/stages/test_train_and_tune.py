@@ -1,0 +1,151 @@
+"""Tests of `train` and `tune`: the directories they write, and that they carry on."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from distlstm.config import load_config
+from distlstm.model.directory import load_facts, load_model
+from tests.commands import TINY, run
+from tests.conftest import labelled_rows
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+
+
+def test_train_writes_a_model_directory_without_pickle(model: Path) -> None:
+    assert sorted(path.name for path in model.iterdir()) == [
+        "history.parquet",
+        "model.json",
+        "model.safetensors",
+        "vocabulary.txt",
+    ]
+    facts = load_facts(model)
+    assert facts["metrics"]["accuracy"] > 0.9
+    assert set(facts["baseline"]) == {"majority", "linear", "linear_rows"}
+    assert facts["corpus"]["num_training"] + facts["corpus"]["num_validation"] == 600
+    assert load_model(model).labels.names == ("money", "sport", "天气")
+    history = pq.read_table(model / "history.parquet").to_pylist()
+    assert [row["epoch"] for row in history] == list(range(1, len(history) + 1))
+
+
+def test_the_same_command_is_done_already_and_a_changed_one_is_refused(
+    capfd: pytest.CaptureFixture[str], corpus_file: Path, tmp_path: Path
+) -> None:
+    command = ["train", corpus_file, "--output", tmp_path / "m", *TINY, "--workers", 1, "--json"]
+    first = run(capfd, *command)
+    assert first.code == 0
+    assert set(json.loads(first.out)) == {
+        *("model", "metrics", "epochs", "steps", "seconds", "tokens_per_second", "resumed")
+    }
+    assert (tmp_path / "m/report.html").read_text().startswith("<!doctype html>")
+    weights = (tmp_path / "m/model.safetensors").stat().st_mtime_ns
+    again = run(capfd, *command)
+    assert json.loads(again.out)["resumed"]
+    assert (tmp_path / "m/model.safetensors").stat().st_mtime_ns == weights
+    changed = run(capfd, *command, "--set", "model.hidden_dim=13")
+    assert changed.code == 2
+    assert "model.hidden_dim was 12, is 13" in changed.err
+
+
+@pytest.mark.slow
+def test_one_and_two_workers_have_the_same_losses(
+    capfd: pytest.CaptureFixture[str], corpus_file: Path, tmp_path: Path
+) -> None:
+    plain = ["--set", "training.precision=fp32"]
+    for name in ("dropout", "state_dropout", "token_dropout"):
+        plain += ["--set", f"model.{name}=0"]
+    losses = []
+    for workers in (1, 2):
+        output = tmp_path / str(workers)
+        command = ["train", corpus_file, "--output", output, *TINY, *plain, "--workers", workers]
+        assert run(capfd, *command).code == 0
+        losses.append(pq.read_table(output / "history.parquet")["training_loss"].to_pylist())
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+
+
+@pytest.mark.slow
+def test_tune_leaves_a_model_a_table_of_trials_and_the_winning_config(
+    capfd: pytest.CaptureFixture[str], corpus_file: Path, tmp_path: Path
+) -> None:
+    study = tmp_path / "study"
+    space = "search.space.model.num_layers={choice=[1, 2]}"
+    command = [
+        *("tune", corpus_file, "--output", study, "--trials", 3, *TINY, "--set", space),
+        *("--set", "search.space.model.hidden_dim={choice=[8, 12]}", "--json"),
+    ]
+    result = json.loads(run(capfd, *command).out)
+    trials = pq.read_table(study / "trials.parquet").to_pylist()
+    assert len(trials) == len(result["trials"]) == 3
+    assert {trial["state"] for trial in trials} <= {"done", "stopped"}
+    assert trials[0]["macro_f1"] == max(trial["macro_f1"] for trial in trials)
+    best = load_model(study / "best")
+    assert best.config.model.num_layers == trials[0]["model.num_layers"]
+    assert load_config(study / "best.toml").model == best.config.model
+    assert "model.num_layers" in (study / "report.html").read_text()
+    assert json.loads(run(capfd, *command).out)["resumed"]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"label": [1, 2] * 150}, "300 rows"),
+        ({"text": [None, "", "  "] + [f"word {i}" for i in range(297)]}, "2 with empty text"),
+        ({"label": [None] * 7 + ["a", "b", "c"] * 97 + ["a", "b"]}, "7 with no label"),
+        ({"label": ["only here"] + ["a", "b", "c"] * 99 + ["a", "b"]}, "single training row"),
+    ],
+)
+def test_data_as_users_have_it_is_trained_on(
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    change: dict[str, list[object]],
+    expected: str,
+) -> None:
+    from distlstm.stages.events import Note
+    from distlstm.stages.labelled_data import DataRequest, prepare_corpus
+
+    path = tmp_path / "odd.parquet"
+    pq.write_table(pa.table({**labelled_rows(300), **change}), path)
+    notes: list[str] = []
+    spec = DataRequest(training=(str(path),)).find(load_config(None))
+    corpus = prepare_corpus(
+        spec, tmp_path, lambda event: notes.append(event.text) if isinstance(event, Note) else None
+    )
+    summary = corpus.summary
+    dropped = sum(summary.dropped.values())
+    assert summary.num_training + summary.num_validation + dropped == 300
+    notes.append(f"{300} rows")
+    assert any(expected in note for note in notes)
+    assert set(corpus.training.label_ids.tolist()) == set(range(len(corpus.labels)))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ({"text": ["a"] * 9, "label": ["x"] * 9}, "single label"),
+        ({"text": [None] * 9, "label": ["x"] * 9}, "No row has both"),
+        ({"text": ["a", "b"], "label": ["x", "y"]}, "validation"),
+        ({"text": ["a"] * 90, "label": [f"id {i}" for i in range(90)]}, "not look like a label"),
+        ({"text": ["a"] * 9, "label": [0.5] * 9}, "fractions"),
+        ({"text": [1] * 9, "label": ["x"] * 9}, "not text"),
+        ({"body": ["a"], "label": ["x"]}, "It has: body, label"),
+    ],
+)
+def test_data_that_cannot_be_trained_on_is_a_user_error_and_leaves_nothing(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, rows: dict[str, list[object]], message: str
+) -> None:
+    pq.write_table(pa.table(rows), tmp_path / "bad.parquet")
+    outcome = run(capfd, "train", tmp_path / "bad.parquet", "--output", tmp_path / "m")
+    assert outcome.code == 2
+    assert message in outcome.err
+    assert not (tmp_path / "m").exists()
+
+
+def test_too_many_workers_are_refused_with_the_arithmetic(
+    capfd: pytest.CaptureFixture[str], corpus_file: Path, tmp_path: Path
+) -> None:
+    outcome = run(capfd, "train", corpus_file, "--output", tmp_path / "m", "--workers", 999)
+    assert outcome.code == 2
+    assert "999 workers of 1 CPUs" in outcome.err
