@@ -93,11 +93,12 @@ class PartWriter:
 
     def _prediction_columns(self, predictions: Predictions) -> dict[str, pa.Array]:
         no_text = ~predictions.has_text
+        written = predictions.scores.astype(np.float32)
         unsure = no_text
         if self.settings.min_score is not None:
-            unsure = no_text | (np.nan_to_num(predictions.scores) < self.settings.min_score)
+            unsure = no_text | (np.nan_to_num(written) < self.settings.min_score)
         label_ids = pa.array(predictions.label_ids, mask=unsure)
-        scores = pa.array(predictions.scores.astype(np.float32), mask=no_text)
+        scores = pa.array(written, mask=no_text)
         columns = dict(zip(PREDICTED, (self.label_names.take(label_ids), scores), strict=True))
         if self.settings.top_k is not None:
             columns |= self._top_k_columns(
