@@ -16,10 +16,10 @@ _EXPERIMENT = """\
 # A short search over a small space, so that the demo ends within minutes.
 
 [training]
-max_epochs = 4
+max_epochs = 5
 
 [search]
-num_trials = 6
+num_trials = 8
 
 [search.space]
 "model.hidden_dim" = { choice = [64, 128] }
@@ -63,7 +63,7 @@ def _build(directory: Path, *, quiet: bool) -> None:
 def _commands(directory: Path) -> list[list[str]]:
     data, study, model = directory / "data", directory / "study", directory / "model"
     train, test = str(data / "train.parquet"), str(data / "test.parquet")
-    tuned = ["--config", str(study / "best.toml"), "--set", "training.max_epochs=6"]
+    tuned = ["--config", str(study / "best.toml"), "--set", "training.max_epochs=12"]
     experiment = ["--config", str(directory / "experiment.toml")]
     evaluation, predictions = str(directory / "evaluation"), str(directory / "predictions")
     return [
