@@ -5,55 +5,183 @@ Every command carries on where it stopped, so a job that died is simply submitte
     ray job submit --address http://127.0.0.1:8265 --working-dir . -- \
         python jobs/run.py --train s3://lake/labelled --test s3://lake/held-out \
         --input s3://lake/unlabelled --output /shared/news --workers 8
+
+Below `--output` it leaves `study/`, `model/`, `evaluation/` and `predictions/`.
 """
 
+import contextlib
+import logging
+import os
+import shlex
 import subprocess
 import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
+from distlstm import environment
+from distlstm.options import Duration
 
-def commands(
-    *, train: str, test: str | None, unlabelled: str | None, output: Path, workers: int
-) -> list[list[str]]:
-    """The distlstm commands of the job, in order."""
-    study, model = output / "study", output / "model"
-    use = ["--workers", str(workers)]
-    steps = [
-        ["tune", train, "--output", str(study), *use],
-        ["train", train, "--output", str(model), "--config", str(study / "best.toml"), *use],
+_SECONDS_BETWEEN_LOOKS = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What the job is to do. Data are what DATA is to distlstm: paths, globs or URIs."""
+
+    train: tuple[str, ...]
+    output: Path
+    validation: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+    """Labelled data to evaluate on; without any, nothing is evaluated."""
+    inputs: tuple[str, ...] = ()
+    """Rows to label; without any, nothing is labelled."""
+    config: Path | None = None
+    text_column: str | None = None
+    label_column: str | None = None
+    workers: int | None = None
+    """None: each command decides by what the cluster has."""
+    gpu: bool | None = None
+    """None: GPUs are used if the cluster has any."""
+
+
+def commands(job: Job) -> list[list[str]]:
+    """The arguments of `distlstm`, command by command, in order."""
+    study, model = job.output / "study", job.output / "model"
+    labelled = [
+        *_repeated("--validation", job.validation),
+        *_option("--text-column", job.text_column),
+        *_option("--label-column", job.label_column),
     ]
-    if test is not None:
-        evaluation = str(output / "evaluation")
-        steps.append(["evaluate", test, "--model", str(model), "--output", evaluation, *use])
-    if unlabelled is not None:
-        predictions = str(output / "predictions")
-        steps.append(
-            ["batch-predict", unlabelled, "--model", str(model), "--output", predictions, *use]
+    use = _option("--workers", job.workers)
+    if job.gpu is not None:
+        use = [*use, "--gpu" if job.gpu else "--no-gpu"]
+    best = ["--config", str(study / "best.toml")]
+    applied = ["--model", str(model), "--output"]
+    steps = [
+        ["tune", *job.train, "--output", str(study), *_option("--config", job.config), *labelled],
+        ["train", *job.train, "--output", str(model), *best, *labelled],
+    ]
+    if job.test:
+        steps.append(["evaluate", *job.test, *applied, str(job.output / "evaluation")])
+    if job.inputs:
+        steps.append(["batch-predict", *job.inputs, *applied, str(job.output / "predictions")])
+    return [[*step, *use] for step in steps]
+
+
+def _option(name: str, value: object) -> list[str]:
+    return [] if value is None else [name, str(value)]
+
+
+def _repeated(name: str, values: Sequence[str]) -> list[str]:
+    return [word for value in values for word in (name, value)]
+
+
+def run(steps: Sequence[Sequence[str]]) -> int:
+    """Run `distlstm` once for each list of arguments; the first exit code that is not 0, else 0."""
+    for arguments in steps:
+        click.echo(f"$ {shlex.join(['distlstm', *arguments])}", err=True)
+        code = _execute([sys.executable, "-m", "distlstm", *arguments])
+        if code != 0:
+            return code
+    return 0
+
+
+def _execute(command: Sequence[str]) -> int:
+    """Exit code of a command, 128 + N if signal N ended it, as a shell has it.
+
+    Ctrl-C reaches the command as well, which keeps what is finished; so it is waited for.
+    """
+    with subprocess.Popen(command) as process:  # noqa: S603 (a list, and no shell)
+        while True:
+            with contextlib.suppress(KeyboardInterrupt):
+                code = process.wait()
+                return 128 - code if code < 0 else code
+
+
+@contextlib.contextmanager
+def scaled_up(bundle: Mapping[str, float], count: int, *, within: float) -> Iterator[None]:
+    """Hold `count` bundles of resources for the time of a block, started by Ray's autoscaler.
+
+    distlstm plans with the nodes that are up, so the autoscaler is asked, and waited for, before.
+    Needs RAY_ADDRESS. The request ends with the block; idle nodes then go as the cluster is set up
+    to let them.
+
+    Raises:
+        click.ClickException: they are not there `within` so many seconds.
+    """
+    environment.prepare()
+    import ray
+    from ray.autoscaler.sdk import request_resources
+
+    ray.init(os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        request_resources(bundles=[dict(bundle)] * count)
+        deadline = time.monotonic() + within
+        while short := lacking(bundle, count, ray.cluster_resources()):
+            if time.monotonic() > deadline:
+                raise click.ClickException(
+                    f"The cluster still lacks {short} after {within:g} s. Ask for fewer --workers, "
+                    "raise the cluster's maximum, or wait longer with --scale-up-within."
+                )
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        yield
+    finally:
+        request_resources(bundles=[])
+        ray.shutdown()
+
+
+def lacking(bundle: Mapping[str, float], count: int, present: Mapping[str, float]) -> str:
+    """What is missing for `count` bundles, as `6 CPU, 1 GPU`; empty if nothing is."""
+    missing = {name: count * each - present.get(name, 0) for name, each in bundle.items()}
+    return ", ".join(f"{amount:g} {name}" for name, amount in missing.items() if amount > 0)
+
+
+def _shared_directory(_: click.Context, __: click.Parameter, value: str) -> Path:
+    if not Path(value).is_absolute():
+        raise click.BadParameter(
+            f"{value} is not the absolute path of a directory that every node sees (NFS or the "
+            "like). A job's own directory goes with the job, and outputs cannot be URIs yet."
         )
-    return steps
+    return Path(value)
 
 
-@click.command()
-@click.option("--train", required=True, help="Labelled data.")
-@click.option("--test", help="Labelled data to evaluate on.")
-@click.option("--input", "unlabelled", help="Rows to label.")
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--train", multiple=True, required=True, help="Labelled data; may be repeated.")
+@click.option("--validation", multiple=True, help="Held-out data; may be repeated.")
+@click.option("--test", multiple=True, help="Labelled data to evaluate on; may be repeated.")
+@click.option("--input", "inputs", multiple=True, help="Rows to label; may be repeated.")
 @click.option(
     "--output",
     required=True,
-    type=click.Path(path_type=Path),
-    help="A directory that every node sees.",
+    callback=_shared_directory,
+    help="Directory that every node sees.",
 )
-@click.option("--workers", default=2, show_default=True, type=click.IntRange(1))
-def main(train: str, test: str | None, unlabelled: str | None, output: Path, workers: int) -> None:
-    """Run the commands; the first that fails ends the job with its exit code."""
-    for command in commands(
-        train=train, test=test, unlabelled=unlabelled, output=output, workers=workers
-    ):
-        done = subprocess.run([sys.executable, "-m", "distlstm", *command], check=False)  # noqa: S603
-        if done.returncode != 0:
-            sys.exit(done.returncode)
+@click.option("--config", type=click.Path(path_type=Path), help="TOML file for the search.")
+@click.option("--text-column", help="Column with the text [default: text].")
+@click.option("--label-column", help="Column with the label [default: label].")
+@click.option("--workers", type=click.IntRange(1), help="Workers of each command.")
+@click.option("--gpu/--no-gpu", default=None, help="Use GPUs [default: if there are any].")
+@click.option(
+    "--scale-up-within",
+    type=Duration(),
+    help="Have the autoscaler start nodes for --workers first, and wait so long: 20m.",
+)
+def main(scale_up_within: float | None, **options: Any) -> None:
+    """Tune, train, evaluate and label; the first command that fails ends it, with its exit code."""
+    job = Job(**options)
+    if scale_up_within is None:
+        sys.exit(run(commands(job)))
+    if job.workers is None or "RAY_ADDRESS" not in os.environ:
+        raise click.UsageError("--scale-up-within needs --workers, and a cluster (RAY_ADDRESS).")
+    bundle = {"CPU": 1.0, "GPU": 1.0} if job.gpu else {"CPU": 1.0}
+    with scaled_up(bundle, job.workers, within=scale_up_within):
+        code = run(commands(job))
+    sys.exit(code)
 
 
 if __name__ == "__main__":
