@@ -31,7 +31,8 @@ format: env
 	$(BIN)/ruff check --fix .
 
 bench: env
-	$(BIN)/python benchmarks/batching.py
+	$(BIN)/python -m benchmarks.batching
+	$(BIN)/python -m benchmarks.memory
 
 clean:
 	rm -rf demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

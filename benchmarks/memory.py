@@ -1,8 +1,9 @@
-"""What an LSTM does that a plain RNN cannot: remember over a long gap.
+"""Remembering over a long gap: what the gates do, and what the initial weights do.
 
 The label of a row is decided by its first token alone; noise follows. Each cell is trained by the
-same recipe on fresh rows. Prints one JSON line: test accuracy (chance is 0.5) by cell and length,
-and how much of the gradient of the last state reaches the first token before training.
+same recipe on fresh rows, from this package's initial weights and from torch's. Prints one JSON
+line: test accuracy (chance is 0.5) by cell and length, and how much of the gradient of the last
+state reaches the first token before training.
 """
 
 import json
@@ -16,7 +17,7 @@ from distlstm.model.batch import Batch
 from distlstm.model.classifier import Classifier
 from distlstm.model.loop import Training, Worker
 
-LENGTHS, SEEDS, STEPS, ROWS = (10, 40, 120), (0, 1, 2), 250, 64
+LENGTHS, SEEDS, STEPS, ROWS = (10, 40, 120), (0, 1), 250, 64
 CELLS = ("rnn", "gru", "lstm")
 
 
@@ -38,7 +39,7 @@ class Recall:
             yield Batch.of_rows(tokens.ravel(), np.full(ROWS, self.length), label_ids=labels)
 
 
-def classifier(cell: str, seed: int) -> Classifier:
+def classifier(cell: str, seed: int, initial: str) -> Classifier:
     """A small one-directional model that reads only the last state."""
     torch.manual_seed(seed)
     config = ModelConfig(
@@ -51,22 +52,29 @@ def classifier(cell: str, seed: int) -> Classifier:
         state_dropout=0.0,
         token_dropout=0.0,
     )
-    return Classifier(config, vocab_size=24, num_labels=2)
+    model = Classifier(config, vocab_size=24, num_labels=2)
+    if initial == "torch":
+        for module in model.layers[0].modules():
+            if isinstance(module, torch.nn.RNNBase):
+                module.reset_parameters()
+    return model
 
 
-def accuracy(cell: str, length: int, seed: int) -> float:
+def accuracy(cell: str, length: int, seed: int, initial: str) -> float:
     """Test accuracy after training."""
     config = TrainingConfig(learning_rate=5e-3, label_smoothing=0.0, precision="fp32")
-    training = Training(classifier(cell, seed), config, num_epochs=1, seed=seed, worker=Worker())
+    training = Training(
+        classifier(cell, seed, initial), config, num_epochs=1, seed=seed, worker=Worker()
+    )
     (result,) = training.run(
         lambda _: Recall(length, seed, STEPS), lambda: Recall(length, 99 + seed, 8)
     )
     return result.validation.accuracy
 
 
-def gradient_share(cell: str, length: int) -> float:
+def gradient_share(cell: str, length: int, initial: str) -> float:
     """Norm of d(last state) / d(first embedding) over that of d / d(last embedding)."""
-    model = classifier(cell, 0)
+    model = classifier(cell, 0, initial)
     batch = next(iter(Recall(length, 0, 1)))
     inputs = model.embedding(batch.token_ids).detach().requires_grad_()
     states = model.layers[0](inputs, torch.zeros_like(batch.token_ids))
@@ -79,13 +87,14 @@ def main() -> None:
     """Train every cell at every length."""
     torch.set_num_threads(1)
     figures = {
-        cell: {
+        f"{cell}, {initial} initial weights": {
             str(length): {
-                "accuracy": [round(accuracy(cell, length, seed), 3) for seed in SEEDS],
-                "gradient_share": float(f"{gradient_share(cell, length):.2g}"),
+                "accuracy": [round(accuracy(cell, length, seed, initial), 3) for seed in SEEDS],
+                "gradient_share": float(f"{gradient_share(cell, length, initial):.2g}"),
             }
             for length in LENGTHS
         }
+        for initial in ("our", "torch")
         for cell in CELLS
     }
     print(json.dumps({"benchmark": "recall of the first token", **figures}))

@@ -27,6 +27,7 @@ from distlstm.stages.tune import TuneResult
 _SECONDS_BETWEEN_LINES = 5.0
 _MAX_TRIALS_SHOWN = 12
 _MAX_LABELS_SHOWN = 30
+_WIDTH_OF_FILES = 120
 
 
 class Display:
@@ -102,7 +103,8 @@ class Display:
                 self.task, completed=event.done, total=event.total, detail=escape(event.detail)
             )
         now = time.monotonic()
-        if not self._draws and now - self.last_line > _SECONDS_BETWEEN_LINES:
+        waited = now - self.last_line > _SECONDS_BETWEEN_LINES
+        if not self._draws and event.done and waited:
             self.last_line = now
             self.console.print(
                 escape(f"{event.title}: {event.done:,} of {event.total:,} {event.detail}".rstrip())
@@ -287,7 +289,8 @@ def _short(value: Any) -> str:
 
 
 def _stdout() -> Console:
-    return Console(highlight=False, soft_wrap=True)
+    width = None if sys.stdout.isatty() else _WIDTH_OF_FILES
+    return Console(highlight=False, soft_wrap=True, width=width)
 
 
 def _own_stderr() -> IO[str]:
