@@ -19,6 +19,8 @@ ARGUMENTS = [*TINY, "--set", "training.max_epochs=12", "--set", "training.patien
 
 
 def start(marker: str, *command: object) -> subprocess.Popen[str]:
+    # Where the tests run in the background, SIGINT may be ignored, which a child would inherit.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     return subprocess.Popen(
         [sys.executable, "-m", "distlstm", *map(str, command)],
         stdout=subprocess.PIPE,
@@ -60,18 +62,18 @@ def test_an_ended_training_leaves_no_process_and_the_same_command_carries_on(
     output = tmp_path / "m"
     command = ["train", corpus_file, "--output", output, *ARGUMENTS, "--workers", 1, "--json"]
     process = start(output.as_posix(), *command)
-    wait_until(lambda: epochs_done(output) >= 4 or process.poll() is not None, 120)
+    wait_until(lambda: epochs_done(output) >= 4 or process.poll() is not None, 300)
     assert process.poll() is None, process.communicate()
     process.send_signal(how)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=60)
     if how == signal.SIGINT:
         assert process.returncode == 130
         assert "The same command carries on" in err
     # Of a command that could not end its Ray, two idle agents outlive it for a while.
     agents = {"ray::DashboardAgent", "ray::RuntimeEnvAgent"} if how == signal.SIGKILL else set()
-    wait_until(lambda: processes_of(output.as_posix()) <= agents, 30)
+    wait_until(lambda: processes_of(output.as_posix()) <= agents, 60)
     again = start(output.as_posix(), *command)
-    out, err = again.communicate(timeout=180)
+    out, err = again.communicate(timeout=300)
     assert again.returncode == 0, err
     result = json.loads(out)
     assert result["resumed"]
