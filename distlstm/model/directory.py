@@ -94,7 +94,10 @@ def load_model(path: Path) -> Model:
             facts={key: facts[key] for key in ("metrics", "baseline", "corpus") if key in facts},
             fingerprint=_fingerprint(facts),
         )
-    except (KeyError, TypeError, ValueError, OSError, RuntimeError, SafetensorError) as error:
+    except (
+        *(UserError, KeyError, TypeError, ValueError, OverflowError, OSError, RuntimeError),
+        SafetensorError,
+    ) as error:
         raise UserError(f"The model directory {path} is damaged: {error}.") from error
 
 
@@ -111,7 +114,7 @@ def load_facts(path: Path) -> dict[str, Any]:
         facts = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path} is not a model directory: it has no {FACTS_FILE}.") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"The model directory {path} is damaged: {file.name}: {error}.") from error
     found = facts.get("format_version") if isinstance(facts, dict) else None
     if found != FORMAT_VERSION:
@@ -129,8 +132,8 @@ def _load_classifier(
     with torch.device("meta"):
         classifier = Classifier(config.model, vocab_size=vocab_size, num_labels=num_labels)
     weights = load_file(path / _WEIGHTS_FILE)
-    wanted = {name: value.shape for name, value in classifier.state_dict().items()}
-    found = {name: value.shape for name, value in weights.items()}
+    wanted = {name: (value.shape, value.dtype) for name, value in classifier.state_dict().items()}
+    found = {name: (value.shape, value.dtype) for name, value in weights.items()}
     if wanted != found:
         different = sorted(n for n in wanted | found if wanted.get(n) != found.get(n))
         raise ValueError(f"weights do not fit the config: {', '.join(different[:3])}")
