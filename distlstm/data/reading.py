@@ -188,10 +188,12 @@ def _read_jsonl(
 ) -> Iterator[pa.RecordBatch]:
     types = _jsonl_types(file) if columns is None else dict.fromkeys(columns)
     for rows in _jsonl_rows(file, batch_rows):
-        present = {name for row in rows for name in row}
-        wanted = [name for name in types if columns is None or name in present]
-        arrays = [_json_column([row.get(name) for row in rows], types[name]) for name in wanted]
-        yield pa.RecordBatch.from_arrays(arrays, names=wanted)
+        arrays = [
+            _json_column([row.get(name, file.partitions.get(name)) for row in rows], kind)
+            for name, kind in types.items()
+        ]
+        arrays = [a.cast(pa.string()) if pa.types.is_null(a.type) else a for a in arrays]
+        yield pa.RecordBatch.from_arrays(arrays, names=list(types))
 
 
 def _jsonl_types(file: SourceFile) -> dict[str, pa.DataType]:
