@@ -3,18 +3,19 @@
 Shape letters: B rows, T tokens, D embedding, H hidden state of one direction, C labels.
 """
 
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from distlstm.config import ModelConfig
-from distlstm.model.pooling import MaskedPooling
+from distlstm.model.pooling import MaskedPooling, take_positions
 from distlstm.text.vocabulary import PADDING_ID
 
 _Cell = nn.LSTM | nn.GRU | nn.RNN
 _CELLS: dict[str, type[_Cell]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 _EMBEDDING_STD = 0.1
+_IN_RECURRENT_DTYPE = ("embedding", "layers", "pooling")
 
 
 class RecurrentLayer(nn.Module):
@@ -34,24 +35,19 @@ class RecurrentLayer(nn.Module):
         if self.back is not None:
             _initialise(self.back)
 
-    def forward(self, inputs_BTD: Tensor, reversal_BT: Tensor) -> Tensor:
-        """States [B, T, H or 2H]; `reversal_BT` is `reversal_index` of the batch's lengths."""
+    def forward(self, inputs_BTD: Tensor, mirror_BT: Tensor) -> Tensor:
+        """States [B, T, H or 2H]; `mirror_BT` is `mirror_index` of the batch's lengths."""
         ahead: Tensor = self.ahead(inputs_BTD)[0]
         if self.back is None:
             return ahead
-        back = _gather(self.back(_gather(inputs_BTD, reversal_BT))[0], reversal_BT)
+        back = take_positions(self.back(take_positions(inputs_BTD, mirror_BT))[0], mirror_BT)
         return torch.cat([ahead, back], dim=2)
 
 
-def reversal_index(lengths_B: Tensor, longest: int) -> Tensor:
-    """For each position of each row, its mirror within the row's length; padding stays: [B, T]."""
+def mirror_index(lengths_B: Tensor, longest: int) -> Tensor:
+    """For each position of each row, its mirror within the row's length; 0 for padding: [B, T]."""
     positions_T = torch.arange(longest, device=lengths_B.device)
-    mirrored_BT = lengths_B[:, None] - 1 - positions_T
-    return torch.where(mirrored_BT >= 0, mirrored_BT, positions_T)
-
-
-def _gather(values_BTD: Tensor, index_BT: Tensor) -> Tensor:
-    return values_BTD.gather(1, index_BT[..., None].expand(-1, -1, values_BTD.shape[2]))
+    return (lengths_B[:, None] - 1 - positions_T).clamp(min=0)
 
 
 def _initialise(cell: _Cell) -> None:
@@ -94,8 +90,8 @@ class LockedDropout(nn.Module):
 class Classifier(nn.Module):
     """Token ids to logits.
 
-    The recurrent layers may run in bfloat16 (`recurrent_dtype`); embedding, pooling and the final
-    linear layer stay in float32.
+    The recurrent layers and the pooling may run in bfloat16 (`recurrent_dtype`); the final linear
+    layer stays in float32.
     """
 
     def __init__(self, config: ModelConfig, *, vocab_size: int, num_labels: int) -> None:
@@ -121,17 +117,41 @@ class Classifier(nn.Module):
     def forward(self, token_ids_BT: Tensor, lengths_B: Tensor) -> Tensor:
         """Logits [B, C] of rows whose lengths are all at least 1."""
         states = self.token_dropout(self.embedding(token_ids_BT))
-        reversal_BT = reversal_index(lengths_B, token_ids_BT.shape[1])
+        mirror_BT = mirror_index(lengths_B, token_ids_BT.shape[1])
         with torch.autocast(
             token_ids_BT.device.type,
             dtype=torch.bfloat16,
             enabled=self.recurrent_dtype == torch.bfloat16,
         ):
             for layer in self.layers:
-                states = layer(self.state_dropout(states), reversal_BT)
-        pooled = self.pooling(states.float(), lengths_B)
-        logits: Tensor = self.output(self.dropout(pooled))
+                states = layer(self.state_dropout(states), mirror_BT)
+            pooled = self.pooling(states, lengths_B)
+        logits: Tensor = self.output(self.dropout(pooled.float()))
         return logits
+
+    def for_inference(self, dtype: torch.dtype) -> Self:
+        """Keep embedding, recurrent layers and pooling in the arithmetic they run in.
+
+        The weights are cast once, not in every call; the model can be trained no more.
+        """
+        for name in _IN_RECURRENT_DTYPE:
+            self.get_submodule(name).to(dtype)
+        return self.eval()
+
+    def applied_weights(self) -> dict[str, Tensor]:
+        """Copies (float32, on the CPU) of the weights as the forward pass applies them.
+
+        What runs in bfloat16 is rounded to it, so that a machine without bfloat16 applies the same
+        weights as the one that validated them.
+        """
+        return {
+            name: value.detach().to("cpu", self._applied_dtype(name)).to(torch.float32, copy=True)
+            for name, value in self.state_dict().items()
+        }
+
+    def _applied_dtype(self, name: str) -> torch.dtype:
+        in_recurrent_dtype = name.partition(".")[0] in _IN_RECURRENT_DTYPE
+        return self.recurrent_dtype if in_recurrent_dtype else torch.float32
 
 
 def recurrent_dtype(precision: str, device: torch.device) -> torch.dtype:

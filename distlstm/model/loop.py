@@ -98,7 +98,7 @@ class Training:
             fused=True,
         )
         self.history: list[EpochResult] = []
-        self.best_weights = copy_weights(self.model)
+        self.best_weights = self.model.applied_weights()
 
     @property
     def best(self) -> EpochResult | None:
@@ -138,7 +138,7 @@ class Training:
             metrics = metrics_of(self.validate(validation()))
             result = _epoch_result(epoch, len(batches), sums, metrics, self.best, seconds)
             if result.is_best:
-                self.best_weights = copy_weights(self.model)
+                self.best_weights = self.model.applied_weights()
             self.history.append(result)
             yield result
 
@@ -212,11 +212,6 @@ def rate_share(progress: float) -> float:
     if progress < _WARM_UP:
         return max(_FINAL_RATE, progress / _WARM_UP)
     return max(_FINAL_RATE, (1 - progress) / (1 - _WARM_UP))
-
-
-def copy_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The model's weights as they are now, on the CPU."""
-    return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
 
 
 def _epoch_result(

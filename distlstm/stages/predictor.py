@@ -59,7 +59,8 @@ class Predictor:
         self.device = device
         self.tokenizer = Tokenizer(model.config.text, model.vocabulary)
         model.classifier.to(device)
-        model.classifier.recurrent_dtype = recurrent_dtype(model.config.training.precision, device)
+        dtype = recurrent_dtype(model.config.training.precision, device)
+        model.classifier.for_inference(dtype)
 
     @classmethod
     def load(cls, path: Path, *, num_threads: int, use_gpu: bool) -> "Predictor":

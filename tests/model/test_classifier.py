@@ -9,7 +9,7 @@ from torch import Tensor
 
 from distlstm.config import ModelConfig
 from distlstm.model.batch import Batch
-from distlstm.model.classifier import Classifier, LockedDropout, RecurrentLayer, reversal_index
+from distlstm.model.classifier import Classifier, LockedDropout, RecurrentLayer, mirror_index
 from distlstm.model.pooling import MaskedPooling
 
 LENGTHS = [7, 1, 4, 12, 2]
@@ -67,7 +67,7 @@ def test_the_backward_direction_is_the_equations_on_the_reversed_text() -> None:
     layer = RecurrentLayer("lstm", 5, 4, bidirectional=True)
     inputs_TD = torch.randn(9, 5)
     lengths = torch.tensor([6])
-    states = layer(inputs_TD[None], reversal_index(lengths, 9))[0]
+    states = layer(inputs_TD[None], mirror_index(lengths, 9))[0]
     by_hand, _, _ = lstm_by_hand(layer.back, inputs_TD[:6].flip(0))  # type: ignore[arg-type]
     torch.testing.assert_close(states[:6, 4:], by_hand.flip(0))
 
@@ -157,3 +157,27 @@ def test_a_batch_is_padded_on_the_right_and_weighs_each_row_the_same() -> None:
     assert batch.token_ids.tolist() == [[5, 6, 7], [8, 0, 0]]
     assert batch.num_tokens == 4
     assert math.isclose(float(batch.weights.sum()), 1.0)
+
+
+def test_applied_weights_are_those_of_the_arithmetic_that_applies_them() -> None:
+    model = Classifier(ModelConfig(), vocab_size=20, num_labels=3)
+    exact = model.applied_weights()
+    assert all(torch.equal(exact[name], value) for name, value in model.state_dict().items())
+    model.recurrent_dtype = torch.bfloat16
+    rounded = model.applied_weights()
+    for name, value in model.state_dict().items():
+        kept = value if name.startswith("output.") else value.bfloat16().float()
+        assert torch.equal(rounded[name], kept), name
+    rounded["output.bias"].fill_(7)
+    assert not torch.equal(rounded["output.bias"], model.output.bias)
+
+
+def test_a_model_for_inference_agrees_with_the_one_it_was_made_of() -> None:
+    model = Classifier(ModelConfig(num_layers=2), vocab_size=20, num_labels=3).eval()
+    token_ids, lengths = torch.randint(2, 20, (5, 9)), torch.tensor([9, 1, 4, 7, 2])
+    with torch.inference_mode():
+        before = model(token_ids, lengths)
+        assert torch.equal(model.for_inference(torch.float32)(token_ids, lengths), before)
+        half = model.for_inference(torch.bfloat16)(token_ids, lengths)
+    assert half.dtype == torch.float32
+    assert torch.allclose(half, before, atol=0.03)
