@@ -1,9 +1,12 @@
 """Finding the files that DATA and INPUT arguments name, on any filesystem pyarrow knows."""
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
+from urllib.parse import quote, unquote
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -21,6 +24,7 @@ _FORMATS = {
 }
 _COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 SUPPORTED = "Parquet (.parquet), CSV (.csv, .tsv) and JSON lines (.jsonl), each also .gz or .zst"
+_WILDCARD = re.compile(r"[*?\[]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,48 +74,74 @@ def find_files(sources: Sequence[str]) -> list[SourceFile]:
     Raises:
         UserError: nothing is there, or a file that was named has an unsupported suffix.
     """
-    found = {file.path: file for source in sources for file in _find(source)}
+    found = {file.path: file for source in sources for file in _find(_absolute(source))}
     return [found[path] for path in sorted(found)]
 
 
+def _absolute(source: str) -> str:
+    """A URI, or an absolute path: local files have one name, however they were named."""
+    if source.startswith("file:///"):
+        source = unquote(source.removeprefix("file://"))
+    return source if "://" in source else os.path.normpath(Path(source).expanduser().absolute())
+
+
 def _find(source: str) -> list[SourceFile]:
-    if "://" not in source:
-        source = str(Path(source).expanduser().absolute())
     filesystem, path = open_filesystem(source)
-    prefix = source.removesuffix(path)
     try:
-        files = _list(filesystem, path)
+        root, files = _list(filesystem, path)
     except OSError as error:
         raise UserError(f"Cannot read {source}: {error}") from error
     if not files:
         raise UserError(f"No data files in {source}. Supported: {SUPPORTED}.")
-    return [_source_file(info, root, prefix) for root, info in files]
+    depth = len(PurePosixPath(path).relative_to(root).parts)
+    return [_source_file(source, depth, str(_below(root, info)), info) for info in files]
 
 
-def _list(filesystem: pafs.FileSystem, path: str) -> list[tuple[str, pafs.FileInfo]]:
-    """(root, file) of everything that `path` names; a file's relative path starts at its root."""
+def _list(filesystem: pafs.FileSystem, path: str) -> tuple[str, list[pafs.FileInfo]]:
+    """The files that `path` names, and the directory at which their relative paths start."""
     info = filesystem.get_file_info(path)
     if info.type == pafs.FileType.File:
         if data_format(path) is None:
             raise UserError(
                 f"Cannot tell the format of {path} by its suffix. Supported: {SUPPORTED}."
             )
-        return [(str(PurePosixPath(path).parent), info)]
+        return str(PurePosixPath(path).parent), [info]
     if info.type == pafs.FileType.Directory:
-        return [(path, file) for file in _walk(filesystem, path, recursive=True)]
-    if not re.search(r"[*?\[]", path):
+        return path, list(_walk(filesystem, path, recursive=True))
+    if not _WILDCARD.search(path):
         raise UserError(f"{path} does not exist.")
-    root = _fixed_part(path)
-    recursive = "/" in path.removeprefix(root).strip("/")
-    matches = re.compile(_glob_pattern(path)).fullmatch
-    return [(root, f) for f in _walk(filesystem, root, recursive=recursive) if matches(f.path)]
+    return _list_glob(filesystem, PurePosixPath(path).parts)
+
+
+def _list_glob(
+    filesystem: pafs.FileSystem, parts: tuple[str, ...]
+) -> tuple[str, list[pafs.FileInfo]]:
+    first = next(i for i, part in enumerate(parts) if _WILDCARD.search(part))
+    root, patterns = str(PurePosixPath(*parts[:first])), parts[first:]
+    files = _walk(filesystem, root, recursive=len(patterns) > 1 or "**" in patterns)
+    return root, [info for info in files if _matches(_below(root, info).parts, patterns)]
+
+
+def _matches(parts: Sequence[str], patterns: Sequence[str]) -> bool:
+    """Whether a glob names a path; `**` stands for any number of directories, also none."""
+    if not patterns:
+        return not parts
+    if patterns[0] == "**":
+        return any(_matches(parts[skipped:], patterns[1:]) for skipped in range(len(parts) + 1))
+    return (
+        len(parts) > 0 and fnmatchcase(parts[0], patterns[0]) and _matches(parts[1:], patterns[1:])
+    )
+
+
+def _below(root: str, info: pafs.FileInfo) -> PurePosixPath:
+    return PurePosixPath(info.path).relative_to(root)
 
 
 def _walk(filesystem: pafs.FileSystem, root: str, *, recursive: bool) -> Iterable[pafs.FileInfo]:
     selector = pafs.FileSelector(root, recursive=recursive, allow_not_found=True)
     for info in filesystem.get_file_info(selector):
-        below = PurePosixPath(info.path).relative_to(root)
-        hidden = any(part.startswith(("_", ".")) and "=" not in part for part in below.parts)
+        parts = _below(root, info).parts
+        hidden = any(part.startswith(("_", ".")) and "=" not in part for part in parts)
         if info.type == pafs.FileType.File and not hidden and data_format(info.path):
             yield info
 
@@ -125,11 +155,11 @@ def data_format(path: str) -> tuple[str, str | None] | None:
     return None if kind is None else (kind, compression)
 
 
-def _source_file(info: pafs.FileInfo, root: str, prefix: str) -> SourceFile:
+def _source_file(source: str, depth: int, relative: str, info: pafs.FileInfo) -> SourceFile:
     kind, compression = data_format(info.path) or ("", None)
     return SourceFile(
-        path=prefix + info.path,
-        relative=str(PurePosixPath(info.path).relative_to(root)),
+        path=_uri_below(source, depth, relative) if "://" in source else info.path,
+        relative=relative,
         size=info.size,
         modified=info.mtime_ns or 0,
         format=kind,
@@ -137,22 +167,8 @@ def _source_file(info: pafs.FileInfo, root: str, prefix: str) -> SourceFile:
     )
 
 
-def _fixed_part(pattern: str) -> str:
-    parts = PurePosixPath(pattern).parts
-    wild = next(i for i, part in enumerate(parts) if re.search(r"[*?\[]", part))
-    return str(PurePosixPath(*parts[:wild]))
-
-
-def _glob_pattern(glob: str) -> str:
-    """A regular expression for a glob in which `**/` crosses directories and `*` does not."""
-    pattern, rest = "", glob
-    while rest:
-        if rest.startswith("**/"):
-            pattern, rest = pattern + "(?:.*/)?", rest[3:]
-            continue
-        group = re.match(r"\[!?\]?[^\]]*\]", rest)
-        token = group.group() if group else rest[0]
-        translated = {"*": "[^/]*", "?": "[^/]"}.get(token, re.escape(token))
-        pattern += token.replace("[!", "[^", 1) if group else translated
-        rest = rest[len(token) :]
-    return pattern
+def _uri_below(source: str, depth: int, relative: str) -> str:
+    """The URI of the file at `relative` below the directory `depth` levels above `source`."""
+    address, mark, query = source.partition("?")
+    directory = address.rstrip("/").rsplit("/", depth)[0]
+    return f"{directory}/{quote(relative, safe='/=')}{mark}{query}"

@@ -4,6 +4,7 @@ CSV columns are read as strings ("007" stays "007"); JSON lines keep JSON's own 
 is not UTF-8 does not stop the reading: its column arrives as binary and `text.columns` nulls it.
 """
 
+import csv
 import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,6 +19,7 @@ from distlstm.data.files import SourceFile, open_filesystem
 from distlstm.errors import UserError
 
 BATCH_ROWS = 16_384
+_CSV_BLOCK = 16 * 2**20  # bytes; a row must fit
 
 
 class UnreadableFileError(UserError):
@@ -29,6 +31,8 @@ def unreadable(file: SourceFile, error: Exception) -> UnreadableFileError:
     if file.size == 0:
         return UnreadableFileError(f"{file.path} is empty (0 bytes).")
     reason = str(error).strip().split("\n")[0].rstrip(".")
+    if "straddles two block boundaries" in reason:
+        reason = f"a row is longer than {_CSV_BLOCK / 2**20:g} MiB, or a quote is never closed"
     return UnreadableFileError(f"Cannot read {file.path} as {file.format}: {reason}.")
 
 
@@ -42,9 +46,10 @@ def read_schema(file: SourceFile) -> pa.Schema:
             schema = pq.read_schema(source)
     elif file.format == "jsonl":
         rows = next(_jsonl_rows(file, BATCH_ROWS), [])
-        schema = pa.schema([(name, pa.null()) for name in {key: 0 for row in rows for key in row}])
+        names = dict.fromkeys(name for row in rows for name in row)
+        schema = pa.schema([(name, pa.null()) for name in names if _is_unicode(name)])
     else:
-        schema = pa.schema([(name, pa.string()) for name in _csv_header(file)])
+        schema = pa.schema([(name, pa.string()) for name in _csv_header(file)[0]])
     for name in file.partitions:
         schema = schema if name in schema.names else schema.append(pa.field(name, pa.string()))
     return schema
@@ -75,12 +80,14 @@ def read_batches(
 
 
 def check_columns(file: SourceFile, schema: pa.Schema, columns: Sequence[str]) -> None:
-    """Raise a UserError that lists the columns there are, if one of `columns` is not there."""
+    """Raise a UserError if one of `columns` is not there, listing those that are, or is twice."""
     for name in columns:
         if name not in schema.names:
             raise UserError(
                 f"No column {name!r} in {file.path}. It has: {', '.join(schema.names) or 'none'}."
             )
+        if schema.names.count(name) > 1:
+            raise UserError(f"{file.path} has more than one column {name!r}; rename one of them.")
 
 
 def _select(batch: pa.RecordBatch, file: SourceFile, columns: Sequence[str]) -> pa.RecordBatch:
@@ -106,7 +113,7 @@ def _open(file: SourceFile) -> Iterator[Any]:
             _refuse_parquet(filesystem, path)
             with filesystem.open_input_stream(path, compression=file.compression) as source:
                 yield source
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, UnicodeError, csv.Error) as error:
         raise unreadable(file, error) from error
 
 
@@ -155,24 +162,43 @@ def _read_csv(
 
 
 def _csv_blocks(file: SourceFile, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
-    names = _csv_header(file)
-    convert = pacsv.ConvertOptions(
-        column_types=dict.fromkeys(names, pa.binary()),
-        include_columns=[name for name in names if columns is None or name in columns],
-        strings_can_be_null=False,
-    )
+    names, has_rows = _csv_header(file)
+    wanted = [name for name in names if columns is None or name in columns]
+    check_columns(file, pa.schema([(name, pa.string()) for name in names]), wanted)
+    if not has_rows:
+        return
     with _open(file) as source:
-        yield from pacsv.open_csv(source, parse_options=_csv_dialect(file), convert_options=convert)
+        yield from pacsv.open_csv(
+            source,
+            read_options=pacsv.ReadOptions(block_size=_CSV_BLOCK),
+            parse_options=pacsv.ParseOptions(delimiter=_delimiter(file), newlines_in_values=True),
+            convert_options=pacsv.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.binary()),
+                include_columns=wanted,
+                strings_can_be_null=False,
+            ),
+        )
 
 
-def _csv_header(file: SourceFile) -> list[str]:
+def _csv_header(file: SourceFile) -> tuple[list[str], bool]:
+    """The names in the first row, and whether anything follows it.
+
+    Not by Arrow, which refuses a lone header without a newline and first rows of over a block.
+    """
     with _open(file) as source:
-        return list(pacsv.open_csv(source, parse_options=_csv_dialect(file)).schema.names)
+        lines = io.TextIOWrapper(
+            io.BufferedReader(source), "utf-8-sig", errors="surrogateescape", newline=""
+        )
+        names = next(filter(None, csv.reader(lines, delimiter=_delimiter(file))), None)
+        if names is None:
+            raise OSError("it has no header")
+        if not all(map(_is_unicode, names)):
+            raise OSError("its header is not UTF-8")
+        return names, next(lines, None) is not None
 
 
-def _csv_dialect(file: SourceFile) -> pacsv.ParseOptions:
-    delimiter = "\t" if file.format == "tsv" else ","
-    return pacsv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
+def _delimiter(file: SourceFile) -> str:
+    return "\t" if file.format == "tsv" else ","
 
 
 def _is_utf8(column: pa.Array) -> bool:
@@ -201,6 +227,8 @@ def _jsonl_types(file: SourceFile) -> dict[str, pa.DataType]:
     types: dict[str, pa.DataType] = {}
     for rows in _jsonl_rows(file, BATCH_ROWS):
         for name in dict.fromkeys(name for row in rows for name in row):
+            if not _is_unicode(name):
+                raise unreadable(file, ValueError(f"the column name {name!r} is not UTF-8"))
             found = _json_column([row.get(name) for row in rows], None).type
             types[name] = _common_type(types.get(name, pa.null()), found)
     return types
@@ -233,7 +261,7 @@ def _jsonl_rows(file: SourceFile, batch_rows: int) -> Iterator[list[dict[str, An
 def _json_object(file: SourceFile, number: int, line: bytes) -> dict[str, Any]:
     try:
         row = json.loads(line.decode("utf-8", errors="surrogateescape"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UnreadableFileError(f"{file.path}, line {number}, is not JSON: {error}.") from error
     if not isinstance(row, dict):
         raise UnreadableFileError(f"{file.path}, line {number}, is not a JSON object.")
@@ -241,20 +269,33 @@ def _json_object(file: SourceFile, number: int, line: bytes) -> dict[str, Any]:
 
 
 def _json_column(values: list[Any], kind: pa.DataType | None) -> pa.Array:
-    """JSON values as one Arrow column; of mixed types, those that are no text become JSON text."""
-    if kind == pa.string():
-        values = [_to_text(value) for value in values]
+    """JSON values as one Arrow column; of types that do not mix, those that are no text as JSON."""
+    if kind != pa.string():
+        try:
+            return pa.array(values, kind)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError):
+            pass
+    column = _text_column([_to_text(value) for value in values])
+    return column if kind is None else column.cast(kind)
+
+
+def _text_column(texts: list[str | None]) -> pa.Array:
     try:
-        return pa.array(values, kind)
+        return pa.array(texts, pa.string())
     except UnicodeEncodeError:
-        return pa.array([_to_bytes(value) for value in values], pa.binary())
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        return pa.array([_to_text(value) for value in values], pa.string())
+        return pa.array([None if text is None else _to_bytes(text) for text in texts], pa.binary())
 
 
-def _to_bytes(value: Any) -> bytes | None:
-    text = _to_text(value)
-    return None if text is None else text.encode("utf-8", errors="surrogateescape")
+def _to_bytes(text: str) -> bytes:
+    """The bytes that the file has; those of half a surrogate pair, escaped, are not UTF-8."""
+    try:
+        return text.encode("utf-8", errors="surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", errors="surrogatepass")
+
+
+def _is_unicode(name: str) -> bool:
+    return name.encode("utf-8", errors="ignore").decode() == name
 
 
 def _to_text(value: Any) -> str | None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distlstm.data.batching import plan_epoch, rows_of_rank
+from distlstm.data.batching import cut_by_length, plan_epoch, rows_of_rank
 from distlstm.data.labelled import is_validation, merge_counts
 from distlstm.data.shards import Shards, write_shard
 from distlstm.text.tokenizer import TokenIds
@@ -102,3 +102,82 @@ def test_counts_may_be_merged_in_any_grouping(cut: int) -> None:
         [("kind", "ascending"), ("key", "ascending")]
     )
     assert merged["count"].to_pylist() == [3, 5, 5, 2]
+
+
+@pytest.mark.parametrize("num_rows", [0, 1, 2, 7, 400, 401, 997])
+@pytest.mark.parametrize("epoch", [0, 5])
+def test_however_many_rows_there_are_each_is_read_once_an_epoch(num_rows: int, epoch: int) -> None:
+    lengths = np.random.default_rng(num_rows).integers(0, 40, num_rows)
+    steps = plan_epoch(lengths, tokens_per_batch=64, rows_per_batch=8, seed=3, epoch=epoch)
+    assert all(len(step) for step in steps)
+    assert sorted(row for step in steps for row in step.tolist()) == list(range(num_rows))
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_a_budget_holds_however_large_its_products_are(dtype: type) -> None:
+    lengths: np.ndarray = np.full(3000, 2_000_000, dtype)
+    steps = plan_epoch(lengths, tokens_per_batch=2**32, rows_per_batch=3000, seed=0, epoch=0)
+    assert max(map(len, steps)) == 2**32 // 2_000_000
+
+
+def test_rows_longer_than_the_budget_are_steps_of_their_own() -> None:
+    steps = plan([100, 3, 200, 3])
+    assert sorted(sorted(step.tolist()) for step in steps) == [[0], [1, 3], [2]]
+
+
+def test_rows_without_tokens_fill_a_step_by_their_number() -> None:
+    assert sorted(map(len, plan([0] * 20))) == [4, 8, 8]
+
+
+@settings(max_examples=30, deadline=None)
+@given(LENGTHS, st.integers(0, 2**31 - 1), st.integers(0, 9))
+def test_a_plan_depends_on_lengths_seed_and_epoch_alone(
+    lengths: list[int], seed: int, epoch: int
+) -> None:
+    np.random.default_rng(0).random()
+    first, again = plan(lengths, epoch, seed), plan(lengths, epoch, seed)
+    assert [step.tolist() for step in first] == [step.tolist() for step in again]
+
+
+def test_every_seed_and_every_epoch_has_an_order_of_its_own() -> None:
+    orders = {
+        tuple(np.concatenate(plan([5] * 200, epoch, seed)).tolist())
+        for seed in range(4)
+        for epoch in range(4)
+    }
+    assert len(orders) == 16
+
+
+def test_steps_do_not_come_sorted_by_length() -> None:
+    lengths = np.random.default_rng(0).integers(1, 50, 2000)
+    longest = [int(lengths[step].max()) for step in plan(lengths.tolist())]
+    assert abs(np.corrcoef(longest, np.arange(len(longest)))[0, 1]) < 0.2
+
+
+@settings(max_examples=50, deadline=None)
+@given(LENGTHS)
+def test_cutting_sorts_the_rows_it_is_given_and_only_those(lengths: list[int]) -> None:
+    rows = np.arange(len(lengths))[::2]
+    cut = list(cut_by_length(rows, np.array(lengths), tokens_per_batch=64, rows_per_batch=8))
+    in_order = [row for step in cut for row in step.tolist()]
+    assert sorted(in_order) == rows.tolist()
+    assert [lengths[row] for row in in_order] == sorted(lengths[row] for row in rows)
+
+
+@pytest.mark.parametrize("num_rows", [1, 2, 3, 5, 7, 13, 64])
+@pytest.mark.parametrize("world_size", [1, 2, 3, 5, 8])
+def test_the_mean_over_the_ranks_is_the_mean_over_the_step(num_rows: int, world_size: int) -> None:
+    losses = np.random.default_rng(1).random(100)
+    step = np.random.default_rng(2).permutation(100)[:num_rows]
+    shares = [rows_of_rank(step, rank=rank, world_size=world_size) for rank in range(world_size)]
+    sums = [float((losses[rows] * weights).sum()) for rows, weights in shares]
+    assert np.isclose(np.mean(sums), losses[step].mean(), atol=1e-6)
+    sizes = [len(rows) for rows, _ in shares]
+    assert min(sizes) >= 1
+    assert max(sizes) - min(sizes) <= 1
+    assert {weights.dtype for _, weights in shares} == {np.dtype(np.float32)}
+
+
+def test_a_rank_without_a_row_of_its_own_counts_for_nothing() -> None:
+    rows, weights = rows_of_rank(np.array([42]), rank=3, world_size=4)
+    assert (rows.tolist(), weights.tolist()) == ([42], [0.0])

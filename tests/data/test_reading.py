@@ -1,16 +1,19 @@
-"""Tests of finding, reading and cutting files."""
+"""Tests of distlstm.data.reading."""
 
 import gzip
+import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from distlstm.data import reading
 from distlstm.data.files import find_files
-from distlstm.data.reading import read_batches
-from distlstm.data.units import cut_into_units, group_small
+from distlstm.data.reading import UnreadableFileError, read_batches, read_schema
 from distlstm.errors import UserError
+from distlstm.text.columns import read_texts
 
 
 def read(path: Path, columns: list[str] | None = None) -> list[dict[str, object]]:
@@ -41,16 +44,6 @@ def test_json_lines_keep_texts_and_mix_types_as_json(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["a.csv.gz", "a.jsonl.gz", "a.csv.zst", "a.jsonl.zst", "a.tsv"])
-def test_compressed_and_tab_separated_files_are_read(tmp_path: Path, name: str) -> None:
-    content = b'{"text": "x"}\n' if "json" in name else b"text\nx\n"
-    if name.endswith(".gz"):
-        content = gzip.compress(content)
-    elif name.endswith(".zst"):
-        content = pa.compress(content, "zstd", asbytes=True)
-    assert read(write(tmp_path / name, content)) == [{"text": "x"}]
-
-
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -71,67 +64,321 @@ def test_a_file_that_is_not_what_its_suffix_says_is_named(
     assert name in str(raised.value)
 
 
-@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
-def test_bytes_that_are_not_utf8_come_as_binary(tmp_path: Path, name: str) -> None:
-    content = b'{"text":"caf\xe9"}\n' if "json" in name else b"text\ncaf\xe9\n"
-    assert read(write(tmp_path / name, content), ["text"]) == [{"text": b"caf\xe9"}]
+def batches(
+    path: Path, columns: list[str] | None = None, *, batch_rows: int = 16_384
+) -> list[pa.RecordBatch]:
+    (file,) = find_files([str(path)])
+    return list(read_batches(file, columns=columns, batch_rows=batch_rows))
 
 
-def test_a_column_that_is_missing_is_answered_with_those_that_are_there(tmp_path: Path) -> None:
-    path = tmp_path / "a.parquet"
-    pq.write_table(pa.table({"body": ["x"], "label": ["y"]}), path)
-    with pytest.raises(UserError, match="It has: body, label"):
+def written_as(directory: Path, suffix: str, rows: list[dict[str, str]]) -> Path:
+    """The same rows in any of the formats, compressed if the suffix says so."""
+    path, (kind, *compression) = directory / f"data{suffix}", suffix[1:].split(".")
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=3)
+        return path
+    separator = "\t" if kind == "tsv" else ","
+    lines = [separator.join(rows[0]), *(separator.join(row.values()) for row in rows)]
+    if kind == "jsonl":
+        lines = [json.dumps(row, ensure_ascii=len(row["text"]) % 2 == 0) for row in rows]
+    content = "".join(f"{line}\n" for line in lines).encode()
+    if compression == ["gz"]:
+        content = gzip.compress(content)
+    elif compression == ["zst"]:
+        content = pa.compress(content, "zstd", asbytes=True)
+    return write(path, content)
+
+
+ROWS = [
+    {"id": f"{i:03}", "text": "好" * i + " x", "date": f"2020-01-{i + 1:02}"} for i in range(10)
+]
+SUFFIXES = [".parquet", ".csv", ".tsv", ".jsonl", ".csv.gz", ".tsv.zst", ".jsonl.gz", ".jsonl.zst"]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("batch_rows", [3, 16_384])
+def test_the_same_rows_come_from_every_format_in_batches_of_any_size(
+    tmp_path: Path, suffix: str, batch_rows: int
+) -> None:
+    path = written_as(tmp_path, suffix, ROWS)
+    found = batches(path, batch_rows=batch_rows)
+    assert [row for batch in found for row in batch.to_pylist()] == ROWS
+    assert {kind for batch in found for kind in batch.schema.types} == {pa.string()}
+    assert max(batch.num_rows for batch in found) <= batch_rows
+    chosen = batches(path, ["text", "id"], batch_rows=batch_rows)
+    assert [list(row.values()) for batch in chosen for row in batch.to_pylist()] == [
+        [row["text"], row["id"]] for row in ROWS
+    ]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_every_format_names_its_columns_and_those_of_its_directories(
+    tmp_path: Path, suffix: str
+) -> None:
+    (tmp_path / "lang=zh" / "id=7").mkdir(parents=True)
+    written_as(tmp_path / "lang=zh" / "id=7", suffix, ROWS)
+    (file,) = find_files([str(tmp_path)])
+    assert read_schema(file).names == ["id", "text", "date", "lang"]
+    (batch,) = read_batches(file, columns=["lang", "id"])
+    assert batch.to_pylist() == [{"lang": "zh", "id": row["id"]} for row in ROWS]
+    alone = [row for batch in read_batches(file, columns=["lang"]) for row in batch.to_pylist()]
+    assert alone == [{"lang": "zh"}] * len(ROWS)
+    with pytest.raises(UserError, match=r"'label'.*It has: id, text, date, lang"):
+        next(read_batches(file, columns=["text", "label"]))
+
+
+@pytest.mark.parametrize("row_groups", [[0], [3], [1, 2], [2, 0], []])
+def test_only_the_row_groups_asked_for_are_read(tmp_path: Path, row_groups: list[int]) -> None:
+    (file,) = find_files([str(written_as(tmp_path, ".parquet", ROWS))])
+    found = [
+        row
+        for batch in read_batches(file, columns=["id"], row_groups=row_groups)
+        for row in batch.to_pylist()
+    ]
+    groups = [ROWS[start : start + 3] for start in range(0, 10, 3)]
+    assert found == [{"id": row["id"]} for group in row_groups for row in groups[group]]
+
+
+def test_what_looks_like_nothing_in_csv_is_still_a_text(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "text,label\nNA,null\nNaN,\n1e5,TRUE\n")
+    assert [list(row.values()) for row in read(path)] == [
+        ["NA", "null"],
+        ["NaN", ""],
+        ["1e5", "TRUE"],
+    ]
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_csv_of_windows_is_read_as_that_of_unix(tmp_path: Path, newline: str) -> None:
+    lines = ["\ufefftext,label", '"two', 'lines",a', "你,b", ""]
+    path = write(tmp_path / "a.csv", newline.join(lines))
+    expected = [{"text": f"two{newline}lines", "label": "a"}, {"text": "你", "label": "b"}]
+    assert read(path) == expected
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_json_lines_of_windows_and_blank_lines_are_read(tmp_path: Path, newline: str) -> None:
+    lines = ["", '{"text": "a"}', "  ", '{"text": "b"}', "", '{"text": "c"}']
+    path = write(tmp_path / "a.jsonl", newline.join(lines))
+    assert read(path) == [{"text": text} for text in "abc"]
+
+
+@pytest.mark.parametrize("newline", ["", "\n"])
+@pytest.mark.parametrize("columns", [["label"], None])
+def test_a_csv_of_a_header_alone_has_columns_and_no_rows(
+    tmp_path: Path, newline: str, columns: list[str] | None
+) -> None:
+    path = write(tmp_path / "a.csv", f"text,label{newline}")
+    assert read(path, columns) == []
+    assert read_schema(find_files([str(path)])[0]).names == ["text", "label"]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_a_text_of_several_megabytes_is_read(tmp_path: Path, suffix: str) -> None:
+    text = "word " * 600_000
+    rows = [{"text": "short", "label": "a"}, {"text": text, "label": "b"}]
+    assert read(written_as(tmp_path, suffix, rows)) == rows
+
+
+def test_a_row_too_large_to_read_is_answered_with_the_likely_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "_CSV_BLOCK", 2**16)
+    path = write(tmp_path / "a.csv", 'text\n"' + "never closed\n" * 2**14)
+    with pytest.raises(UnreadableFileError, match="a quote is never closed"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (['{"v": 1}', '{"v": "x"}'], ["1", "x"]),
+        (['{"v": true}', '{"v": 1}'], ["true", "1"]),
+        (['{"v": 1}', '{"v": 2.5}'], [1.0, 2.5]),
+        (['{"v": 1}', '{"v": 100000000000000000000}'], ["1", "100000000000000000000"]),
+        (['{"v": null}', "{}", '{"v": 3}'], [None, None, 3]),
+        (['{"v": {"a": 1}}', '{"v": {"b": 2}}'], [{"a": 1, "b": None}, {"a": None, "b": 2}]),
+        (['{"v": {"a": 1}}', '{"v": "x"}'], ['{"a": 1}', "x"]),
+        (['{"v": [1, 2]}', '{"v": []}'], [[1, 2], []]),
+        (['{"v": [1]}', '{"v": {"a": 1}}'], ["[1]", '{"a": 1}']),
+        (['{"v": "2020-01-01"}', '{"v": "2020-01-01T00:00:00Z"}'], None),
+        (['{"v": "1"}', '{"v": "007"}'], None),
+    ],
+)
+@pytest.mark.parametrize("batch_rows", [1, 100])
+def test_a_json_column_has_one_type_in_all_batches(
+    tmp_path: Path, lines: list[str], expected: list[object] | None, batch_rows: int
+) -> None:
+    path = write(tmp_path / "a.jsonl", "\n".join(['{"other": 0, "v": null}', *lines]))
+    found = batches(path, batch_rows=batch_rows)
+    expected = [json.loads(line)["v"] for line in lines] if expected is None else expected
+    assert [v for batch in found for v in batch.column("v").to_pylist()] == [None, *expected]
+    assert len({batch.schema for batch in found}) == 1
+
+
+@pytest.mark.parametrize("columns", [["v"], None])
+@pytest.mark.parametrize("batch_rows", [1, 100])
+def test_no_row_is_lost_because_it_has_none_of_the_columns(
+    tmp_path: Path, columns: list[str] | None, batch_rows: int
+) -> None:
+    path = write(tmp_path / "a.jsonl", '{"v": "x"}\n{"w": 1}\n{}\n{"v": "y"}\n')
+    found = batches(path, columns, batch_rows=batch_rows)
+    assert sum(batch.num_rows for batch in found) == 4
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (b"100000000000000000000", "100000000000000000000"),
+        (b'"half an emoji \\ud83d"', b"half an emoji \xed\xa0\xbd"),
+        (b'{"a": "half an emoji \\ud83d"}', '{"a": "half an emoji \\ud83d"}'),
+        (b"1e999", float("inf")),
+    ],
+)
+@pytest.mark.parametrize("columns", [["text", "v"], None])
+def test_a_json_value_that_arrow_has_no_type_for_is_kept_as_text(
+    tmp_path: Path, value: bytes, expected: object, columns: list[str] | None
+) -> None:
+    path = write(tmp_path / "a.jsonl", b'{"text": "x", "v": ' + value + b"}\n")
+    assert read(path, columns) == [{"text": "x", "v": expected}]
+
+
+def test_half_a_surrogate_pair_is_no_text_to_classify(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "a.jsonl", '{"text": "cut \\ud83d"}\n{"text": "whole \\ud83d\\ude00"}\n'
+    )
+    (batch,) = batches(path, ["text"])
+    assert read_texts(batch.column(0)).texts.to_pylist() == [None, "whole 😀"]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("columns", [["text"], None])
+def test_bytes_that_are_not_utf8_may_stand_beside_numbers(
+    tmp_path: Path, order: int, columns: list[str] | None
+) -> None:
+    lines = [b'{"text": 5}', b'{"text": "caf\xe9"}', b'{"text": "ok"}'][::order]
+    path = write(tmp_path / "a.jsonl", b"\n".join(lines))
+    (batch,) = batches(path, columns)
+    assert read_texts(batch.column(0)).texts.to_pylist() == ["5", None, "ok"][::order]
+
+
+def test_a_column_whose_name_is_not_utf8_is_in_the_way_of_whole_rows_only(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", b'{"caf\xe9": 1, "text": "x"}\n')
+    assert read(path, ["text"]) == [{"text": "x"}]
+    with pytest.raises(UnreadableFileError, match=r"column name 'caf\\udce9' is not UTF-8"):
+        read(path)
+
+
+def test_json_nested_deeper_than_any_reader_is_an_unreadable_line(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", '{"text": "x"}\n' + "[" * 100_000)
+    with pytest.raises(UserError, match="line 2"):
+        read(path)
+
+
+def test_a_line_that_is_no_json_is_named_in_compressed_files_too(tmp_path: Path) -> None:
+    lines = ['{"text": "x"}'] * 20_000 + ["", "{'text': 'y'}"]
+    path = write(tmp_path / "a.jsonl.gz", gzip.compress("\n".join(lines).encode()))
+    with pytest.raises(UserError, match="line 20002, is not JSON"):
         read(path, ["text"])
 
 
-def test_a_csv_with_only_a_header_has_columns_and_no_rows(tmp_path: Path) -> None:
-    assert read(write(tmp_path / "a.csv", "text,label\n"), ["label"]) == []
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl"])
+@pytest.mark.parametrize("batch_rows", [1, 100])
+def test_of_a_column_with_broken_bytes_only_the_broken_texts_are_lost(
+    tmp_path: Path, suffix: str, batch_rows: int
+) -> None:
+    path = written_as(tmp_path, suffix, [{"text": text, "n": "1"} for text in ("é", "CUT", "你")])
+    write(path, path.read_bytes().replace(b"CUT", b"\xe4\xbd"))
+    whole = batches(path, batch_rows=batch_rows)
+    assert {batch.schema.field("text").type for batch in whole} == {pa.binary()}
+    for found in (whole, batches(path, ["text"], batch_rows=batch_rows)):
+        texts = [read_texts(batch.column("text")).texts for batch in found]
+        assert pa.concat_arrays(texts).to_pylist() == ["é", None, "你"]
 
 
-def test_directories_globs_uris_and_hidden_names(tmp_path: Path) -> None:
-    for name in ("a.csv", "x/b.csv", "x/k=1/c.csv", "_tmp/d.csv", ".e.csv", "_SUCCESS", "n.txt"):
-        write(tmp_path / name, "text\nx\n")
-
-    def found(*sources: str) -> list[str]:
-        return [Path(f.path.removeprefix("file://")).name for f in find_files(sources)]
-
-    assert found(str(tmp_path)) == ["a.csv", "b.csv", "c.csv"]
-    assert found(f"{tmp_path}/*.csv") == ["a.csv"]
-    assert found(f"{tmp_path}/**/[bc].csv") == ["b.csv", "c.csv"]
-    assert found(f"file://{tmp_path}/a.csv") == ["a.csv"]
-    assert found(str(tmp_path / "a.csv"), str(tmp_path)) == ["a.csv", "b.csv", "c.csv"]
-    assert read(tmp_path / "x/k=1/c.csv", ["text"]) == [{"text": "x"}]
-    (file,) = find_files([f"{tmp_path}/x/k=*/c.csv"])
-    assert next(iter(read_batches(file, columns=["k"]))).to_pylist() == [{"k": "1"}]
+def test_parquet_strings_that_are_not_utf8_are_read(tmp_path: Path) -> None:
+    offsets = pa.py_buffer(np.array([0, 1, 2], np.int32))
+    broken = pa.Array.from_buffers(pa.string(), 2, [None, offsets, pa.py_buffer(b"\xffa")])
+    pq.write_table(pa.table({"text": broken}), tmp_path / "a.parquet")
+    (batch,) = batches(tmp_path / "a.parquet", ["text"])
+    assert read_texts(batch.column(0)).texts.to_pylist() == [None, "a"]
 
 
-@pytest.mark.parametrize("name", ["missing", "n.txt", "*.parquet"])
-def test_what_is_not_there_is_a_user_error(tmp_path: Path, name: str) -> None:
-    write(tmp_path / "n.txt", "x")
+def test_parquet_columns_keep_their_types(tmp_path: Path) -> None:
+    columns = {
+        "text": pa.array(["a", None]).dictionary_encode(),
+        "large": pa.array(["a", "b"], pa.large_string()),
+        "when": pa.array([0, 1], pa.timestamp("us", tz="UTC")),
+        "list": pa.array([[1], None], pa.list_(pa.int8())),
+        "struct": pa.array([{"a": 1}, None]),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    (batch,) = batches(tmp_path / "a.parquet")
+    assert dict(zip(batch.schema.names, batch.columns, strict=True)) == columns
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.parquet", b'{"text": "x"}\n'),
+        ("a.parquet", b"PAR1" + b"x" * 100),
+        ("a.jsonl", b"PAR1....PAR1"),
+        ("a.jsonl", b"text,label\na,b\n"),
+        ("a.csv", gzip.compress(b"text\nx\n" * 99)),
+        ("a.csv.gz", b"text\nx\n"),
+        ("a.csv.zst", gzip.compress(b"text\nx\n")),
+        ("a.csv.gz", gzip.compress(b"")),
+        ("a.csv.gz", gzip.compress(bytes(range(32, 127)) * 9)[:-20]),
+        ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 9)[:-10]),
+        ("a.tsv", b""),
+        ("a.csv.gz", b""),
+        ("a.csv", b"text,label\na,b\nc\n"),
+        ("a.csv", b"caf\xe9,text\na,b\n"),
+        ("a.csv", b"x" * 200_000),
+    ],
+)
+@pytest.mark.parametrize("columns", [["text"], None])
+def test_a_file_that_is_broken_is_a_user_error_that_names_it(
+    tmp_path: Path, name: str, content: bytes, columns: list[str] | None
+) -> None:
+    with pytest.raises(UnreadableFileError) as raised:
+        read(write(tmp_path / name, content), columns)
+    assert str(tmp_path / name) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_json_named_csv_is_answered_with_what_it_took_for_columns(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", '{"text":"x"}\n{"text":"y"}\n')
+    with pytest.raises(UserError, match=r'It has: \{"text":"x"\}'):
+        read(path, ["text"])
+
+
+@pytest.mark.parametrize("content", ["", "\n\n"])
+def test_json_lines_of_nothing_have_no_column(tmp_path: Path, content: str) -> None:
+    path = write(tmp_path / "a.jsonl", content)
+    assert read(path) == []
     with pytest.raises(UserError):
-        find_files([str(tmp_path / name)])
+        read(path, ["text"])
 
 
-def test_a_large_file_is_cut_at_row_groups_each_once(tmp_path: Path) -> None:
-    path = tmp_path / "a.parquet"
-    pq.write_table(pa.table({"text": [f"row {i}" for i in range(1000)]}), path, row_group_size=100)
-    files = find_files([str(path)])
-    units = cut_into_units(files, unit_bytes=path.stat().st_size // 4)
-    assert 2 < len(units) <= 5
-    assert [g for unit in units for g in unit.row_groups or ()] == list(range(10))
-    rows = [
-        row["text"]
-        for unit in units
-        for batch in read_batches(unit.file, row_groups=unit.row_groups, batch_rows=7)
-        for row in batch.to_pylist()
-    ]
-    assert rows == [f"row {i}" for i in range(1000)]
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_column_that_is_there_twice_cannot_be_asked_for(tmp_path: Path, suffix: str) -> None:
+    path = write(tmp_path / f"a{suffix}", "text,v,v\nx,1,2\n")
+    if suffix == ".parquet":
+        pq.write_table(pa.table([["x"], ["1"], ["2"]], names=["text", "v", "v"]), path)
+    assert read(path, ["text"]) == [{"text": "x"}]
+    with pytest.raises(UserError, match="more than one column 'v'"):
+        read(path, ["v"])
 
 
-def test_many_small_files_are_bundled(tmp_path: Path) -> None:
-    for i in range(50):
-        write(tmp_path / f"{i:02}.csv", "text\nx\n")
-    units = cut_into_units(find_files([str(tmp_path)]))
-    bundles = group_small(units, num_groups=4)
-    assert 4 <= len(bundles) <= 8
-    assert [unit for bundle in bundles for unit in bundle] == units
+def test_csv_rows_with_a_column_twice_cannot_be_read_whole(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="more than one column 'v'"):
+        read(write(tmp_path / "a.csv", "text,v,v\nx,1,2\n"))
+
+
+def test_a_file_that_has_gone_since_it_was_found_is_a_user_error(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "text\nx\n")
+    (file,) = find_files([str(path)])
+    path.unlink()
+    with pytest.raises(UserError, match=r"a\.csv"):
+        list(read_batches(file))
