@@ -17,7 +17,7 @@ def replace_file(path: Path) -> Iterator[Path]:
     If the block raises, the temporary file is removed and `path` is as before.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{path.name}"[:255])
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
     try:
         yield temporary
         temporary.chmod(_NORMAL_MODE)

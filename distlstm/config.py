@@ -4,6 +4,7 @@ What is measured (vocabulary size, number of labels) is never a field here, and 
 resources (workers, GPUs), so one file serves a laptop and a cluster.
 """
 
+import sys
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -194,7 +195,7 @@ def _parse_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"Cannot read the config file {path}: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # also a number of too many digits
         raise UserError(f"{path} is not valid TOML: {error}.") from error
 
 
@@ -204,7 +205,7 @@ def _parse_override(text: str) -> tuple[str, Any]:
         raise UserError(f"--set takes section.field=value, not {text!r}.")
     try:
         return name.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except ValueError:
         return name.strip(), value.strip()
 
 
@@ -267,7 +268,7 @@ def _read_value(hint: Any, value: Any, *, where: str) -> Any:
 
 def _read_scalar(kind: type, value: Any, where: str) -> Any:
     if kind is float and type(value) is int:
-        return float(value)
+        return float(str(value))  # one too large for a float is infinite, as 1e400 is
     if type(value) is not kind:
         raise UserError(f"{where} must be {_KIND_NAMES[kind]}, not {value!r}.")
     return value
@@ -315,7 +316,7 @@ def _read_space(table: Any, where: str) -> dict[str, Domain]:
 
 
 def _read_domain(entry: Any, where: str) -> Domain:
-    """Read `{kind = [values]}` and try its ends against the parameter's own field."""
+    """Read `{kind = [values]}` and try what it may propose against the parameter's own field."""
     _, _, parameter = where.partition("search.space.")
     if not parameter.startswith(("model.", "training.")):
         raise UserError(f"{where}: only [model] and [training] fields can be searched.")
@@ -326,19 +327,29 @@ def _read_domain(entry: Any, where: str) -> Domain:
     if kind not in kinds:
         raise UserError(f"{where}: a domain is one of {', '.join(kinds)}, not {kind!r}.")
     values = tuple(values) if isinstance(values, list | tuple) else (values,)
-    if kind != "choice":
-        _check_bounds(kind, values, where)
-    for value in values if kind == "choice" else values[:2]:
-        ExperimentConfig().with_values({parameter: value})
+    for proposal in _possible_proposals(kind, values, where):
+        ExperimentConfig().with_values({parameter: proposal})
     return Domain(kind=kind, values=values)
+
+
+def _possible_proposals(kind: str, values: tuple[Any, ...], where: str) -> tuple[Any, ...]:
+    """All that are listed, or the two ends in the type in which a search proposes."""
+    if kind == "choice":
+        if not values:
+            raise UserError(f"{where}: choice needs at least one value.")
+        return values
+    _check_bounds(kind, values, where)
+    return values[:2] if kind == "int" else tuple(map(float, values[:2]))
 
 
 def _check_bounds(kind: str, values: tuple[Any, ...], where: str) -> None:
     wanted = 3 if kind == "quniform" else 2
-    numbers = all(type(value) in (int, float) for value in values)
+    types = (int,) if kind == "int" else (int, float)
+    numbers = all(type(value) in types and abs(value) <= sys.float_info.max for value in values)
     if len(values) != wanted or not numbers or not values[0] < values[1]:
         form = "[low, high, step]" if wanted == 3 else "[low, high]"
-        raise UserError(f"{where}: {kind} takes {form} with low < high, not {list(values)}.")
+        noun = "whole numbers" if kind == "int" else "numbers"
+        raise UserError(f"{where}: {kind} takes {noun} {form}, low < high, not {list(values)}.")
     if kind == "loguniform" and values[0] <= 0:
         raise UserError(f"{where}: loguniform needs bounds above 0, not {list(values)}.")
     if kind == "quniform" and values[2] <= 0:

@@ -43,6 +43,8 @@ def read_texts(column: pa.Array) -> TextColumn:
     Raises:
         UserError: the column does not hold text.
     """
+    if pa.types.is_dictionary(column.type):
+        return read_texts(column.dictionary_decode())
     if not is_text_type(column.type):
         raise UserError(f"holds {column.type} values, not text")
     null = column.null_count
@@ -81,8 +83,6 @@ def hash_texts(texts: pa.Array) -> np.ndarray:
 
 
 def _as_utf8(column: pa.Array) -> pa.Array:
-    if pa.types.is_dictionary(column.type):
-        return _as_utf8(column.dictionary_decode())
     if pa.types.is_null(column.type):
         return column.cast(pa.string())
     raw = column.cast(pa.binary())

@@ -5,6 +5,7 @@ without spaces would need a dictionary; single characters need none and, read by
 network, lose little, which is why Han and kana are always split by character.
 """
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -22,10 +23,23 @@ def split(texts: pa.Array, config: TextConfig) -> pa.ListArray:
     A null stays null. Of each text, `32 * max_tokens` characters are read, so that a text of any
     length costs no more than a long one.
     """
-    limit = _CHARACTERS_PER_TOKEN * config.max_tokens
-    texts = pc.utf8_slice_codeunits(texts, 0, limit)
+    texts = pc.utf8_slice_codeunits(texts, 0, _num_read(config))
     if config.lowercase:
         texts = pc.utf8_lower(texts)
     pattern = _CHARACTER if config.unit == "character" else _APART
     spaced = pc.replace_substring_regex(texts, pattern=pattern, replacement=r" \1 ")
     return pc.utf8_split_whitespace(pc.utf8_trim_whitespace(spaced))
+
+
+def is_longer_than_read(texts: pa.Array, config: TextConfig) -> np.ndarray:
+    """Whether `split` left the end of a text unread (bool, [rows]); false for a null."""
+    limit = _num_read(config)
+    is_longer = np.zeros(len(texts), bool)
+    # A text has no more characters than bytes, and those need no counting.
+    many_bytes = np.flatnonzero(pc.fill_null(pc.greater(pc.binary_length(texts), limit), False))
+    is_longer[many_bytes] = pc.greater(pc.utf8_length(texts.take(many_bytes)), limit)
+    return is_longer
+
+
+def _num_read(config: TextConfig) -> int:
+    return _CHARACTERS_PER_TOKEN * config.max_tokens

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from distlstm.config import TextConfig
-from distlstm.text.splitting import split
+from distlstm.text.splitting import is_longer_than_read, split
 from distlstm.text.vocabulary import Vocabulary
 
 
@@ -51,7 +51,7 @@ class Tokenizer:
         return TokenIds(
             values=ids.to_numpy(zero_copy_only=False),
             offsets=tokens.offsets.to_numpy().astype(np.int64),
-            truncated=is_truncated,
+            truncated=is_truncated | is_longer_than_read(texts, self.config),
         )
 
 
