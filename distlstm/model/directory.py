@@ -7,6 +7,7 @@ is safe to load; a damaged one is answered with one error.
 
 import hashlib
 import json
+import math
 import platform
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -80,7 +81,7 @@ def load_model(path: Path) -> Model:
     facts = load_facts(path)
     try:
         config = read_config({key: facts[key] for key in ("seed", "text", "model", "training")})
-        labels = LabelSet(tuple(facts["labels"]))
+        labels = _read_labels(facts["labels"])
         for name in (_WEIGHTS_FILE, _VOCABULARY_FILE):
             _check_digest(path / name, facts["files"][name])
         vocabulary = Vocabulary.load(path / _VOCABULARY_FILE)
@@ -90,7 +91,7 @@ def load_model(path: Path) -> Model:
             classifier=classifier,
             vocabulary=vocabulary,
             labels=labels,
-            temperature=float(facts["temperature"]),
+            temperature=_read_temperature(facts["temperature"]),
             facts={key: facts[key] for key in ("metrics", "baseline", "corpus") if key in facts},
             fingerprint=_fingerprint(facts),
         )
@@ -123,6 +124,19 @@ def load_facts(path: Path) -> dict[str, Any]:
             f"{FORMAT_VERSION}. Use the distlstm that wrote it, or train again."
         )
     return dict(facts)
+
+
+def _read_labels(names: Any) -> LabelSet:
+    texts = isinstance(names, list) and all(isinstance(name, str) and name for name in names)
+    if not texts or not names or len(set(names)) < len(names):
+        raise ValueError("its labels are not distinct texts")
+    return LabelSet(tuple(names))
+
+
+def _read_temperature(value: Any) -> float:
+    if type(value) not in (int, float) or not 0 < value < math.inf:
+        raise ValueError(f"its temperature is {value!r}, not a number above 0")
+    return float(value)
 
 
 def _load_classifier(

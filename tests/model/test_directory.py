@@ -1,0 +1,222 @@
+"""MODEL directories from careless copies and from strangers; see also `test_loop.py`."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from distlstm.config import ExperimentConfig, ModelConfig, TextConfig
+from distlstm.errors import UserError
+from distlstm.model.batch import Batch
+from distlstm.model.classifier import Classifier
+from distlstm.model.directory import Model, load_model, save_model
+from distlstm.text.labels import LabelSet
+from distlstm.text.vocabulary import Vocabulary
+
+TOKENS = ("<pad>", "<unk>", "好", "\r", "\u2028", "e\u0301", "c", "d")
+
+
+def model(cell: str = "lstm", num_layers: int = 1) -> Model:
+    torch.manual_seed(0)
+    sizes = ModelConfig(
+        cell=cell,  # type: ignore[arg-type]
+        embedding_dim=4,
+        hidden_dim=3,
+        num_layers=num_layers,
+        pooling=("attention", "last"),
+    )
+    return Model(
+        config=ExperimentConfig(seed=7, text=TextConfig(lowercase=False), model=sizes),
+        classifier=Classifier(sizes, vocab_size=len(TOKENS), num_labels=3).eval(),
+        vocabulary=Vocabulary(pa.array(TOKENS)),
+        labels=LabelSet(("no", "是", 'a "quoted" one')),
+        temperature=1.2345678901234567,
+        facts={"metrics": {"accuracy": 0.5}},
+    )
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    save_model(model(), tmp_path / "model")
+    return tmp_path / "model"
+
+
+def facts_of(directory: Path) -> dict[str, object]:
+    return dict(json.loads((directory / "model.json").read_text(encoding="utf-8")))
+
+
+def edit(directory: Path, **changes: object) -> None:
+    text = json.dumps({**facts_of(directory), **changes})
+    (directory / "model.json").write_text(text, encoding="utf-8")
+
+
+def sign(directory: Path, name: str) -> None:
+    """Enter a changed file's size and digest, as whoever means harm would."""
+    content = (directory / name).read_bytes()
+    entry = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    files = facts_of(directory)["files"]
+    assert isinstance(files, dict)
+    edit(directory, files={**files, name: entry})
+
+
+def assert_refused(directory: Path) -> str:
+    with pytest.raises(UserError) as raised:
+        load_model(directory)
+    message = str(raised.value)
+    assert str(directory) in message
+    return message
+
+
+@pytest.mark.parametrize(("cell", "num_layers"), [("lstm", 1), ("gru", 2), ("rnn", 1)])
+def test_a_loaded_model_is_the_one_saved(tmp_path: Path, cell: str, num_layers: int) -> None:
+    before = model(cell, num_layers)
+    save_model(before, tmp_path / "new" / "model")
+    after = load_model(tmp_path / "new" / "model")
+    batch = Batch.of_rows(np.array([2, 3, 4, 5, 6], np.int32), np.array([1, 4]))
+    with torch.inference_mode():
+        expected = before.classifier(batch.token_ids, batch.lengths)
+        assert torch.equal(after.classifier(batch.token_ids, batch.lengths), expected)
+    assert not after.classifier.training
+    assert after.vocabulary == before.vocabulary
+    assert after.labels == before.labels
+    assert (after.config, after.temperature) == (before.config, before.temperature)
+    assert after.facts == before.facts
+
+
+def test_nothing_in_a_model_directory_is_pickled_or_an_archive(directory: Path) -> None:
+    names = {path.name for path in directory.iterdir()}
+    assert names == {"model.json", "model.safetensors", "vocabulary.txt"}
+    weights = (directory / "model.safetensors").read_bytes()
+    header = json.loads(weights[8 : 8 + int.from_bytes(weights[:8], "little")])
+    assert {entry["dtype"] for name, entry in header.items() if name != "__metadata__"} == {"F32"}
+    for path in directory.iterdir():
+        assert not path.read_bytes().startswith((b"\x80", b"PK", b"\x1f\x8b"))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "vocabulary.txt"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[: len(content) // 2],
+        lambda content: b"",
+        lambda content: content + b"\0",
+        lambda content: content[:-2] + bytes([content[-2] ^ 1]) + content[-1:],
+    ],
+    ids=["truncated", "emptied", "appended to", "one bit"],
+)
+def test_a_damaged_file_is_named(
+    directory: Path, name: str, damage: Callable[[bytes], bytes]
+) -> None:
+    (directory / name).write_bytes(damage((directory / name).read_bytes()))
+    assert name in assert_refused(directory)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "vocabulary.txt"])
+def test_a_missing_file_is_named(directory: Path, name: str) -> None:
+    (directory / name).unlink()
+    assert name in assert_refused(directory)
+
+
+def test_every_truncation_of_the_facts_is_one_error(directory: Path) -> None:
+    content = (directory / "model.json").read_bytes()
+    for length in range(0, len(content.rstrip()), 17):
+        (directory / "model.json").write_bytes(content[:length])
+        assert_refused(directory)
+
+
+@pytest.mark.parametrize("key", ["labels", "temperature", "files", "seed", "text", "model"])
+def test_facts_that_lack_something_are_one_error(directory: Path, key: str) -> None:
+    facts = facts_of(directory)
+    del facts[key]
+    (directory / "model.json").write_text(json.dumps(facts), encoding="utf-8")
+    assert_refused(directory)
+
+
+@pytest.mark.parametrize("value", [0, -1.5, float("nan"), float("inf"), "1.5", None, True])
+def test_a_temperature_by_which_no_score_can_be_divided_is_named(
+    directory: Path, value: object
+) -> None:
+    edit(directory, temperature=value)
+    assert f"temperature is {value!r}" in assert_refused(directory)
+
+
+@pytest.mark.parametrize(
+    "labels", [["no", "no", "b"], ["", "a", "b"], ["a", 1, "b"], [["a"], "b", "c"], "abc", [], None]
+)
+def test_labels_that_are_not_distinct_texts_are_named(directory: Path, labels: object) -> None:
+    edit(directory, labels=labels)
+    assert "labels are not distinct texts" in assert_refused(directory)
+
+
+def test_weights_that_are_no_safetensors_are_refused_even_when_signed(directory: Path) -> None:
+    for content in (b"", b"\xff" * 64, (2**62).to_bytes(8, "little") + b"{}", b"\x80\x04N."):
+        (directory / "model.safetensors").write_bytes(content)
+        sign(directory, "model.safetensors")
+        assert_refused(directory)
+
+
+def test_a_vocabulary_of_another_size_is_refused_even_when_signed(directory: Path) -> None:
+    with (directory / "vocabulary.txt").open("a", encoding="utf-8") as file:
+        file.write("another\n")
+    sign(directory, "vocabulary.txt")
+    assert "embedding" in assert_refused(directory)
+
+
+def test_weights_for_other_labels_are_refused(directory: Path) -> None:
+    edit(directory, labels=["one", "two"])
+    assert "output" in assert_refused(directory)
+
+
+def test_weights_with_other_names_are_refused_even_when_signed(directory: Path) -> None:
+    save_file({"other": torch.zeros(2)}, directory / "model.safetensors")
+    sign(directory, "model.safetensors")
+    assert_refused(directory)
+
+
+def test_sizes_that_would_take_gigabytes_are_refused_before_memory_is_taken(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    largest = {"embedding_dim": 4096, "hidden_dim": 8192, "num_layers": 16}
+    edit(directory, model={**vars(model().config.model), **largest})
+    devices = set()
+    real = torch.nn.Parameter.__new__
+
+    def recorded(cls: type, data: torch.Tensor, requires_grad: bool = True) -> torch.Tensor:
+        devices.add(data.device.type)
+        return real(cls, data, requires_grad)
+
+    monkeypatch.setattr(torch.nn.Parameter, "__new__", recorded)
+    assert "do not fit" in assert_refused(directory)
+    assert devices == {"meta"}
+
+
+def test_facts_too_large_to_be_a_models_are_not_read(directory: Path) -> None:
+    with (directory / "model.json").open("r+b") as file:
+        file.truncate(64 * 2**20 + 1)
+    assert "too large" in assert_refused(directory)
+
+
+@pytest.mark.parametrize("found", [2, "1", None])
+def test_another_format_version_is_named(directory: Path, found: object) -> None:
+    edit(directory, format_version=found)
+    assert f"format version {found!r}" in assert_refused(directory)
+
+
+def test_a_path_that_is_a_file_or_does_not_exist_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for name in ("file", "absent"):
+        assert_refused(tmp_path / name)
+
+
+def test_saving_over_a_model_leaves_the_new_one_and_nothing_else(directory: Path) -> None:
+    first = load_model(directory).fingerprint
+    save_model(model("gru"), directory)
+    assert load_model(directory).config.model.cell == "gru"
+    assert load_model(directory).fingerprint != first
+    assert len(list(directory.iterdir())) == 3
