@@ -20,7 +20,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from distlstm.stages.batch_predict import BatchPredictResult
-from distlstm.stages.events import EpochDone, Event, Note, Progress, TrialRow, TrialsChanged
+from distlstm.stages.events import (
+    EpochDone,
+    Event,
+    Note,
+    Progress,
+    RowsPredicted,
+    TrialRow,
+    TrialsChanged,
+)
 from distlstm.stages.train import TrainResult
 from distlstm.stages.tune import TuneResult
 
@@ -39,8 +47,7 @@ class Display:
         self.bar = rich.progress.Progress(
             rich.progress.TextColumn("{task.description}"),
             rich.progress.BarColumn(),
-            rich.progress.MofNCompleteColumn(),
-            rich.progress.TextColumn("{task.fields[detail]}", style="dim"),
+            rich.progress.TextColumn("{task.fields[detail]}"),
             rich.progress.TimeElapsedColumn(),
             rich.progress.TimeRemainingColumn(),
             console=self.console,
@@ -73,8 +80,11 @@ class Display:
         if self.quiet:
             return
         match event:
-            case Progress():
-                self._progress(event)
+            case Progress(title, done, total, detail):
+                shown = f"{done:,} of {total:,} {detail}".rstrip()
+                self._progress(title, share=done / max(1, total), detail=shown)
+            case RowsPredicted():
+                self._progress("predicting", share=event.share, detail=_rows_detail(event))
             case Note(text):
                 self.console.print(escape(text))
             case EpochDone():
@@ -92,29 +102,28 @@ class Display:
         )
         return Group(*table, self.bar)
 
-    def _progress(self, event: Progress) -> None:
-        if event.title != self.title:
+    def _progress(self, title: str, *, share: float | None, detail: str) -> None:
+        """Move the bar (`share` from 0 to 1; None while it cannot be told), or write a line."""
+        if title != self.title:
             if self.task is not None:
                 self.bar.remove_task(self.task)
-            self.task = self.bar.add_task(escape(event.title), total=event.total, detail="")
-            self.title, self.last_line = event.title, 0.0
+            self.task = self.bar.add_task(escape(title), total=None, detail="")
+            self.title, self.last_line = title, 0.0
         if self.task is not None:
-            self.bar.update(
-                self.task, completed=event.done, total=event.total, detail=escape(event.detail)
-            )
+            total = None if share is None else 1.0
+            self.bar.update(self.task, completed=share or 0, total=total, detail=escape(detail))
         now = time.monotonic()
         waited = now - self.last_line > _SECONDS_BETWEEN_LINES
-        if not self._draws and event.done and waited:
+        if not self._draws and share and waited:
             self.last_line = now
-            self.console.print(
-                escape(f"{event.title}: {event.done:,} of {event.total:,} {event.detail}".rstrip())
-            )
+            self.console.print(escape(f"{title}: {detail}"))
 
     def _trials(self, event: TrialsChanged) -> None:
         before = {} if self.trials is None else {row.trial: row for row in self.trials.trials}
         self.trials = event
         ended = [row for row in event.trials if row.state != "running"]
-        self._progress(Progress("trials", len(ended), event.num_trials))
+        detail = f"{len(ended)} of {event.num_trials} trials"
+        self._progress("tuning", share=len(ended) / event.num_trials, detail=detail)
         for row in ended:
             if row.trial not in before or before[row.trial].state == "running":
                 self.console.print(_trial_line(row, event.metric))
@@ -282,6 +291,24 @@ def _epoch_line(event: EpochDone) -> str:
         f"macro-F1 {result.validation.macro_f1:.4f}, "
         f"{result.num_tokens / result.seconds:,.0f} tokens/s{' (best)' if result.is_best else ''}"
     )
+
+
+def _rows_detail(event: RowsPredicted) -> str:
+    done = "" if event.share is None else f" ({event.share:.0%})"
+    reused = f", {event.parts_reused:,} reused" if event.parts_reused else ""
+    left = "" if event.seconds_left is None else f", {_duration(event.seconds_left)} left"
+    return (
+        f"{event.rows:,} rows{done}, {event.rows_per_second:,.0f} rows/s, {event.parts:,} of "
+        f"{event.parts_total:,} parts{reused}{left}"
+    )
+
+
+def _duration(seconds: float) -> str:
+    """About so long."""
+    minutes, hours = round(seconds / 60), round(seconds / 3600, 1)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 90 else f"{hours} h"
 
 
 def _short(value: Any) -> str:

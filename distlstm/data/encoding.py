@@ -37,7 +37,7 @@ from distlstm.data.labelled import (
 )
 from distlstm.data.parallel import Progress, map_on_cluster
 from distlstm.data.shards import write_shard
-from distlstm.data.units import Unit, cut_into_units, group_small
+from distlstm.data.units import Unit, cut_into_units, group_small, unit_limit
 from distlstm.errors import UserError
 from distlstm.text.labels import UNKNOWN_LABEL, LabelSet
 from distlstm.text.tokenizer import TokenIds, Tokenizer
@@ -83,7 +83,7 @@ def _encode(spec: CorpusSpec, path: Path, progress: Progress) -> None:
 
 def _bundles(files: Sequence[SourceFile]) -> list[list[Unit]]:
     num_cpus = int(ray.cluster_resources().get("CPU", 1))
-    return group_small(cut_into_units(files), num_groups=2 * num_cpus)
+    return group_small(cut_into_units(files, unit_limit(files)), num_groups=2 * num_cpus)
 
 
 def _count(spec: CorpusSpec, bundles: list[list[Unit]], progress: Progress) -> pa.Table:

@@ -66,6 +66,13 @@ def open_filesystem(path: str) -> tuple[pafs.FileSystem, str]:
     return filesystem, inner
 
 
+def has_changed(file: SourceFile) -> bool:
+    """Whether a file is no longer what it was when it was found."""
+    filesystem, path = open_filesystem(file.path)
+    info = filesystem.get_file_info(path)
+    return (info.size, info.mtime_ns or 0) != (file.size, file.modified)
+
+
 def find_files(sources: Sequence[str]) -> list[SourceFile]:
     """The data files that paths, directories, globs and URIs name, each once, sorted by path.
 

@@ -44,7 +44,10 @@ def read_labelled(unit: Unit, columns: Columns) -> Iterator[LabelledRows]:
         UserError: a column is missing or of a type that is neither text nor label.
     """
     for batch in read_batches(
-        unit.file, columns=[columns.text, columns.label], row_groups=unit.row_groups
+        unit.file,
+        columns=[columns.text, columns.label],
+        row_groups=unit.row_groups,
+        rows=unit.rows,
     ):
         texts = named(read_texts, batch.column(0), columns.text, unit)
         labels = named(read_labels, batch.column(1), columns.label, unit)

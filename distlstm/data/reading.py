@@ -19,6 +19,8 @@ from distlstm.data.files import SourceFile, open_filesystem
 from distlstm.errors import UserError
 
 BATCH_ROWS = 16_384
+_BATCH_BYTES = 16 * 2**20
+_PARQUET_BUFFER = 2**20  # bytes read ahead of each column
 _CSV_BLOCK = 16 * 2**20  # bytes; a row must fit
 
 
@@ -60,11 +62,17 @@ def read_batches(
     *,
     columns: Sequence[str] | None = None,
     row_groups: Sequence[int] | None = None,
+    rows: tuple[int, int] | None = None,
     batch_rows: int = BATCH_ROWS,
 ) -> Iterator[pa.RecordBatch]:
-    """The rows of a file (or of some row groups of a Parquet file), in order.
+    """The rows of a file, in order; batches of long rows are shorter.
 
-    With `columns`, only those, which may be Hive partition columns; without, what is in the file.
+    Args:
+        file: any supported file.
+        columns: only those, which may be Hive partition columns; None is what is in the file.
+        row_groups: only those of a Parquet file.
+        rows: of these row groups, only the rows from the first number to before the second.
+        batch_rows: rows of a batch at the most.
 
     Raises:
         UserError: a column is missing, or the file is not what its suffix says.
@@ -73,6 +81,7 @@ def read_batches(
         check_columns(file, read_schema(file), columns)
     if file.format == "parquet":
         batches = _read_parquet(file, columns, batch_rows, row_groups)
+        batches = batches if rows is None else _slice_rows(batches, *rows)
     else:
         batches = _READERS[file.format](file, columns, batch_rows)
     for batch in batches:
@@ -129,13 +138,43 @@ def _read_parquet(
     batch_rows: int,
     row_groups: Sequence[int] | None,
 ) -> Iterator[pa.RecordBatch]:
+    """Column chunks are read as streams: of a large row group, only a part is in memory."""
     with _open(file) as source:
-        parquet = pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=False)
+        parquet = pq.ParquetFile(
+            source,
+            page_checksum_verification=True,
+            pre_buffer=False,
+            buffer_size=_PARQUET_BUFFER,
+        )
         names = parquet.schema_arrow.names if columns is None else columns
         wanted = [name for name in names if name in parquet.schema_arrow.names]
         yield from parquet.iter_batches(
-            batch_size=batch_rows, row_groups=row_groups, columns=wanted, use_threads=False
+            batch_size=min(batch_rows, _rows_that_fit(parquet.metadata, row_groups)),
+            row_groups=row_groups,
+            columns=wanted,
+            use_threads=False,
         )
+
+
+def _rows_that_fit(footer: pq.FileMetaData, row_groups: Sequence[int] | None) -> int:
+    """Rows whose decoded bytes make a batch, in the row group of the longest rows."""
+    indices = range(footer.num_row_groups) if row_groups is None else row_groups
+    groups = [footer.row_group(i) for i in indices]
+    longest = max((g.total_byte_size / max(1, g.num_rows) for g in groups), default=0)
+    return max(1, int(_BATCH_BYTES / max(1, longest)))
+
+
+def _slice_rows(
+    batches: Iterator[pa.RecordBatch], first: int, end: int
+) -> Iterator[pa.RecordBatch]:
+    start = 0
+    for batch in batches:
+        low, high = max(first - start, 0), min(end - start, batch.num_rows)
+        if low < high:
+            yield batch.slice(low, high - low)
+        start += batch.num_rows
+        if start >= end:
+            return
 
 
 def _read_csv(

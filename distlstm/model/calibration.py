@@ -5,11 +5,30 @@ changes which label is predicted, only how sure the model says it is.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
+from distlstm.model.metrics import Metrics
+
+SCORE_BINS = 20
 _COLDEST, _HOTTEST = 0.05, 20.0
 _HALVINGS = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """A temperature, and what the model is on validation at that temperature."""
+
+    temperature: float
+    metrics: Metrics
+    score_histogram: list[int]
+    """Rows by the score of the predicted label, as `score_histogram` counts them."""
+
+
+def score_histogram(scores: np.ndarray) -> np.ndarray:
+    """Rows by score, in 20 bins of equal width from 0 to 1 (int64)."""
+    return np.histogram(scores, SCORE_BINS, (0, 1))[0]
 
 
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:

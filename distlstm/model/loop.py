@@ -193,12 +193,21 @@ class Training:
 def predict(
     model: Classifier, batches: Iterable[Batch], *, device: torch.device
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Logits (float32 [B, C]) and label ids ([B]) of each batch, without dropout."""
+    """Logits (float32 [B, C]) and label ids ([B]) of each batch, without dropout.
+
+    A batch's logits are fetched after the next one has been sent, so that a GPU never waits for it.
+    """
     model.eval()
-    with torch.inference_mode():
-        for batch in batches:
-            logits = model(batch.token_ids.to(device), batch.lengths.to(device))
-            yield logits.cpu().numpy(), batch.label_ids.numpy()
+    sent: tuple[Tensor, Tensor] | None = None
+    for batch in batches:
+        with torch.inference_mode():
+            token_ids = batch.token_ids.to(device, non_blocking=True)
+            logits = model(token_ids, batch.lengths.to(device, non_blocking=True))
+        if sent is not None:
+            yield sent[0].cpu().numpy(), sent[1].numpy()
+        sent = logits, batch.label_ids
+    if sent is not None:
+        yield sent[0].cpu().numpy(), sent[1].numpy()
 
 
 def epochs_for(config: TrainingConfig, steps_per_epoch: int) -> int:

@@ -4,41 +4,38 @@ The output is the ledger. A part's footer says which unit of which input it hold
 made it; a restart reads the footers and runs only what is missing.
 """
 
-import json
 import time
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from distlstm.atomic import remove_leftovers, write_text
-from distlstm.data.files import SourceFile, find_files
-from distlstm.data.reading import UnreadableFileError, check_columns, read_schema
-from distlstm.data.units import Unit, cut_into_units
+from distlstm.data.units import Size, Unit, group_small, unit_limit
 from distlstm.errors import RunError, UserError
-from distlstm.model.directory import load_model
-from distlstm.stages.actor_pool import Work, map_units
-from distlstm.stages.events import Note, OnEvent, Progress
-from distlstm.stages.output import check_output, check_same, read_identity
-from distlstm.stages.part_writer import PartWriter, refuse_clash
-from distlstm.stages.parts import (
-    PREDICTED,
-    TOP_K,
-    Part,
-    PredictionSettings,
-    part_name,
-    plain,
-    read_part,
+from distlstm.model.directory import load_facts, load_model
+from distlstm.stages.actor_pool import Done, GivenUp, Looked, map_bundles
+from distlstm.stages.events import Note, OnEvent
+from distlstm.stages.manifest import (
+    MANIFEST_FILE,
+    SUCCESS_FILE,
+    Drift,
+    Run,
+    drift_of,
+    recorded_limit,
+    totals_of,
+    write_manifest,
 )
+from distlstm.stages.output import check_output, check_same, remove_content, sole_use
+from distlstm.stages.part_writer import Failure, PartWriter, Progress
+from distlstm.stages.parts import Part, PredictionSettings, part_name, plain, read_parts
+from distlstm.stages.prediction_input import cut_input, find_input
+from distlstm.stages.prediction_progress import Meter
 from distlstm.stages.predictor import Predictor
 from distlstm.stages.session import Resources, ray_session
-from distlstm.text.columns import is_text_type
 
-MANIFEST_FILE, SUCCESS_FILE = "_manifest.json", "_SUCCESS"
+_BUNDLES_PER_WORKER = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,35 +77,44 @@ def batch_predict(
     """Label every row of the inputs into `output`, or what of it is not yet done.
 
     Raises:
-        UserError: bad input, or an output that another model or other settings made.
-        RunError: a file could not be read; every other file is done and kept.
+        UserError: bad input, an output that another model or other settings made, or one that
+            another command is at work on.
+        RunError: a file could not be read or a part not written; all others are done and kept.
     """
     started = time.perf_counter()
     output, request = output.absolute(), replace(request, model=request.model.absolute())
-    settings = _settings(request)
-    units = _units(request)
-    check_output(output, marks=(MANIFEST_FILE,), overwrite=overwrite)
-    _claim(output, settings)
-    done = _finished_parts(units, output, settings)
-    missing = [unit for unit in units if part_name(unit) not in done]
-    if done:
-        on_event(Note(f"{len(done)} of {len(units)} parts are already done."))
-    run = _Run(output=output, request=request, settings=settings, on_event=on_event)
-    if missing:
-        run.predict(missing, resources)
-    parts = sorted([*done.values(), *run.parts], key=lambda part: part.name)
-    _remove_stale(output, units)
-    _write_manifest(output, settings, parts, run.errors)
-    if run.errors:
-        raise RunError(
-            f"{len(run.errors)} of {len(units)} parts could not be written; the others are kept. "
-            + " ".join(run.errors[:3])
+    settings = settings_of(request)
+    files = find_input(request.inputs, settings, output)
+    check_output(output, marks=(MANIFEST_FILE,), overwrite=False)
+    with sole_use(output):
+        if overwrite:
+            remove_content(output)
+        remove_leftovers(output)
+        limit = recorded_limit(output) or unit_limit(files)
+        units = cut_input(files, limit)
+        run = _Run(
+            output=output,
+            request=request,
+            settings=settings,
+            limit=limit,
+            model_facts=load_facts(request.model),
+            on_event=on_event,
         )
-    write_text(output / SUCCESS_FILE, "")
-    return _result(output, parts, run, time.perf_counter() - started)
+        run.find_parts(units)
+        try:
+            run.predict(units, resources)
+        finally:
+            run.record()
+        run.finish(units)
+    return run.result(time.perf_counter() - started)
 
 
-def _settings(request: PredictRequest) -> PredictionSettings:
+def settings_of(request: PredictRequest) -> PredictionSettings:
+    """What decides the content of the parts.
+
+    Raises:
+        UserError: the model is damaged.
+    """
     return PredictionSettings(
         model=load_model(request.model).fingerprint,
         text_column=request.text_column,
@@ -118,189 +124,190 @@ def _settings(request: PredictRequest) -> PredictionSettings:
     )
 
 
-def _units(request: PredictRequest) -> list[Unit]:
-    """Cut the input into units.
+@dataclass(frozen=True)
+class Ledger:
+    """The parts that an output directory holds."""
+
+    done: dict[str, Part]
+    """Whole, and of just the units and settings of this run; by name."""
+    stale: dict[str, Part]
+    """Of inputs of this run that have changed or are cut differently now."""
+    others: dict[str, Part]
+    """Of inputs that this run does not have."""
+
+
+def read_ledger(output: Path, units: Sequence[Unit], settings: PredictionSettings) -> Ledger:
+    """Read the footers of all parts.
 
     Raises:
-        UserError: the first readable file lacks a column or would get one twice, no file can be
-            read, or two inputs would write the same part.
+        UserError: a part was made with another model or other settings, or stands, of another
+            input, where this run would write.
     """
-    files = find_files(request.inputs)
-    _check_first_readable(files, request)
-    units = [unit for file in files for unit in _cut(file)]
-    clashes = [name for name, count in Counter(map(part_name, units)).items() if count > 1]
-    if clashes:
-        raise UserError(
-            f"Two inputs would write the same part, {clashes[0]}. Name a directory above both, or "
-            "predict them into different outputs."
-        )
-    return units
-
-
-def _cut(file: SourceFile) -> list[Unit]:
-    """An unreadable file stays one unit; its worker will say what is wrong with it."""
-    try:
-        return cut_into_units([file])
-    except UnreadableFileError:
-        return [Unit(file=file)]
-
-
-def _check_first_readable(files: Sequence[SourceFile], request: PredictRequest) -> None:
-    errors = []
-    for file in files:
-        try:
-            schema = read_schema(file)
-        except UnreadableFileError as error:
-            errors.append(error)
-            continue
-        check_columns(file, schema, [request.text_column, *(request.columns or ())])
-        _check_types(file, schema, request)
-        return
-    raise errors[0]
-
-
-def _check_types(file: SourceFile, schema: pa.Schema, request: PredictRequest) -> None:
-    kind = schema.field(request.text_column).type
-    if not is_text_type(kind):
-        raise UserError(f"Column {request.text_column!r} of {file.path} holds {kind}, not text.")
-    kept = schema.names if request.columns is None else request.columns
-    refuse_clash(file.path, kept, PREDICTED if request.top_k is None else (*PREDICTED, *TOP_K))
-
-
-def _claim(output: Path, settings: PredictionSettings) -> None:
-    """Make the output directory this run's, or see that it is.
-
-    Raises:
-        UserError: another model or other settings began it; says what differs.
-    """
-    recorded = read_identity(output / MANIFEST_FILE)
-    if recorded is None:
-        _write_manifest(output, settings, [], [])
-    else:
-        check_same(output, recorded.get("settings", {}), plain(settings))
-    remove_leftovers(output)
-    (output / SUCCESS_FILE).unlink(missing_ok=True)
-
-
-def _finished_parts(
-    units: Sequence[Unit], output: Path, settings: PredictionSettings
-) -> dict[str, Part]:
-    """Parts that are there, whole, and of just these units and settings."""
-    parts = {part_name(unit): (unit, read_part(output / part_name(unit))) for unit in units}
-    return {
-        name: part
-        for name, (unit, part) in parts.items()
-        if part is not None and part.matches(unit, settings)
-    }
+    expected = {part_name(unit): unit for unit in units}
+    inputs = {unit.file.path for unit in units}
+    ledger = Ledger({}, {}, {})
+    names = sorted(str(path.relative_to(output)) for path in output.rglob("*.parquet"))
+    for name, part in read_parts(output, names).items():
+        check_same(output, part.settings, plain(settings))
+        if name in expected and part.matches(expected[name], settings):
+            ledger.done[name] = part
+        elif part.input in inputs:
+            ledger.stale[name] = part
+        elif name in expected:
+            raise UserError(
+                f"{output / name} holds the predictions of {part.input}, not of "
+                f"{expected[name].file.path}. Choose another --output for this input."
+            )
+        else:
+            ledger.others[name] = part
+    return ledger
 
 
 @dataclass(kw_only=True)
 class _Run:
-    """Predicting the missing units, with what has come of it so far."""
+    """One command's work on an output, with what has come of it so far."""
 
     output: Path
     request: PredictRequest
     settings: PredictionSettings
+    limit: Size
+    model_facts: Mapping[str, Any]
     on_event: OnEvent
-    parts: list[Part] = field(default_factory=list)
+    ledger: Ledger = field(default_factory=lambda: Ledger({}, {}, {}))
+    written: list[Part] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
-    working_seconds: float = 0.0
+    worker_seconds: float = 0.0
+    num_workers: int = 1
+    drift: Drift | None = None
 
-    def predict(self, units: list[Unit], resources: Resources) -> None:
-        """Run all units on the cluster; what cannot be read is added to `errors`."""
+    def find_parts(self, units: Sequence[Unit]) -> None:
+        """See what is done; from here on the output is not finished."""
+        self.ledger = read_ledger(self.output, units, self.settings)
+        if self.ledger.done:
+            self.on_event(Note(f"{len(self.ledger.done)} of {len(units)} parts are already done."))
+        if self.ledger.stale:
+            self.on_event(
+                Note(f"{len(self.ledger.stale)} parts are made anew: their input has changed.")
+            )
+        (self.output / SUCCESS_FILE).unlink(missing_ok=True)
+        self._write_manifest()
+
+    def predict(self, units: Sequence[Unit], resources: Resources) -> None:
+        """Run what is missing on the cluster; what cannot be read is added to `errors`."""
+        missing = [unit for unit in units if part_name(unit) not in self.ledger.done]
+        if not missing:
+            return
+        meter = Meter(
+            num_bytes=sum(unit.num_bytes for unit in missing),
+            parts_total=len(units),
+            parts_reused=len(self.ledger.done),
+        )
+        self.on_event(meter.look([]))
         with ray_session(resources) as capacity:
-            num_workers = capacity.workers(
-                resources.num_workers, default=min(capacity.max_workers, len(units))
+            self.num_workers = capacity.workers(
+                resources.num_workers, default=min(capacity.max_workers, len(missing))
             )
-            self.on_event(Progress("predicting", 0, len(units), f"{num_workers} workers starting"))
-            make_work = partial(_make_work, output=self.output, settings=self.settings)
-            results = map_units(
-                make_work,
-                units,
+            for news in map_bundles(
+                partial(_PredictWork, output=self.output, settings=self.settings),
+                group_small(missing, num_groups=_BUNDLES_PER_WORKER * self.num_workers),
                 model=self.request.model,
-                num_workers=num_workers,
+                num_workers=self.num_workers,
                 capacity=capacity,
-            )
-            for result in results:
-                self._record(result)
-                self.on_event(Progress("predicting", self._num_done, len(units), self._speed()))
-            self.working_seconds = self._busy_seconds() / num_workers
+            ):
+                self._take(news, meter)
 
-    def _record(self, result: dict[str, Any]) -> None:
-        if "error" in result:
-            self.errors.append(result["error"])
-        else:
-            self.parts.append(Part(**result["part"]))
+    def _take(self, news: "Done[_Predicted] | GivenUp | Looked", meter: Meter) -> None:
+        match news:
+            case Looked(of_bundles):
+                self.on_event(meter.look(of_bundles))
+            case GivenUp():
+                self.errors.append(news.message)
+            case Done(units, result):
+                self.worker_seconds += result.seconds
+                self.written += result.parts
+                self.errors += result.errors
+                num_rows = sum(part.rows_out for part in result.parts)
+                meter.finished(units, num_rows=num_rows, num_parts=len(result.parts))
+
+    def record(self) -> None:
+        """Write down what there is now, however the run went."""
+        for name in self.ledger.stale.keys() - {part.name for part in self.written}:
+            (self.output / name).unlink(missing_ok=True)
+        remove_leftovers(self.output)
+        self.drift = drift_of(totals_of(self.parts), self.model_facts)
+        self._write_manifest()
+
+    def finish(self, units: Sequence[Unit]) -> None:
+        """Declare the output complete, if it is.
+
+        Raises:
+            RunError: it is not.
+        """
+        if self.errors:
+            raise RunError(
+                f"{len(self.errors)} of {len(units)} parts could not be written; the others are "
+                f"kept. {' '.join(self.errors[:3])}"
+            )
+        if self.drift is not None:
+            self.on_event(Note(str(self.drift)))
+        write_text(self.output / SUCCESS_FILE, "")
 
     @property
-    def _num_done(self) -> int:
-        return len(self.parts) + len(self.errors)
+    def parts(self) -> list[Part]:
+        """All parts of this run's input, by name."""
+        return sorted([*self.ledger.done.values(), *self.written], key=lambda part: part.name)
 
-    def _busy_seconds(self) -> float:
-        return sum(part.seconds for part in self.parts)
+    def _write_manifest(self) -> None:
+        run = Run(
+            inputs=self.request.inputs,
+            parts_written=len(self.written),
+            parts_reused=len(self.ledger.done),
+            errors=tuple(self.errors),
+        )
+        everything = sorted([*self.parts, *self.ledger.others.values()], key=lambda p: p.name)
+        write_manifest(self.output, self.settings, everything, run, self.limit, self.drift)
 
-    def _speed(self) -> str:
-        rows = sum(part.rows_out for part in self.parts)
-        per_worker = rows / max(self._busy_seconds(), 1e-9)
-        return f"{rows:,} rows, {per_worker:,.0f} rows/s a worker"
-
-
-def _make_work(predictor: Predictor, *, output: Path, settings: PredictionSettings) -> Work:
-    writer = PartWriter(predictor, output, settings)
-    return lambda unit: {"part": asdict(writer.write(unit))}
-
-
-def _remove_stale(output: Path, units: Sequence[Unit]) -> None:
-    """Remove parts of inputs of this run that are cut differently now, since the input changed."""
-    inputs, expected = {unit.file.path for unit in units}, {part_name(unit) for unit in units}
-    for path in output.rglob("*.parquet"):
-        if str(path.relative_to(output)) not in expected:
-            part = read_part(path)
-            if part is not None and part.input in inputs:
-                path.unlink()
-
-
-def _write_manifest(
-    output: Path, settings: PredictionSettings, parts: Sequence[Part], errors: Sequence[str]
-) -> None:
-    manifest = {"settings": plain(settings), **_totals(parts), "errors": list(errors)}
-    listed = [{k: v for k, v in asdict(part).items() if k != "settings"} for part in parts]
-    text = json.dumps({**manifest, "parts": listed}, ensure_ascii=False, indent=1)
-    write_text(output / MANIFEST_FILE, text + "\n")
+    def result(self, seconds: float) -> BatchPredictResult:
+        """What the command reports."""
+        totals, written = totals_of(self.parts), totals_of(self.written)
+        working = max(self.worker_seconds / self.num_workers, 1e-9)
+        return BatchPredictResult(
+            output=str(self.output),
+            rows_in=totals.rows_in,
+            rows_out=totals.rows_out,
+            rows_without_prediction=sum(totals.rows_without_prediction.values()),
+            parts_written=len(self.written),
+            parts_reused=len(self.ledger.done),
+            seconds=seconds,
+            rows_per_second=written.rows_out / working,
+            tokens_per_second=written.num_tokens / working,
+        )
 
 
-def _totals(parts: Sequence[Part]) -> dict[str, Any]:
-    """Sums over the parts, with the figures that show drift."""
-    labels, reasons = Counter[str](), Counter[str]()
-    for part in parts:
-        labels.update(part.label_counts)
-        reasons.update(part.rows_without_prediction)
-    num_tokens = sum(part.num_tokens for part in parts)
-    rows_out = sum(part.rows_out for part in parts)
-    return {
-        "rows_in": sum(part.rows_in for part in parts),
-        "rows_out": rows_out,
-        "rows_without_prediction": dict(reasons),
-        "label_counts": dict(labels),
-        "score_histogram": [
-            sum(bins) for bins in zip(*(p.score_histogram for p in parts), strict=True)
-        ],
-        "unknown_share": sum(part.num_unknown for part in parts) / max(1, num_tokens),
-        "truncated_share": sum(part.num_truncated for part in parts) / max(1, rows_out),
-    }
+@dataclass(frozen=True)
+class _Predicted:
+    """What a worker made of a bundle."""
+
+    parts: list[Part]
+    errors: list[str]
+    seconds: float
 
 
-def _result(output: Path, parts: Sequence[Part], run: _Run, seconds: float) -> BatchPredictResult:
-    totals = _totals(parts)
-    working = max(run.working_seconds, 1e-9)
-    return BatchPredictResult(
-        output=str(output),
-        rows_in=totals["rows_in"],
-        rows_out=totals["rows_out"],
-        rows_without_prediction=sum(totals["rows_without_prediction"].values()),
-        parts_written=len(run.parts),
-        parts_reused=len(parts) - len(run.parts),
-        seconds=seconds,
-        rows_per_second=sum(part.rows_out for part in run.parts) / working,
-        tokens_per_second=sum(part.num_tokens for part in run.parts) / working,
-    )
+class _PredictWork:
+    """In a worker: writes the parts of bundles."""
+
+    def __init__(self, predictor: Predictor, *, output: Path, settings: PredictionSettings) -> None:
+        self.writer = PartWriter(predictor, output, settings)
+
+    def __call__(self, units: Sequence[Unit]) -> _Predicted:
+        started = time.perf_counter()
+        outcomes = list(self.writer.write(units))
+        return _Predicted(
+            parts=[outcome for outcome in outcomes if isinstance(outcome, Part)],
+            errors=[outcome.message for outcome in outcomes if isinstance(outcome, Failure)],
+            seconds=time.perf_counter() - started,
+        )
+
+    @property
+    def progress(self) -> Progress:
+        return self.writer.progress

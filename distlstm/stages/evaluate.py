@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,11 +16,11 @@ import pyarrow.parquet as pq
 from distlstm.atomic import replace_file, write_text
 from distlstm.data.files import find_files
 from distlstm.data.labelled import Columns, LabelledRows, read_labelled
-from distlstm.data.units import Unit, cut_into_units
-from distlstm.errors import UserError
+from distlstm.data.units import Unit, cut_into_units, group_small, unit_limit
+from distlstm.errors import RunError, UserError
 from distlstm.model.directory import load_model
 from distlstm.model.metrics import Totals, report_of
-from distlstm.stages.actor_pool import Work, map_units
+from distlstm.stages.actor_pool import Done, GivenUp, map_bundles
 from distlstm.stages.events import Note, OnEvent, Progress
 from distlstm.stages.output import check_output
 from distlstm.stages.predictor import Predictions, Predictor
@@ -28,6 +29,7 @@ from distlstm.text.labels import LabelSet
 
 METRICS_FILE, ERRORS_FILE = "metrics.json", "errors.parquet"
 _MAX_ERRORS = 1_000
+_BUNDLES_PER_WORKER = 4
 _MAX_ERROR_CHARACTERS = 2_000
 _ERROR_SCHEMA = pa.schema(
     [
@@ -41,8 +43,8 @@ _ERROR_SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True)
-class _UnitResult:
-    """What one unit gave. Labels the model does not know stand behind those it does."""
+class _BundleResult:
+    """What a bundle of units gave. Labels the model does not know stand behind those it does."""
 
     unknown_labels: list[str]
     totals: Totals
@@ -70,26 +72,31 @@ def evaluate(
     """
     model = model.absolute()
     labels = load_model(model).labels
-    units = cut_into_units(find_files(sources))
+    files = find_files(sources)
+    units = cut_into_units(files, unit_limit(files))
     if output is not None:
         check_output(output.absolute(), marks=(METRICS_FILE,), overwrite=overwrite)
     with ray_session(resources) as capacity:
         num_workers = capacity.workers(
             resources.num_workers, default=min(capacity.max_workers, len(units))
         )
-        on_event(Progress("evaluating", 0, len(units), f"{num_workers} workers starting"))
         results = []
-        for result in map_units(
-            partial(_make_work, columns=columns),
-            units,
+        num_done = 0
+        on_event(Progress("evaluating", 0, len(units), f"{num_workers} workers starting"))
+        for news in map_bundles(
+            partial(_EvaluateWork, columns=columns),
+            group_small(units, num_groups=_BUNDLES_PER_WORKER * num_workers),
             model=model,
             num_workers=num_workers,
             capacity=capacity,
         ):
-            if "error" in result:
-                raise UserError(result["error"])
-            results.append(_from_json(result))
-            on_event(Progress("evaluating", len(results), len(units)))
+            match news:
+                case GivenUp():
+                    raise RunError(news.message)
+                case Done(of_units, result):
+                    results.append(result)
+                    num_done += len(of_units)
+                    on_event(Progress("evaluating", num_done, len(units)))
     report = _merge(results, labels)
     _note_dropped(results, on_event)
     if output is not None:
@@ -97,32 +104,34 @@ def evaluate(
     return report
 
 
-def _make_work(predictor: Predictor, *, columns: Columns) -> Work:
-    return partial(_evaluate_unit, predictor=predictor, columns=columns)
+class _EvaluateWork:
+    """In a worker: judges the rows of bundles."""
 
+    progress = None
 
-def _evaluate_unit(unit: Unit, *, predictor: Predictor, columns: Columns) -> dict[str, Any]:
-    known = predictor.model.labels
-    unknown: dict[str, None] = {}
-    dropped: Counter[str] = Counter()
-    batches, errors = [], [_ERROR_SCHEMA.empty_table()]
-    for rows in read_labelled(unit, columns):
-        dropped.update(rows.dropped)
-        predictions = predictor(rows.texts)
-        unknown |= dict.fromkeys(set(rows.labels.to_pylist()) - set(known.names))
-        batches.append((predictions.probabilities, rows.labels))
-        errors.append(_wrong_rows(rows, predictions, known, unit))
-    names = LabelSet((*known.names, *unknown))
-    totals = sum(
-        (_totals(probabilities, labels, names) for probabilities, labels in batches),
-        start=Totals.zero(len(names)),
-    )
-    return {
-        "unknown_labels": list(unknown),
-        "totals": totals.to_vector().tolist(),
-        "dropped": dict(dropped),
-        "errors": _most_confident(pa.concat_tables(errors)).to_pylist(),
-    }
+    def __init__(self, predictor: Predictor, *, columns: Columns) -> None:
+        self.predictor = predictor
+        self.columns = columns
+
+    def __call__(self, units: Sequence[Unit]) -> _BundleResult:
+        known = self.predictor.model.labels
+        unknown: dict[str, None] = {}
+        dropped: Counter[str] = Counter()
+        batches, errors = [], [_ERROR_SCHEMA.empty_table()]
+        for unit in units:
+            for rows in read_labelled(unit, self.columns):
+                dropped.update(rows.dropped)
+                predictions = self.predictor(rows.texts)
+                unknown |= dict.fromkeys(set(rows.labels.to_pylist()) - set(known.names))
+                batches.append((predictions.probabilities, rows.labels))
+                errors.append(_wrong_rows(rows, predictions, known, unit))
+        names = LabelSet((*known.names, *unknown))
+        totals = sum(
+            (_totals(probabilities, labels, names) for probabilities, labels in batches),
+            start=Totals.zero(len(names)),
+        )
+        errors_table = _most_confident(pa.concat_tables(errors))
+        return _BundleResult(list(unknown), totals, dropped, errors_table)
 
 
 def _totals(probabilities: np.ndarray, labels: pa.Array, names: LabelSet) -> Totals:
@@ -152,17 +161,7 @@ def _most_confident(errors: pa.Table) -> pa.Table:
     return errors.sort_by([("predicted_score", "descending")]).slice(0, _MAX_ERRORS)
 
 
-def _from_json(result: dict[str, Any]) -> _UnitResult:
-    vector = np.array(result["totals"])
-    return _UnitResult(
-        unknown_labels=result["unknown_labels"],
-        totals=Totals.from_vector(vector),
-        dropped=Counter(result["dropped"]),
-        errors=pa.Table.from_pylist(result["errors"], schema=_ERROR_SCHEMA),
-    )
-
-
-def _merge(results: list[_UnitResult], known: LabelSet) -> dict[str, Any]:
+def _merge(results: list[_BundleResult], known: LabelSet) -> dict[str, Any]:
     unknown = sorted({label for result in results for label in result.unknown_labels})
     names = [*known.names, *unknown]
     index = {name: i for i, name in enumerate(names)}
@@ -175,7 +174,7 @@ def _merge(results: list[_UnitResult], known: LabelSet) -> dict[str, Any]:
     return report_of(totals, names)
 
 
-def _note_dropped(results: list[_UnitResult], on_event: OnEvent) -> None:
+def _note_dropped(results: list[_BundleResult], on_event: OnEvent) -> None:
     dropped = sum((result.dropped for result in results), Counter[str]())
     if dropped:
         reasons = ", ".join(f"{count:,} with {why}" for why, count in sorted(dropped.items()))
@@ -186,7 +185,7 @@ def _note_dropped(results: list[_UnitResult], on_event: OnEvent) -> None:
         on_event(Note(f"Labels the model has never seen, counted as errors: {names}."))
 
 
-def _write(output: Path, report: dict[str, Any], results: list[_UnitResult]) -> None:
+def _write(output: Path, report: dict[str, Any], results: list[_BundleResult]) -> None:
     errors = _most_confident(pa.concat_tables(result.errors for result in results))
     with replace_file(output / ERRORS_FILE) as temporary:
         pq.write_table(errors, temporary)

@@ -17,6 +17,22 @@ class Progress:
     detail: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class RowsPredicted:
+    """A prediction run, as it stands."""
+
+    rows: int
+    """Predicted by this command so far."""
+    rows_per_second: float
+    share: float | None
+    """Of what this command has to do, from 0 to 1; None until it can be told."""
+    seconds_left: float | None
+    parts: int
+    """Written by this command."""
+    parts_reused: int
+    parts_total: int
+
+
 @dataclass(frozen=True)
 class Note:
     """Something the user should know."""
@@ -56,5 +72,5 @@ class TrialsChanged:
     metric: str
 
 
-Event = Progress | Note | EpochDone | TrialsChanged
+Event = Progress | RowsPredicted | Note | EpochDone | TrialsChanged
 OnEvent = Callable[[Event], None]

@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 from distlstm.atomic import replace_file
 from distlstm.config import ExperimentConfig
 from distlstm.data.corpus import EncodedCorpus
+from distlstm.model.calibration import Calibration
 from distlstm.model.checkpoint import load_best_weights
 from distlstm.model.classifier import Classifier
 from distlstm.model.directory import Model, save_model
 from distlstm.model.loop import EpochResult
-from distlstm.model.metrics import Metrics
 from distlstm.stages.baseline import Baseline
 from distlstm.stages.output import Identity
 
@@ -28,8 +28,7 @@ def write_model(
     history: list[EpochResult],
     corpus: EncodedCorpus,
     config: ExperimentConfig,
-    temperature: float,
-    metrics: Metrics,
+    calibration: Calibration,
     baseline: Baseline,
     run: Identity,
 ) -> None:
@@ -41,8 +40,7 @@ def write_model(
         history: the epochs of the training.
         corpus: what was trained on.
         config: what was asked for.
-        temperature: fitted on validation.
-        metrics: on validation, at that temperature.
+        calibration: of these weights, on validation.
         baseline: what simpler models reach there.
         run: the identity of the command, by which it is known again.
     """
@@ -53,7 +51,8 @@ def write_model(
     write_history(path / HISTORY_FILE, history)
     best = max((result for result in history if result.is_best), key=lambda result: result.epoch)
     facts: dict[str, Any] = {
-        "metrics": {**asdict(metrics), "ece_uncalibrated": best.validation.ece},
+        "metrics": {**asdict(calibration.metrics), "ece_uncalibrated": best.validation.ece},
+        "validation_score_histogram": calibration.score_histogram,
         "best_epoch": best.epoch,
         "baseline": asdict(baseline),
         "corpus": asdict(corpus.summary),
@@ -64,7 +63,7 @@ def write_model(
         classifier=classifier,
         vocabulary=corpus.vocabulary,
         labels=corpus.labels,
-        temperature=temperature,
+        temperature=calibration.temperature,
         facts=facts,
     )
     save_model(model, path)

@@ -1,13 +1,18 @@
 """Outputs that carry on: the same command resumes, a changed one is refused."""
 
+import fcntl
 import json
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from distlstm.atomic import write_text
 from distlstm.errors import UserError
+
+LOCK_FILE = "_lock"
 
 Identity = dict[str, Any]
 """What makes two commands the same: a flat table of names and plain values."""
@@ -35,12 +40,56 @@ def check_output(path: Path, *, marks: tuple[str, ...], overwrite: bool) -> None
     Raises:
         UserError: the directory holds something else, which is never touched.
     """
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+    if not path.exists() or (path.is_dir() and {p.name for p in path.iterdir()} <= {LOCK_FILE}):
         return
     if not path.is_dir() or not any((path / mark).exists() for mark in marks):
         raise UserError(f"{path} exists and was not made by this command. Choose another --output.")
     if overwrite:
         shutil.rmtree(path)
+
+
+@contextmanager
+def sole_use(path: Path) -> Iterator[None]:
+    """Hold an output directory, which is made if need be, for the time of a block.
+
+    The lock is the operating system's: it ends with the process that holds it, however that ends.
+
+    Raises:
+        UserError: another command is at work on it.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    file = _lock(path / LOCK_FILE)
+    try:
+        yield
+    finally:
+        (path / LOCK_FILE).unlink(missing_ok=True)
+        os.close(file)
+
+
+def _lock(path: Path) -> int:
+    """A locked descriptor of a file that is still the one at its path."""
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and os.path.samestat(os.fstat(file), path.stat()):
+                return file
+        except BlockingIOError as error:
+            os.close(file)
+            raise UserError(
+                f"Another command is at work on {path.parent}. Wait for it to end, or choose "
+                "another --output."
+            ) from error
+        os.close(file)
+
+
+def remove_content(path: Path) -> None:
+    """Empty an output directory that is held."""
+    for entry in path.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != LOCK_FILE:
+            entry.unlink()
 
 
 def check_same(path: Path, recorded: Identity, identity: Identity) -> None:

@@ -1,11 +1,9 @@
-"""Predicting one unit into one part, inside a worker."""
+"""Predicting units into parts, inside a worker."""
 
 import json
-import time
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
-from itertools import chain
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain, groupby
 from pathlib import Path
 
 import numpy as np
@@ -13,113 +11,152 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distlstm.atomic import replace_file
-from distlstm.data.labelled import named
-from distlstm.data.reading import BATCH_ROWS, check_columns, read_batches, read_schema
+from distlstm.data.files import has_changed
 from distlstm.data.units import Unit
 from distlstm.errors import UserError
+from distlstm.stages.ahead import run_ahead
+from distlstm.stages.part_content import Tally, prediction_columns
 from distlstm.stages.parts import (
     FOOTER_KEY,
-    PREDICTED,
-    SCORE_BINS,
-    TOP_K,
     Part,
     PredictionSettings,
     part_name,
     plain,
+    read_part,
     unit_key,
 )
-from distlstm.stages.predictor import Predictions, Predictor
+from distlstm.stages.predictor import EncodedTexts, Predictions, Predictor
+from distlstm.stages.windows import WINDOW_ROWS, Rows, Unreadable, Window, read_windows
+
+_MOST_PROBABILITIES = 2**24  # in a window: its rows times the labels
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A unit that could not be predicted, and why."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class _Predicted:
+    """Rows and what the model says of them."""
+
+    rows: Rows
+    predictions: Predictions
+
+    @property
+    def unit(self) -> Unit:
+        return self.rows.unit
+
+
+@dataclass
+class Progress:
+    """How far a worker is with what it was given last."""
+
+    rows_done: float = 0.0
+    complete_rows: int = 0
+    """Rows of the units that were read to their end."""
+    complete_bytes: int = 0
+    """What those units are on disk."""
 
 
 class PartWriter:
-    """Writes parts, one unit at a time, with a model that is loaded once."""
+    """Writes parts with a model that is loaded once; another thread may look at `progress`."""
 
     def __init__(self, predictor: Predictor, output: Path, settings: PredictionSettings) -> None:
         self.predictor = predictor
         self.output = output
         self.settings = settings
         self.label_names = pa.array(predictor.model.labels.names, pa.string())
+        self.progress = Progress()
 
-    def write(self, unit: Unit) -> Part:
-        """Read, predict and write one unit; the part appears whole, by rename, or not at all.
+    def write(self, units: Sequence[Unit]) -> Iterator[Part | Failure]:
+        """Predict and write units, in order; what comes of each.
+
+        A part appears whole, by rename, or not at all. One that is there already, since a worker
+        died on a later unit, is kept.
 
         Raises:
-            UserError: the file cannot be read, or has not the columns it must have.
+            OSError: a part cannot be written.
         """
-        started = time.perf_counter()
-        tally = _Tally.zero(len(self.label_names))
+        self.progress = Progress()
+        missing = []
+        for unit in units:
+            part = read_part(self.output / part_name(unit))
+            if part is not None and part.matches(unit, self.settings):
+                yield part
+            else:
+                missing.append(unit)
+        for unit, pieces in groupby(self._predict(missing), key=lambda piece: piece.unit):
+            try:
+                yield self._write(unit, pieces)
+            except UserError as error:
+                yield Failure(str(error))
+
+    def _predict(self, units: Sequence[Unit]) -> Iterator[_Predicted | Unreadable]:
+        """All pieces of the units, in order, with the predictions of their rows."""
+        for window, texts in self._encoded_windows(units):
+            self.progress.complete_rows += window.complete_rows
+            self.progress.complete_bytes += window.complete_bytes
+            predictions = self.predictor.classify(texts, on_rows=self._count_done)
+            start = 0
+            for piece in window.pieces:
+                if isinstance(piece, Unreadable):
+                    yield piece
+                    continue
+                end = start + piece.batch.num_rows
+                yield _Predicted(piece, predictions.take(slice(start, end)))
+                start = end
+
+    def _encoded_windows(self, units: Sequence[Unit]) -> Iterator[tuple[Window, EncodedTexts]]:
+        max_rows = max(1, min(WINDOW_ROWS, _MOST_PROBABILITIES // len(self.label_names)))
+        windows = (
+            (window, self.predictor.encode(window.texts))
+            for window in read_windows(units, self.settings, max_rows=max_rows)
+        )
+        return windows if self.predictor.device.type == "cpu" else run_ahead(windows)
+
+    def _count_done(self, rows: float) -> None:
+        self.progress.rows_done += rows
+
+    def _write(self, unit: Unit, pieces: Iterable[_Predicted | Unreadable]) -> Part:
+        tally = Tally(np.zeros(len(self.label_names)))
         with replace_file(self.output / part_name(unit)) as temporary:
-            batches = self._predicted_batches(unit, tally)
+            batches = self._output_rows(pieces, tally)
             first = next(batches)
-            with pq.ParquetWriter(temporary, first.schema, compression="zstd") as writer:
+            with pq.ParquetWriter(
+                temporary, first.schema, compression="zstd", write_page_checksum=True
+            ) as writer:
                 for batch in chain([first], batches):
                     writer.write_batch(batch)
-                part = self._part(unit, tally, time.perf_counter() - started)
+                if has_changed(unit.file):
+                    raise UserError(f"{unit.file.path} changed while it was read. Run this again.")
+                part = self._part(unit, tally)
                 writer.add_key_value_metadata({FOOTER_KEY: json.dumps(asdict(part))})
         return part
 
-    def _predicted_batches(self, unit: Unit, tally: "_Tally") -> Iterator[pa.RecordBatch]:
-        """At least one batch, empty if the unit is."""
-        schema = read_schema(unit.file)
-        check_columns(unit.file, schema, [self.settings.text_column, *self._columns(schema)])
-        empty = True
-        for batch in read_batches(
-            unit.file, columns=self._to_read(), row_groups=unit.row_groups, batch_rows=BATCH_ROWS
-        ):
-            empty = False
-            yield self._predict(unit, batch, tally)
-        if empty:
-            yield self._predict(unit, _no_rows(schema, self._to_read(), unit), tally)
-
-    def _columns(self, schema: pa.Schema) -> list[str]:
-        return schema.names if self.settings.columns is None else list(self.settings.columns)
-
-    def _to_read(self) -> list[str] | None:
-        if self.settings.columns is None:
-            return None
-        return list(dict.fromkeys([*self.settings.columns, self.settings.text_column]))
-
-    def _predict(self, unit: Unit, batch: pa.RecordBatch, tally: "_Tally") -> pa.RecordBatch:
-        texts = batch.column(self.settings.text_column)
-        predictions = named(self.predictor, texts, self.settings.text_column, unit)
-        tally.add(predictions)
-        kept = batch.select(self._columns(batch.schema))
-        added = self._prediction_columns(predictions)
-        refuse_clash(unit.file.path, kept.schema.names, tuple(added))
-        schema = kept.schema
-        for name, column in added.items():
-            schema = schema.append(pa.field(name, column.type))
-        return pa.RecordBatch.from_arrays([*kept.columns, *added.values()], schema=schema)
-
-    def _prediction_columns(self, predictions: Predictions) -> dict[str, pa.Array]:
-        no_text = ~predictions.has_text
-        written = predictions.scores.astype(np.float32)
-        unsure = no_text
-        if self.settings.min_score is not None:
-            unsure = no_text | (np.nan_to_num(written) < self.settings.min_score)
-        label_ids = pa.array(predictions.label_ids, mask=unsure)
-        scores = pa.array(written, mask=no_text)
-        columns = dict(zip(PREDICTED, (self.label_names.take(label_ids), scores), strict=True))
-        if self.settings.top_k is not None:
-            columns |= self._top_k_columns(
-                predictions, min(self.settings.top_k, len(self.label_names))
+    def _output_rows(
+        self, pieces: Iterable[_Predicted | Unreadable], tally: Tally
+    ) -> Iterator[pa.RecordBatch]:
+        for piece in pieces:
+            if isinstance(piece, Unreadable):
+                raise piece.error
+            tally.add(piece.predictions, piece.rows.texts)
+            rows = piece.rows.batch
+            rows = rows.select(self.settings.kept(rows.schema))
+            added = prediction_columns(
+                piece.predictions,
+                self.label_names,
+                top_k=self.settings.top_k,
+                min_score=self.settings.min_score,
             )
-        return columns
+            for name, column in added.items():
+                rows = rows.append_column(name, column)
+            yield rows
 
-    def _top_k_columns(self, predictions: Predictions, k: int) -> dict[str, pa.Array]:
-        known = predictions.has_text
-        order = np.argsort(-predictions.probabilities[known], axis=1, kind="stable")[:, :k]
-        scores = np.take_along_axis(predictions.probabilities[known], order, axis=1)
-        offsets = pa.array(np.concatenate([[0], np.cumsum(known * k)]).astype(np.int32))
-        values = (self.label_names.take(pa.array(order.ravel())), scores.ravel().astype(np.float32))
-        return {
-            name: pa.ListArray.from_arrays(offsets, value, mask=pa.array(~known))
-            for name, value in zip(TOP_K, values, strict=True)
-        }
-
-    def _part(self, unit: Unit, tally: "_Tally", seconds: float) -> Part:
+    def _part(self, unit: Unit, tally: Tally) -> Part:
         counted = tally.label_counts.astype(int).tolist()
-        counts = dict(zip(self.label_names.to_pylist(), counted, strict=True))
         return Part(
             name=part_name(unit),
             input=unit.file.path,
@@ -128,54 +165,9 @@ class PartWriter:
             rows_in=tally.num_rows,
             rows_out=tally.num_rows,
             rows_without_prediction=dict(tally.missing),
-            label_counts=counts,
+            label_counts=dict(zip(self.label_names.to_pylist(), counted, strict=True)),
             score_histogram=tally.histogram.tolist(),
             num_tokens=tally.num_tokens,
             num_unknown=tally.num_unknown,
             num_truncated=tally.num_truncated,
-            seconds=seconds,
         )
-
-
-def refuse_clash(path: str, kept: Iterable[str], added: Iterable[str]) -> None:
-    """Raise a UserError if a column to be added is already among those kept."""
-    clash = sorted(set(kept) & set(added))
-    if clash:
-        raise UserError(
-            f"{path} already has a column {clash[0]!r}; name the columns to keep with --columns."
-        )
-
-
-@dataclass
-class _Tally:
-    """Sums over the rows of a unit."""
-
-    label_counts: np.ndarray
-    histogram: np.ndarray
-    missing: Counter[str] = field(default_factory=Counter)
-    num_rows: int = 0
-    num_tokens: int = 0
-    num_unknown: int = 0
-    num_truncated: int = 0
-
-    @classmethod
-    def zero(cls, num_labels: int) -> "_Tally":
-        return cls(np.zeros(num_labels), np.zeros(SCORE_BINS, np.int64))
-
-    def add(self, predictions: Predictions) -> None:
-        known = predictions.has_text
-        self.label_counts += np.bincount(
-            predictions.label_ids[known], minlength=len(self.label_counts)
-        )
-        self.histogram += np.histogram(predictions.scores[known], SCORE_BINS, (0, 1))[0]
-        self.missing.update(predictions.missing)
-        self.num_rows += len(known)
-        self.num_tokens += predictions.num_tokens
-        self.num_unknown += predictions.num_unknown
-        self.num_truncated += predictions.num_truncated
-
-
-def _no_rows(schema: pa.Schema, columns: list[str] | None, unit: Unit) -> pa.RecordBatch:
-    own = [name for name in schema.names if columns or name not in unit.file.partitions]
-    fields = [schema.field(name) for name in (columns or own)]
-    return pa.RecordBatch.from_pylist([], schema=pa.schema(fields))

@@ -1,6 +1,8 @@
 """Output parts of a prediction run: their names, and the ledger that their footers are."""
 
 import json
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -9,11 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distlstm.data.units import Unit
+from distlstm.errors import UserError
+from distlstm.model.calibration import SCORE_BINS
 
 PREDICTED = ("predicted_label", "predicted_score")
 TOP_K = ("predicted_labels", "predicted_scores")
 FOOTER_KEY = b"distlstm"
-SCORE_BINS = 20
+_FOOTERS_AT_ONCE = 8
+_TAIL_BYTES = 8  # after the footer: its length and "PAR1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +33,22 @@ class PredictionSettings:
     top_k: int | None
     min_score: float | None
 
+    def kept(self, schema: pa.Schema) -> list[str]:
+        """Columns of an input that come out."""
+        return schema.names if self.columns is None else list(self.columns)
+
+    @property
+    def to_read(self) -> list[str] | None:
+        """Columns to read; None is all."""
+        if self.columns is None:
+            return None
+        return list(dict.fromkeys([*self.columns, self.text_column]))
+
+    @property
+    def added(self) -> tuple[str, ...]:
+        """Columns that come out beside those of the input."""
+        return PREDICTED if self.top_k is None else (*PREDICTED, *TOP_K)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
@@ -37,7 +58,7 @@ class Part:
     """Path below the output directory."""
     input: str
     unit: dict[str, Any]
-    """The unit's key: path, size, time and row groups of the input."""
+    """The unit's key: size and time of the input file, row groups and rows."""
     settings: dict[str, Any]
     rows_in: int = 0
     rows_out: int = 0
@@ -48,20 +69,23 @@ class Part:
     num_tokens: int = 0
     num_unknown: int = 0
     num_truncated: int = 0
-    seconds: float = 0.0
 
     def matches(self, unit: Unit, settings: PredictionSettings) -> bool:
         """Whether this is the finished part of that unit under those settings."""
-        return self.unit == unit_key(unit) and self.settings == plain(settings)
+        return (
+            self.input == unit.file.path
+            and self.unit == unit_key(unit)
+            and self.settings == plain(settings)
+        )
 
 
 def unit_key(unit: Unit) -> dict[str, Any]:
-    """What identifies a unit: a changed input file has another key."""
+    """What identifies a unit of a file: of a changed file, the key is another."""
     return {
-        "path": unit.file.path,
         "size": unit.file.size,
         "modified": unit.file.modified,
         "row_groups": None if unit.row_groups is None else list(unit.row_groups),
+        "rows": None if unit.rows is None else list(unit.rows),
     }
 
 
@@ -82,11 +106,40 @@ def part_name(unit: Unit) -> str:
     return str(path.with_name(f"{stem}{cut}.parquet"))
 
 
+def refuse_clash(path: str, kept: Iterable[str], added: Iterable[str]) -> None:
+    """Raise a UserError if a column to be added is already among those kept."""
+    clash = sorted(set(kept) & set(added))
+    if clash:
+        raise UserError(
+            f"{path} already has a column {clash[0]!r}; name the columns to keep with --columns."
+        )
+
+
 def read_part(path: Path) -> Part | None:
     """The ledger entry in a part's footer; None if the file is absent, damaged or not a part."""
     try:
-        metadata = pq.read_metadata(path)
-        part = Part(**json.loads((metadata.metadata or {})[FOOTER_KEY]))
+        footer = pq.read_metadata(path)
+        part = Part(**json.loads((footer.metadata or {})[FOOTER_KEY]))
+        whole = path.stat().st_size == _size_by_footer(footer)
     except (OSError, pa.ArrowException, KeyError, ValueError, TypeError):
         return None
-    return part if metadata.num_rows == part.rows_out else None
+    return part if whole and footer.num_rows == part.rows_out else None
+
+
+def read_parts(output: Path, names: Iterable[str]) -> dict[str, Part]:
+    """The parts of these names that are there and whole."""
+    names = list(names)
+    with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as threads:
+        found = threads.map(lambda name: read_part(output / name), names)
+    return {name: part for name, part in zip(names, found, strict=True) if part is not None}
+
+
+def _size_by_footer(footer: pq.FileMetaData) -> int:
+    """Bytes that the file must have: our parts end their data where the footer begins."""
+    ends = [4]
+    for group in map(footer.row_group, range(footer.num_row_groups)):
+        for column in map(group.column, range(group.num_columns)):
+            pages = (column.dictionary_page_offset, column.data_page_offset)
+            start = min(offset for offset in pages if offset)
+            ends.append(start + column.total_compressed_size)
+    return max(ends) + int(footer.serialized_size) + _TAIL_BYTES

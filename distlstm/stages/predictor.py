@@ -1,5 +1,6 @@
-"""From a text column to probabilities, in one process. Used by all commands that apply a model."""
+"""From texts to probabilities, in one process. Used by all commands that apply a model."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,32 +14,43 @@ from distlstm.model.calibration import softmax
 from distlstm.model.classifier import recurrent_dtype
 from distlstm.model.directory import Model, load_model
 from distlstm.model.loop import predict
-from distlstm.text.columns import read_texts
-from distlstm.text.tokenizer import Tokenizer, run_indices
+from distlstm.text.tokenizer import TokenIds, Tokenizer, run_indices
 from distlstm.text.vocabulary import UNKNOWN_ID
 
-_TOKENS_PER_BATCH = 32_768
-_ROWS_PER_BATCH = 256
+_ROWS_TOKENISED_AT_ONCE = 16_384
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
+class BatchLimits:
+    """How much goes through the model at once."""
+
+    tokens: int
+    """Padded tokens."""
+    rows: int
+
+
+_ON_CPU = BatchLimits(tokens=32_768, rows=256)
+_ON_GPU = BatchLimits(tokens=1_048_576, rows=8_192)
+
+
+@dataclass(frozen=True)
 class Predictions:
     """What a model says of some rows.
 
-    `probabilities` (float64, [rows, C], calibrated) is NaN where there is no text; `missing`
-    counts those rows by reason.
+    `probabilities` (float32, [rows, C], calibrated) is NaN where there is no text. The others are
+    int32, [rows]: tokens of each row, how many of them the vocabulary does not know; and
+    `is_truncated` (bool, [rows]).
     """
 
     probabilities: np.ndarray
-    missing: dict[str, int]
-    num_tokens: int
-    num_unknown: int
-    num_truncated: int
+    num_tokens: np.ndarray
+    num_unknown: np.ndarray
+    is_truncated: np.ndarray
 
     @property
     def has_text(self) -> np.ndarray:
         """Which rows were classified (bool, [rows])."""
-        return np.asarray(~np.isnan(self.probabilities[:, 0]))
+        return self.num_tokens > 0
 
     @property
     def label_ids(self) -> np.ndarray:
@@ -50,17 +62,32 @@ class Predictions:
         """Probability of the most probable label; NaN where there is no text."""
         return np.asarray(self.probabilities.max(1))
 
+    def take(self, rows: np.ndarray | slice) -> "Predictions":
+        """Those of some rows."""
+        return Predictions(**{name: values[rows] for name, values in vars(self).items()})
+
+
+@dataclass(frozen=True)
+class EncodedTexts:
+    """Texts as token ids, each distinct text once."""
+
+    tokens: TokenIds
+    """Of the distinct texts; the last one is the empty text."""
+    index: np.ndarray
+    """Each row's place among the distinct texts (int64, [rows])."""
+
 
 class Predictor:
     """A model ready to classify, on one device, with rows of like length side by side."""
 
-    def __init__(self, model: Model, *, device: torch.device) -> None:
+    def __init__(self, model: Model, *, device: torch.device, num_threads: int = 1) -> None:
         self.model = model
         self.device = device
+        self.num_threads = num_threads
+        self.limits = _ON_CPU if device.type == "cpu" else _ON_GPU
         self.tokenizer = Tokenizer(model.config.text, model.vocabulary)
-        model.classifier.to(device)
         dtype = recurrent_dtype(model.config.training.precision, device)
-        model.classifier.for_inference(dtype)
+        self.classifier = model.classifier.to(device).for_inference(dtype)
 
     @classmethod
     def load(cls, path: Path, *, num_threads: int, use_gpu: bool) -> "Predictor":
@@ -69,38 +96,65 @@ class Predictor:
         Raises:
             UserError: the directory is no model, or damaged.
         """
-        torch.set_num_threads(num_threads)
-        return cls(load_model(path), device=torch.device("cuda" if use_gpu else "cpu"))
+        device = torch.device("cuda" if use_gpu else "cpu")
+        return cls(load_model(path), device=device, num_threads=num_threads)
 
     def __call__(self, texts: pa.Array) -> Predictions:
-        """Classify a text column ([rows], any type that holds text).
+        """Classify texts (string, [rows]); null is no text."""
+        return self.classify(self.encode(texts))
 
-        Raises:
-            UserError: the column does not hold text.
+    def encode(self, texts: pa.Array) -> EncodedTexts:
+        """Token ids of texts (string, [rows]): the part of the work that needs no device."""
+        distinct = texts.dictionary_encode()
+        dictionary = pa.concat_arrays([distinct.dictionary, pa.array([None], pa.string())])
+        none = len(dictionary) - 1
+        index = distinct.indices.fill_null(none).to_numpy(zero_copy_only=False)
+        starts = range(0, len(dictionary), _ROWS_TOKENISED_AT_ONCE)
+        pieces = [
+            self.tokenizer.encode(dictionary.slice(start, _ROWS_TOKENISED_AT_ONCE))
+            for start in starts
+        ]
+        return EncodedTexts(TokenIds.concatenate(pieces), index)
+
+    def classify(
+        self, texts: EncodedTexts, *, on_rows: Callable[[float], None] | None = None
+    ) -> Predictions:
+        """Classify each distinct text once.
+
+        Args:
+            texts: what `encode` gave.
+            on_rows: called after every batch with the rows it was worth, duplicates included; the
+                sum is the number of rows.
         """
-        column = read_texts(texts)
-        tokens = self.tokenizer.encode(column.texts)
-        lengths = tokens.lengths
-        rows = np.flatnonzero(lengths)
-        logits = np.full((len(texts), len(self.model.labels)), np.nan, np.float32)
-        batches = list(
-            cut_by_length(
-                rows, lengths, tokens_per_batch=_TOKENS_PER_BATCH, rows_per_batch=_ROWS_PER_BATCH
-            )
-        )
+        torch.set_num_threads(self.num_threads)  # OpenMP keeps a number for each calling thread
+        tokens = texts.tokens
+        probabilities = np.full((len(tokens.lengths), len(self.model.labels)), np.nan, np.float32)
+        rows_per_token = len(texts.index) / max(1, len(tokens.values))
+        batches = list(self._cut(tokens))
         padded = (
             Batch.of_rows(
-                tokens.values[run_indices(tokens.offsets[batch], lengths[batch])], lengths[batch]
+                tokens.values[run_indices(tokens.offsets[rows], tokens.lengths[rows])],
+                tokens.lengths[rows],
             )
-            for batch in batches
+            for rows in batches
         )
-        outputs = predict(self.model.classifier, padded, device=self.device)
-        for batch, (of_batch, _) in zip(batches, outputs, strict=True):
-            logits[batch] = of_batch
-        return Predictions(
-            probabilities=softmax(logits, self.model.temperature),
-            missing=column.missing,
-            num_tokens=len(tokens.values),
-            num_unknown=int((tokens.values == UNKNOWN_ID).sum()),
-            num_truncated=int(tokens.truncated.sum()),
+        outputs = predict(self.classifier, padded, device=self.device)
+        for rows, (logits, _) in zip(batches, outputs, strict=True):
+            probabilities[rows] = softmax(logits, self.model.temperature)
+            if on_rows is not None:
+                on_rows(rows_per_token * float(tokens.lengths[rows].sum()))
+        of_distinct = Predictions(
+            probabilities=probabilities,
+            num_tokens=tokens.lengths,
+            num_unknown=tokens.count(UNKNOWN_ID),
+            is_truncated=tokens.truncated,
+        )
+        return of_distinct.take(texts.index)
+
+    def _cut(self, tokens: TokenIds) -> Iterator[np.ndarray]:
+        return cut_by_length(
+            np.flatnonzero(tokens.lengths),
+            tokens.lengths,
+            tokens_per_batch=self.limits.tokens,
+            rows_per_batch=self.limits.rows,
         )

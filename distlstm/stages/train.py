@@ -11,6 +11,7 @@ from ray.train.torch import TorchTrainer
 from distlstm.config import ExperimentConfig
 from distlstm.data.corpus import CorpusSpec, EncodedCorpus
 from distlstm.errors import RunError, UserError
+from distlstm.model.calibration import Calibration
 from distlstm.model.checkpoint import load_history
 from distlstm.model.directory import FACTS_FILE, load_facts
 from distlstm.stages.baseline import measure_baseline
@@ -30,7 +31,6 @@ from distlstm.stages.session import Capacity, Resources, our_error, ray_session,
 from distlstm.stages.train_worker import (
     ProgressFollower,
     WorkerFailure,
-    WorkerOutcome,
     WorkerSettings,
     train_worker,
 )
@@ -132,7 +132,7 @@ class _Run:
             cpus_per_worker=capacity.cpus_per_worker,
         )
         on_event(Progress(f"starting {num_workers} workers", 0, 1))
-        checkpoint, outcome = _fit(settings, num_workers, capacity, on_event)
+        checkpoint, calibration = _fit(settings, num_workers, capacity, on_event)
         on_event(Progress("measuring the linear baseline", 0, 1))
         baseline = measure_baseline(self.corpus, seed=self.config.seed)
         on_event(Progress("measuring the linear baseline", 1, 1))
@@ -142,8 +142,7 @@ class _Run:
             history=load_history(checkpoint),
             corpus=self.corpus,
             config=self.config,
-            temperature=outcome.temperature,
-            metrics=outcome.metrics,
+            calibration=calibration,
             baseline=baseline,
             run=self.identity,
         )
@@ -151,7 +150,7 @@ class _Run:
 
 def _fit(
     settings: WorkerSettings, num_workers: int, capacity: Capacity, on_event: OnEvent
-) -> tuple[Path, WorkerOutcome]:
+) -> tuple[Path, Calibration]:
     """Run Ray Train to its end; the same storage path makes it resume by itself."""
     resources = {"CPU": capacity.cpus_per_worker, **({"GPU": 1} if capacity.use_gpu else {})}
     trainer = TorchTrainer(
@@ -177,7 +176,7 @@ def _fit(
         result = run_interruptibly(trainer.fit, meanwhile=follow)
     except ray.train.TrainingFailedError as error:
         raise our_error(error) or RunError(f"Training failed: {_cause(error)}") from error
-    outcome: WorkerOutcome | WorkerFailure = result.return_value
+    outcome: Calibration | WorkerFailure = result.return_value
     if isinstance(outcome, WorkerFailure):
         raise RunError(outcome.message)
     return Path(result.checkpoint.path), outcome

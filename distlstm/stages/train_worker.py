@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from distlstm.config import ExperimentConfig
 from distlstm.data.corpus import EncodedCorpus
 from distlstm.errors import RunError
+from distlstm.model.calibration import Calibration
 from distlstm.model.checkpoint import restore_training, save_training
 from distlstm.model.classifier import Classifier
 from distlstm.model.loop import EpochResult, Training, Worker
@@ -39,15 +40,6 @@ class WorkerSettings:
     cpus_per_worker: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class WorkerOutcome:
-    """What rank 0 sends back."""
-
-    temperature: float
-    metrics: Metrics
-    """Of the best epoch on validation, at that temperature."""
-
-
 @dataclass(frozen=True)
 class WorkerFailure:
     """Why training cannot go on. Returned, not raised: Ray would only try the same again."""
@@ -55,7 +47,7 @@ class WorkerFailure:
     message: str
 
 
-def train_worker(settings: WorkerSettings) -> WorkerOutcome | WorkerFailure:
+def train_worker(settings: WorkerSettings) -> Calibration | WorkerFailure:
     """Train, from the last checkpoint if there is one, reporting one after every epoch."""
     torch.set_num_threads(settings.cpus_per_worker)
     worker = _this_worker()
@@ -70,8 +62,7 @@ def train_worker(settings: WorkerSettings) -> WorkerOutcome | WorkerFailure:
             _report(job.training, result, worker)
     except RunError as error:
         return WorkerFailure(str(error))
-    temperature, metrics = job.calibrate()
-    return WorkerOutcome(temperature=temperature, metrics=metrics)
+    return job.calibrate()
 
 
 def _this_worker() -> Worker:

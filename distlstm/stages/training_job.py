@@ -11,10 +11,16 @@ from distlstm.data.batching import cut_by_length, plan_epoch, rows_of_rank
 from distlstm.data.corpus import EncodedCorpus
 from distlstm.data.shards import Shards
 from distlstm.model.batch import Batch
-from distlstm.model.calibration import fit_temperature, softmax
+from distlstm.model.calibration import (
+    SCORE_BINS,
+    Calibration,
+    fit_temperature,
+    score_histogram,
+    softmax,
+)
 from distlstm.model.classifier import Classifier
 from distlstm.model.loop import Training, Worker, epochs_for, predict
-from distlstm.model.metrics import Metrics, Totals, metrics_of
+from distlstm.model.metrics import Totals, metrics_of
 
 _VALIDATION_ROWS_PER_BATCH = 256
 
@@ -79,7 +85,7 @@ class TrainingJob:
             self.corpus.validation, [(rows, np.ones(len(rows), np.float32)) for rows in mine]
         )
 
-    def calibrate(self) -> tuple[float, Metrics]:
+    def calibrate(self) -> Calibration:
         """Fit the temperature of the best weights, and measure them with it on validation."""
         self.training.model.load_state_dict(self.training.best_weights)
         num_labels = len(self.corpus.labels)
@@ -89,11 +95,17 @@ class TrainingJob:
         logits = np.concatenate([np.zeros((0, num_labels)), *(batch[0] for batch in batches)])
         label_ids = np.concatenate([np.zeros(0, np.int64), *(batch[1] for batch in batches)])
         temperature = fit_temperature(logits, label_ids, add_up=self.worker.add_up)
-        totals = Totals.zero(num_labels)
+        totals, histogram = Totals.zero(num_labels), np.zeros(SCORE_BINS)
         if len(label_ids):
-            totals += Totals.of(softmax(logits, temperature), label_ids)
+            probabilities = softmax(logits, temperature)
+            totals += Totals.of(probabilities, label_ids)
+            histogram += score_histogram(probabilities.max(1))
         summed = self.worker.add_up(totals.to_vector())
-        return temperature, metrics_of(Totals.from_vector(summed))
+        return Calibration(
+            temperature=temperature,
+            metrics=metrics_of(Totals.from_vector(summed)),
+            score_histogram=self.worker.add_up(histogram).astype(int).tolist(),
+        )
 
     def _plan(self, epoch: int) -> list[np.ndarray]:
         return plan_epoch(

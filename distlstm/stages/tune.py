@@ -206,15 +206,13 @@ def _write_best(
     config = config.with_values(best.parameters)
     job = TrainingJob(corpus, config, Worker())
     restore_training(job.training, checkpoint)
-    temperature, metrics = job.calibrate()
     write_model(
         output / BEST,
         checkpoint=checkpoint,
         history=load_history(checkpoint),
         corpus=corpus,
         config=config,
-        temperature=temperature,
-        metrics=metrics,
+        calibration=job.calibrate(),
         baseline=measure_baseline(corpus, seed=config.seed),
         run=identity,
     )

@@ -1,6 +1,8 @@
 """Text columns to token id columns."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +28,22 @@ class TokenIds:
     def lengths(self) -> np.ndarray:
         """Tokens of each row (int64, [rows])."""
         return np.diff(self.offsets)
+
+    @classmethod
+    def concatenate(cls, pieces: Sequence["TokenIds"]) -> Self:
+        """The rows of several (at least one), one after the other."""
+        starts = np.cumsum([0, *(len(piece.values) for piece in pieces)])
+        offsets = [piece.offsets[1:] + start for piece, start in zip(pieces, starts, strict=False)]
+        return cls(
+            values=np.concatenate([piece.values for piece in pieces]),
+            offsets=np.concatenate([np.zeros(1, np.int64), *offsets]),
+            truncated=np.concatenate([piece.truncated for piece in pieces]),
+        )
+
+    def count(self, token_id: int) -> np.ndarray:
+        """How often a token stands in each row (int64, [rows])."""
+        before = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.values == token_id)])
+        return np.asarray(np.diff(before[self.offsets]))
 
     def filter(self, keep: np.ndarray) -> "TokenIds":
         """The rows for which `keep` (bool, [rows]) is true."""

@@ -9,8 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distlstm.data.files import SourceFile, find_files
-from distlstm.data.units import UNIT_BYTES, Unit, cut_into_units, group_small
+from distlstm.data.reading import read_batches
+from distlstm.data.units import (
+    SMALL_UNIT,
+    UNIT,
+    Size,
+    Unit,
+    cut_into_units,
+    group_small,
+    unit_limit,
+)
 from distlstm.errors import UserError
+
+UNIT_BYTES = UNIT.num_bytes
 
 
 def source(name: str, size: int) -> SourceFile:
@@ -19,45 +30,83 @@ def source(name: str, size: int) -> SourceFile:
     )
 
 
-def parquet(path: Path, num_groups: int) -> SourceFile:
-    rows = pa.table({"text": [f"row {i} " * 5 for i in range(50 * num_groups)]})
-    pq.write_table(rows, path, row_group_size=50, compression="none")
+def parquet(path: Path, group_rows: list[int]) -> SourceFile:
+    schema, start = pa.schema([("id", pa.int64()), ("text", pa.string())]), 0
+    with pq.ParquetWriter(path, schema) as writer:
+        for count in group_rows:
+            ids = list(range(start, start + count))
+            writer.write_table(pa.table([ids, [f"row {i}" for i in ids]], schema=schema))
+            start += count
     (file,) = find_files([str(path)])
     return file
 
 
-@pytest.mark.parametrize("num_groups", [1, 2, 13])
-@pytest.mark.parametrize("share", [0.01, 0.34, 0.99])
-def test_units_of_a_file_cover_its_row_groups_once_in_order(
-    tmp_path: Path, num_groups: int, share: float
+@pytest.mark.parametrize(
+    ("group_rows", "num_rows", "expected"),
+    [
+        ([50], 100, [(0,)]),
+        ([50, 50, 50], 100, [(0, 1), (2,)]),
+        ([50, 120, 10, 10], 100, [(0,), (1,), (1,), (2, 3)]),
+        ([1] * 1000, 400, [tuple(range(400)), tuple(range(400, 800)), tuple(range(800, 1000))]),
+        ([97], 1, [(0,)] * 16),
+        ([3], 1, [(0,)] * 3),
+        ([], 10, [None]),
+    ],
+)
+def test_units_hold_runs_of_row_groups_and_pieces_of_large_ones(
+    tmp_path: Path,
+    group_rows: list[int],
+    num_rows: int,
+    expected: list[tuple[int, ...] | None],
 ) -> None:
-    file = parquet(tmp_path / "a.parquet", num_groups)
-    units = cut_into_units([file], unit_bytes=int(file.size * share))
-    assert [group for unit in units for group in unit.row_groups or ()] == list(range(num_groups))
+    file = parquet(tmp_path / "a.parquet", group_rows)
+    many_bytes = 8 * (file.size - 1)  # the most at which a file of this size is cut at all
+    units = cut_into_units([file], Size(many_bytes, num_rows))
+    assert [unit.row_groups for unit in units] == expected
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    group_rows=st.lists(st.integers(1, 60), max_size=6),
+    num_rows=st.integers(1, 80),
+    num_bytes=st.integers(1, 2_000),
+)
+def test_units_hold_every_row_once_in_order(
+    tmp_path_factory: pytest.TempPathFactory, group_rows: list[int], num_rows: int, num_bytes: int
+) -> None:
+    file = parquet(tmp_path_factory.mktemp("units") / "a.parquet", group_rows)
+    units = cut_into_units([file], Size(num_bytes, num_rows))
     assert [unit.index for unit in units] == list(range(len(units)))
     assert {unit.num_units for unit in units} == {len(units)}
-    assert all(unit.row_groups for unit in units)
+    ids = [
+        row_id
+        for unit in units
+        for batch in read_batches(
+            unit.file, row_groups=unit.row_groups, rows=unit.rows, batch_rows=7
+        )
+        for row_id in batch["id"].to_pylist()
+    ]
+    assert ids == list(range(sum(group_rows)))
 
 
-def test_smaller_units_are_more_and_a_row_group_is_never_cut(tmp_path: Path) -> None:
-    file = parquet(tmp_path / "a.parquet", 8)
-    counts = [len(cut_into_units([file], unit_bytes=b)) for b in (1, file.size // 4, file.size)]
-    assert counts[0] == 8
-    assert 3 <= counts[1] <= 4
-    assert counts[2] == 1
-
-
-def test_a_small_file_and_a_file_without_row_groups_are_one_unit_each(tmp_path: Path) -> None:
-    small, csv = parquet(tmp_path / "a.parquet", 3), source("b.csv", 10 * UNIT_BYTES)
-    assert cut_into_units([csv, small]) == [Unit(file=csv), Unit(file=small)]
-    assert cut_into_units([]) == []
+def test_small_files_and_those_that_are_no_parquet_stay_whole(tmp_path: Path) -> None:
+    small, csv = parquet(tmp_path / "a.parquet", [3, 3]), source("b.csv", 10 * UNIT_BYTES)
+    assert cut_into_units([csv, small], UNIT) == [Unit(file=csv), Unit(file=small)]
+    assert cut_into_units([], UNIT) == []
 
 
 def test_a_large_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(b"text\n" * 100)
     files = find_files([str(tmp_path)])
     with pytest.raises(UserError, match=r"a\.parquet as parquet"):
-        cut_into_units(files, unit_bytes=10)
+        cut_into_units(files, Size(8, 8))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "limit"), [([], SMALL_UNIT), ([2**20] * 63, SMALL_UNIT), ([2**20] * 64, UNIT)]
+)
+def test_the_units_of_a_small_input_are_small(sizes: list[int], limit: Size) -> None:
+    assert unit_limit([source(f"{i}.csv", size) for i, size in enumerate(sizes)]) == limit
 
 
 @settings(max_examples=60, deadline=None)
