@@ -30,6 +30,7 @@ from distlstm.options import (
 
 if TYPE_CHECKING:
     from distlstm.data.labelled import Columns
+    from distlstm.stages.batch_predict import PredictRequest
     from distlstm.stages.labelled_data import DataRequest
     from distlstm.stages.session import Resources
 
@@ -162,6 +163,7 @@ def evaluate(data: tuple[str, ...], model: Path, output: Path | None, **options:
 @click.option(
     "--min-score", type=click.FloatRange(0, 1), help="Leave predicted_label null below this score."
 )
+@click.option("--dry-run", is_flag=True, help="Say what there is to do and what it will take.")
 @worker_options
 @display_options
 def batch_predict(inputs: tuple[str, ...], model: Path, output: Path, **options: Any) -> None:
@@ -181,6 +183,9 @@ def batch_predict(inputs: tuple[str, ...], model: Path, output: Path, **options:
         top_k=options["top_k"],
         min_score=options["min_score"],
     )
+    if options["dry_run"]:
+        _estimate(request, output, options)
+        return
     with console.Display(quiet=options["quiet"]) as display:
         result = stage.batch_predict(
             request,
@@ -192,6 +197,34 @@ def batch_predict(inputs: tuple[str, ...], model: Path, output: Path, **options:
     console.print_json(asdict(result)) if options["as_json"] else console.print_batch_predict(
         result
     )
+
+
+def _estimate(request: "PredictRequest", output: Path, options: dict[str, Any]) -> None:
+    from distlstm import console
+    from distlstm.stages.estimate import estimate
+
+    with console.Display(quiet=options["quiet"]) as display:
+        result = estimate(request, output=output, resources=_resources(options), on_event=display)
+    console.print_json(asdict(result)) if options["as_json"] else console.print_estimate(result)
+
+
+@cli.command()
+@click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+@debug_option
+def verify(directory: Path, as_json: bool, debug: bool) -> None:  # noqa: ARG001 (main)
+    """Re-count a batch-predict output against its manifest and its input, from footers alone."""
+    environment.prepare()
+    from distlstm import console
+    from distlstm.stages import verify as stage
+
+    result = stage.verify(directory)
+    console.print_json(asdict(result)) if as_json else console.print_verification(result)
+    if result.faults:
+        raise RunError(
+            f"{len(result.faults)} faults in {directory}. Run batch-predict again: it mends what "
+            "is missing or damaged and keeps the rest."
+        )
 
 
 @cli.command()

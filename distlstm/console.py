@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 import rich.progress
 from rich.console import Console, Group
@@ -19,7 +19,6 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from distlstm.stages.batch_predict import BatchPredictResult
 from distlstm.stages.events import (
     EpochDone,
     Event,
@@ -29,8 +28,13 @@ from distlstm.stages.events import (
     TrialRow,
     TrialsChanged,
 )
-from distlstm.stages.train import TrainResult
-from distlstm.stages.tune import TuneResult
+
+if TYPE_CHECKING:  # the stages import Ray and torch, each command only its own
+    from distlstm.stages.batch_predict import BatchPredictResult
+    from distlstm.stages.estimate import Estimate
+    from distlstm.stages.train import TrainResult
+    from distlstm.stages.tune import TuneResult
+    from distlstm.stages.verify import Verification
 
 _SECONDS_BETWEEN_LINES = 5.0
 _MAX_TRIALS_SHOWN = 12
@@ -84,7 +88,10 @@ class Display:
                 shown = f"{done:,} of {total:,} {detail}".rstrip()
                 self._progress(title, share=done / max(1, total), detail=shown)
             case RowsPredicted():
-                self._progress("predicting", share=event.share, detail=_rows_detail(event))
+                left = "" if event.seconds_left is None else f", {_duration(event.seconds_left)} left"
+                self._progress(
+                    "predicting", share=event.share, detail=_rows_detail(event), left=left
+                )
             case Note(text):
                 self.console.print(escape(text))
             case EpochDone():
@@ -102,8 +109,11 @@ class Display:
         )
         return Group(*table, self.bar)
 
-    def _progress(self, title: str, *, share: float | None, detail: str) -> None:
-        """Move the bar (`share` from 0 to 1; None while it cannot be told), or write a line."""
+    def _progress(self, title: str, *, share: float | None, detail: str, left: str = "") -> None:
+        """Move the bar, which shows the time left by itself, or write a line.
+
+        `share` is from 0 to 1; None while it cannot be told.
+        """
         if title != self.title:
             if self.task is not None:
                 self.bar.remove_task(self.task)
@@ -116,7 +126,7 @@ class Display:
         waited = now - self.last_line > _SECONDS_BETWEEN_LINES
         if not self._draws and share and waited:
             self.last_line = now
-            self.console.print(escape(f"{title}: {detail}"))
+            self.console.print(escape(f"{title}: {detail}{left}"))
 
     def _trials(self, event: TrialsChanged) -> None:
         before = {} if self.trials is None else {row.trial: row for row in self.trials.trials}
@@ -164,7 +174,7 @@ def print_command(command: str) -> None:
     _stdout().print(f"\n[bold]$ {escape(command)}[/]")
 
 
-def print_train(result: TrainResult, facts: Mapping[str, Any]) -> None:
+def print_train(result: "TrainResult", facts: Mapping[str, Any]) -> None:
     """What training gave, beside what simpler models reach on the same rows."""
     console = _stdout()
     console.print(comparison_table(facts))
@@ -179,7 +189,7 @@ def print_train(result: TrainResult, facts: Mapping[str, Any]) -> None:
     console.print(f"Model: {escape(result.model)}")
 
 
-def print_tune(result: TuneResult) -> None:
+def print_tune(result: "TuneResult") -> None:
     """The trials of a study and where its best model lies."""
     console = _stdout()
     rows = [TrialRow(**row) for row in result.trials]
@@ -211,7 +221,7 @@ def print_evaluation(report: Mapping[str, Any]) -> None:
         console.print(f"... and {len(report['labels']) - _MAX_LABELS_SHOWN} more labels")
 
 
-def print_batch_predict(result: BatchPredictResult) -> None:
+def print_batch_predict(result: "BatchPredictResult") -> None:
     """What a prediction run wrote."""
     console = _stdout()
     console.print(
@@ -225,6 +235,40 @@ def print_batch_predict(result: BatchPredictResult) -> None:
             f"{result.tokens_per_second:,.0f} tokens/s once the workers ran"
         )
     console.print(f"Output: {escape(result.output)}")
+
+
+def print_verification(result: "Verification") -> None:
+    """What a prediction output holds, and each fault."""
+    console = _stdout()
+    for fault in result.faults:
+        console.print(f"[red]fault[/] {escape(fault)}")
+    gone = f"; {result.inputs_gone:,} input files are gone" if result.inputs_gone else ""
+    console.print(
+        f"{result.parts:,} parts with {result.rows_out:,} rows, {len(result.faults)} faults{gone}; "
+        f"{result.parts / max(result.seconds, 1e-9):,.0f} parts/s"
+    )
+
+
+def print_estimate(result: "Estimate") -> None:
+    """What a prediction run would do and take."""
+    about = "" if result.rows_are_exact else "about "
+    rows = {
+        "input": f"{result.files:,} files, {result.bytes / 2**20:,.1f} MiB, "
+        f"{about}{result.rows:,} rows",
+        "parts": f"{result.parts:,}, of which {result.parts_done:,} are done",
+        "sample": f"{result.sampled_rows:,} rows, {result.tokens_per_row:.1f} tokens each, "
+        f"{result.rows_without_text:,} without a text",
+        "unknown tokens": f"{result.unknown_share:.1%}",
+        "rows cut short": f"{result.truncated_share:.1%}",
+        "speed": f"{result.rows_per_second_per_worker:,.0f} rows/s a worker, "
+        f"{result.workers} workers",
+        "time": f"about {_duration(result.seconds)} for what is not done",
+        "memory": f"about {result.worker_memory_bytes / 2**30:.1f} GiB a worker",
+    }
+    table = Table(show_header=False)
+    for name, value in rows.items():
+        table.add_row(name, value)
+    _stdout().print(table)
 
 
 def comparison_table(facts: Mapping[str, Any]) -> Table:
@@ -296,10 +340,9 @@ def _epoch_line(event: EpochDone) -> str:
 def _rows_detail(event: RowsPredicted) -> str:
     done = "" if event.share is None else f" ({event.share:.0%})"
     reused = f", {event.parts_reused:,} reused" if event.parts_reused else ""
-    left = "" if event.seconds_left is None else f", {_duration(event.seconds_left)} left"
     return (
         f"{event.rows:,} rows{done}, {event.rows_per_second:,.0f} rows/s, {event.parts:,} of "
-        f"{event.parts_total:,} parts{reused}{left}"
+        f"{event.parts_total:,} parts{reused}"
     )
 
 

@@ -21,8 +21,9 @@ COMMANDS = {
     "evaluate": ["DATA", "--model", "--output", "--overwrite", *LABELS, *WORKERS, *DISPLAY],
     "batch-predict": [
         "INPUTS", "--model", "--output", "--overwrite", "--text-column", "--columns", "--top-k",
-        "--min-score", *WORKERS, *DISPLAY,
+        "--min-score", "--dry-run", *WORKERS, *DISPLAY,
     ],
+    "verify": ["DIRECTORY", "--json", "--debug"],
     "predict": ["TEXTS", "--model", "--debug"],
     "demo": ["DIRECTORY", "--quiet", "--debug"],
 }  # fmt: skip

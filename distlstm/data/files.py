@@ -81,11 +81,11 @@ def find_files(sources: Sequence[str]) -> list[SourceFile]:
     Raises:
         UserError: nothing is there, or a file that was named has an unsupported suffix.
     """
-    found = {file.path: file for source in sources for file in _find(_absolute(source))}
+    found = {file.path: file for source in sources for file in _find(absolute(source))}
     return [found[path] for path in sorted(found)]
 
 
-def _absolute(source: str) -> str:
+def absolute(source: str) -> str:
     """A URI, or an absolute path: local files have one name, however they were named."""
     if source.startswith("file:///"):
         source = unquote(source.removeprefix("file://"))

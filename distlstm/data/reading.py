@@ -57,6 +57,16 @@ def read_schema(file: SourceFile) -> pa.Schema:
     return schema
 
 
+def count_rows(file: SourceFile) -> int:
+    """Rows of a Parquet file, by its footer.
+
+    Raises:
+        UnreadableFileError: it is damaged.
+    """
+    with _open(file) as source:
+        return int(pq.read_metadata(source).num_rows)
+
+
 def read_batches(
     file: SourceFile,
     *,

@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import platform
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch.overrides import TorchFunctionMode
 
 from distlstm import __version__
 from distlstm.atomic import replace_file, write_text
@@ -82,8 +84,7 @@ def load_model(path: Path) -> Model:
     try:
         config = read_config({key: facts[key] for key in ("seed", "text", "model", "training")})
         labels = _read_labels(facts["labels"])
-        for name in (_WEIGHTS_FILE, _VOCABULARY_FILE):
-            _check_digest(path / name, facts["files"][name])
+        _check_digests(path, facts)
         vocabulary = Vocabulary.load(path / _VOCABULARY_FILE)
         classifier = _load_classifier(path, config, len(vocabulary), len(labels))
         return Model(
@@ -99,6 +100,20 @@ def load_model(path: Path) -> Model:
         *(UserError, KeyError, TypeError, ValueError, OverflowError, OSError, RuntimeError),
         SafetensorError,
     ) as error:
+        raise UserError(f"The model directory {path} is damaged: {error}.") from error
+
+
+def model_fingerprint(path: Path) -> str:
+    """The fingerprint of a MODEL directory whose files are those it was written with.
+
+    Raises:
+        UserError: it is no model directory, of another format version, or damaged.
+    """
+    facts = load_facts(path)
+    try:
+        _check_digests(path, facts)
+        return _fingerprint(facts)
+    except (KeyError, TypeError, ValueError, OSError) as error:
         raise UserError(f"The model directory {path} is damaged: {error}.") from error
 
 
@@ -139,11 +154,27 @@ def _read_temperature(value: Any) -> float:
     return float(value)
 
 
+class _NoInitialWeights(TorchFunctionMode):
+    """Skips `torch.nn.init`, which without memory to fill only costs a second of imports."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        del types
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else None
+        return func(*args, **(kwargs or {}))
+
+
 def _load_classifier(
     path: Path, config: ExperimentConfig, vocab_size: int, num_labels: int
 ) -> Classifier:
     """Compare the shapes before any memory is taken for them, then load the weights."""
-    with torch.device("meta"):
+    with torch.device("meta"), _NoInitialWeights():
         classifier = Classifier(config.model, vocab_size=vocab_size, num_labels=num_labels)
     weights = load_file(path / _WEIGHTS_FILE)
     wanted = {name: (value.shape, value.dtype) for name, value in classifier.state_dict().items()}
@@ -170,6 +201,11 @@ def _digest(path: Path) -> dict[str, Any]:
             "bytes": path.stat().st_size,
             "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
         }
+
+
+def _check_digests(path: Path, facts: dict[str, Any]) -> None:
+    for name in (_WEIGHTS_FILE, _VOCABULARY_FILE):
+        _check_digest(path / name, facts["files"][name])
 
 
 def _check_digest(path: Path, expected: dict[str, Any]) -> None:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from distlstm.atomic import remove_leftovers, write_text
+from distlstm.data.files import absolute
 from distlstm.data.units import Size, Unit, group_small, unit_limit
 from distlstm.errors import RunError, UserError
-from distlstm.model.directory import load_facts, load_model
+from distlstm.model.directory import load_facts, model_fingerprint
 from distlstm.stages.actor_pool import Done, GivenUp, Looked, map_bundles
 from distlstm.stages.events import Note, OnEvent
 from distlstm.stages.manifest import (
@@ -116,7 +117,7 @@ def settings_of(request: PredictRequest) -> PredictionSettings:
         UserError: the model is damaged.
     """
     return PredictionSettings(
-        model=load_model(request.model).fingerprint,
+        model=model_fingerprint(request.model),
         text_column=request.text_column,
         columns=request.columns,
         top_k=request.top_k,
@@ -259,7 +260,7 @@ class _Run:
 
     def _write_manifest(self) -> None:
         run = Run(
-            inputs=self.request.inputs,
+            inputs=tuple(map(absolute, self.request.inputs)),
             parts_written=len(self.written),
             parts_reused=len(self.ledger.done),
             errors=tuple(self.errors),

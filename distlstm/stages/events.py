@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from distlstm.model.loop import EpochResult
+if TYPE_CHECKING:  # which imports torch
+    from distlstm.model.loop import EpochResult
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Note:
 class EpochDone:
     """An epoch of a training run has ended."""
 
-    result: EpochResult
+    result: "EpochResult"
     num_epochs: int
 
 

@@ -15,7 +15,7 @@ from distlstm.errors import UserError
 from distlstm.stages.parts import Part, PredictionSettings, plain
 
 MANIFEST_FILE, SUCCESS_FILE = "_manifest.json", "_SUCCESS"
-_IN_MANIFEST = ("name", "input", "unit", "rows_in", "rows_out", "rows_without_prediction")
+IN_MANIFEST = ("name", "input", "unit", "rows_in", "rows_out", "rows_without_prediction")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +133,7 @@ def write_manifest(
         "drift": None if drift is None else asdict(drift),
     }
     lines = [f" {json.dumps(key)}: {_json(value)}," for key, value in head.items()]
-    listed = [_json({name: getattr(part, name) for name in _IN_MANIFEST}) for part in parts]
+    listed = [_json({name: getattr(part, name) for name in IN_MANIFEST}) for part in parts]
     table = ",\n".join(f"  {row}" for row in listed)
     text = "\n".join(["{", *lines, ' "parts": [', *([table] if table else []), " ]", "}"])
     write_text(output / MANIFEST_FILE, text + "\n")

@@ -1,0 +1,211 @@
+"""`distlstm batch-predict --dry-run`: what a run would do and take, measured on a sample.
+
+Nothing is written. A worker like those of the run predicts a few rows of some units; the rest is
+arithmetic.
+"""
+
+import resource
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+
+from distlstm.data.files import SourceFile
+from distlstm.data.reading import UnreadableFileError, count_rows
+from distlstm.data.units import Unit, unit_limit
+from distlstm.errors import RunError
+from distlstm.stages.actor_pool import Done, map_bundles
+from distlstm.stages.batch_predict import PredictRequest, read_ledger, settings_of
+from distlstm.stages.events import OnEvent, Progress
+from distlstm.stages.manifest import MANIFEST_FILE, recorded_limit
+from distlstm.stages.output import check_output
+from distlstm.stages.parts import PredictionSettings, part_name
+from distlstm.stages.prediction_input import cut_input, find_input
+from distlstm.stages.predictor import Predictor
+from distlstm.stages.session import Resources, ray_session
+from distlstm.stages.windows import WINDOW_BYTES, Rows, read_windows
+
+_SAMPLED_UNITS = 8
+_SAMPLED_ROWS = 2_048
+_WARM_UP_ROWS = 256
+_MOST_FOOTERS = 1_000
+_TEXT_COMPRESSION = 3
+_STARTUP_SECONDS = 8.0
+"""From the command to the first row, as measured on two cores."""
+_WINDOWS_HELD = 5
+"""Memory beside the model, in windows: the rows, their texts, tokens, predictions, the output."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What `--dry-run` reports; the keys of its `--json` result."""
+
+    files: int
+    bytes: int
+    """On disk."""
+    rows: int
+    rows_are_exact: bool
+    """False: extrapolated from the sample's rows for each byte."""
+    parts: int
+    parts_done: int
+    sampled_rows: int
+    tokens_per_row: float
+    unknown_share: float
+    truncated_share: float
+    rows_without_text: int
+    """Of the sample."""
+    rows_per_second_per_worker: float
+    workers: int
+    seconds: float
+    """Expected for what is not done yet, start-up included."""
+    worker_memory_bytes: int
+    """Expected peak of a worker."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a worker found in some rows."""
+
+    num_rows: int
+    num_bytes: float
+    """About, on disk."""
+    num_tokens: int
+    num_unknown: int
+    num_truncated: int
+    num_without_text: int
+    seconds: float
+    memory_bytes: int
+
+
+def estimate(
+    request: PredictRequest, *, output: Path, resources: Resources, on_event: OnEvent
+) -> Estimate:
+    """Count what there is to do, measure a sample of it, and say what the whole will take.
+
+    Raises:
+        UserError: whatever would stop the run itself before it starts.
+    """
+    output = output.absolute()
+    settings = settings_of(request)
+    files = find_input(request.inputs, settings, output)
+    check_output(output, marks=(MANIFEST_FILE,), overwrite=False)
+    units = cut_input(files, recorded_limit(output) or unit_limit(files))
+    done = read_ledger(output, units, settings).done
+    missing = [unit for unit in units if part_name(unit) not in done]
+    on_event(Progress("measuring a sample", 0, 1))
+    with ray_session(resources) as capacity:
+        num_workers = capacity.workers(
+            resources.num_workers, default=min(capacity.max_workers, max(1, len(missing)))
+        )
+        news = map_bundles(
+            partial(_SampleWork, settings=settings),
+            [_spread(missing or units)],
+            model=request.model.absolute(),
+            num_workers=1,
+            capacity=capacity,
+        )
+        samples = [entry.result for entry in news if isinstance(entry, Done)]
+    if not samples or samples[0].num_rows == 0:
+        raise RunError("No row of the sample could be predicted; is the input readable?")
+    return _arithmetic(files, units, missing, samples[0], num_workers)
+
+
+def _spread(units: Sequence[Unit]) -> list[Unit]:
+    """A few units, from all over the input."""
+    count = min(_SAMPLED_UNITS, len(units))
+    return [units[i * len(units) // count] for i in range(count)]
+
+
+def _arithmetic(
+    files: Sequence[SourceFile],
+    units: Sequence[Unit],
+    missing: Sequence[Unit],
+    sample: Sample,
+    num_workers: int,
+) -> Estimate:
+    num_bytes = sum(file.size for file in files)
+    counted = _count_parquet(files)
+    rows_per_byte = sample.num_rows / max(1.0, sample.num_bytes)
+    rows = round(num_bytes * rows_per_byte) if counted is None else counted
+    share_missing = sum(unit.num_bytes for unit in missing) / max(
+        1, sum(unit.num_bytes for unit in units)
+    )
+    speed = sample.num_rows / max(sample.seconds, 1e-9)
+    working = rows * share_missing / max(speed * num_workers, 1e-9)
+    return Estimate(
+        files=len(files),
+        bytes=num_bytes,
+        rows=rows,
+        rows_are_exact=counted is not None,
+        parts=len(units),
+        parts_done=len(units) - len(missing),
+        sampled_rows=sample.num_rows,
+        tokens_per_row=sample.num_tokens / max(1, sample.num_rows),
+        unknown_share=sample.num_unknown / max(1, sample.num_tokens),
+        truncated_share=sample.num_truncated / max(1, sample.num_rows),
+        rows_without_text=sample.num_without_text,
+        rows_per_second_per_worker=speed,
+        workers=num_workers,
+        seconds=_STARTUP_SECONDS + working if missing else 0.0,
+        worker_memory_bytes=sample.memory_bytes + _WINDOWS_HELD * WINDOW_BYTES,
+    )
+
+
+def _count_parquet(files: Sequence[SourceFile]) -> int | None:
+    """The rows of all files; None if not all say theirs, or they are too many to ask."""
+    if len(files) > _MOST_FOOTERS or any(file.format != "parquet" for file in files):
+        return None
+    try:
+        return sum(map(count_rows, files))
+    except UnreadableFileError:
+        return None
+
+
+class _SampleWork:
+    """In a worker: measures the prediction of the first rows of some units."""
+
+    progress = None
+
+    def __init__(self, predictor: Predictor, *, settings: PredictionSettings) -> None:
+        self.predictor = predictor
+        self.settings = settings
+
+    def __call__(self, units: Sequence[Unit]) -> Sample:
+        texts, num_bytes = [pa.array([], pa.string())], 0.0
+        for unit in units:
+            window = next(read_windows([unit], self.settings, max_rows=1))
+            for piece in window.pieces:
+                if isinstance(piece, Rows):
+                    taken = piece.texts.texts.slice(0, _SAMPLED_ROWS // len(units))
+                    texts.append(taken)
+                    num_bytes += _bytes_on_disk(piece, len(taken))
+        return self._measure(pa.concat_arrays(texts), num_bytes)
+
+    def _measure(self, texts: pa.Array, num_bytes: float) -> Sample:
+        self.predictor(texts.slice(0, _WARM_UP_ROWS))
+        started = time.perf_counter()
+        predictions = self.predictor(texts)
+        return Sample(
+            num_rows=len(texts),
+            num_bytes=num_bytes,
+            num_tokens=int(predictions.num_tokens.sum()),
+            num_unknown=int(predictions.num_unknown.sum()),
+            num_truncated=int(predictions.is_truncated.sum()),
+            num_without_text=int((~predictions.has_text).sum()),
+            seconds=time.perf_counter() - started,
+            memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        )
+
+
+def _bytes_on_disk(piece: Rows, num_rows: int) -> float:
+    """About what the first rows of a piece take in their file."""
+    unit = piece.unit
+    if unit.file.format == "parquet":
+        rows_of_unit = count_rows(unit.file) / unit.num_units
+        return unit.num_bytes * num_rows / max(1.0, rows_of_unit)
+    return piece.batch.slice(0, num_rows).nbytes / (
+        _TEXT_COMPRESSION if unit.file.compression else 1
+    )

@@ -1,0 +1,155 @@
+"""`distlstm verify`: whether a prediction output is whole, from footers alone.
+
+Three accounts are compared: the manifest, the footers of the parts, and the input, as far as it is
+still there. No page of data is read.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distlstm.data.files import SourceFile, find_files
+from distlstm.data.reading import UnreadableFileError, count_rows
+from distlstm.errors import UserError
+from distlstm.stages.manifest import IN_MANIFEST, SUCCESS_FILE, read_manifest
+from distlstm.stages.parts import Part, read_parts
+
+_FOOTERS_AT_ONCE = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """What `verify` reports; the keys of its `--json` result."""
+
+    output: str
+    parts: int
+    rows_out: int
+    """In the parts that are whole."""
+    inputs_gone: int
+    """Input files that are no longer there to be counted."""
+    faults: list[str]
+    seconds: float
+
+
+def verify(output: Path) -> Verification:
+    """Compare an output with its manifest and its input.
+
+    Raises:
+        UserError: it is no output of batch-predict, or its manifest is damaged.
+    """
+    started = time.perf_counter()
+    output = output.absolute()
+    manifest = read_manifest(output)
+    listed = {row["name"]: row for row in manifest["parts"]}
+    names = sorted(str(path.relative_to(output)) for path in output.rglob("*.parquet"))
+    parts = read_parts(output, names)
+    files = _input_files(manifest["run"]["inputs"])
+    gone = {row["input"] for row in listed.values()} - files.keys()
+    gone = {path for path in gone if not _is_there(path)}
+    faults = [
+        *_faults_of_run(output, manifest),
+        *_faults_of_parts(listed, names, parts, manifest["settings"]),
+        *_faults_of_input(listed, files, gone),
+    ]
+    return Verification(
+        output=str(output),
+        parts=len(listed),
+        rows_out=sum(part.rows_out for name, part in parts.items() if name in listed),
+        inputs_gone=len(gone),
+        faults=faults,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _faults_of_run(output: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
+    for error in manifest["run"]["errors"]:
+        yield f"The last run reported: {error}"
+    if not (output / SUCCESS_FILE).exists():
+        yield f"{SUCCESS_FILE} is missing: the last run did not end well."
+    for column in ("rows_in", "rows_out"):
+        total = sum(row[column] for row in manifest["parts"])
+        if manifest[column] != total:
+            yield f"The manifest says {column} {manifest[column]:,}; its parts sum to {total:,}."
+
+
+def _faults_of_parts(
+    listed: Mapping[str, Mapping[str, Any]],
+    names: Sequence[str],
+    parts: Mapping[str, Part],
+    settings: Mapping[str, Any],
+) -> Iterator[str]:
+    there = set(names)
+    for name, row in listed.items():
+        part = parts.get(name)
+        if name not in there:
+            yield f"{name} is missing: {row['rows_out']:,} rows of {row['input']}."
+        elif part is None:
+            yield f"{name} is damaged: it is not the file that was written."
+        elif part.settings != settings:
+            yield f"{name} was made with another model or other settings."
+        elif any(getattr(part, column) != row[column] for column in IN_MANIFEST):
+            yield f"{name} is not the part that the manifest lists."
+    for name in names:
+        if name not in listed:
+            yield f"{name} is not in the manifest."
+
+
+def _faults_of_input(
+    listed: Mapping[str, Mapping[str, Any]], files: Mapping[str, SourceFile], gone: set[str]
+) -> Iterator[str]:
+    rows_of = defaultdict[str, list[Mapping[str, Any]]](list)
+    for row in listed.values():
+        rows_of[row["input"]].append(row)
+    to_count = []
+    for path, rows in rows_of.items():
+        if path in gone:
+            continue
+        file = files.get(path) or find_files([path])[0]
+        if any((r["unit"]["size"], r["unit"]["modified"]) != _state(file) for r in rows):
+            yield f"{path} has changed since it was predicted."
+        elif file.format == "parquet":
+            to_count.append(file)
+    with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as threads:
+        for file, count in zip(to_count, threads.map(_count, to_count), strict=True):
+            predicted = sum(row["rows_in"] for row in rows_of[file.path])
+            if count != predicted:
+                yield f"{file.path} has {_shown(count)} rows, its parts have {predicted:,}."
+    for path in files.keys() - rows_of.keys():
+        yield f"{path} has no part: it is new, or could not be read."
+
+
+def _input_files(inputs: Sequence[str]) -> dict[str, SourceFile]:
+    """What the last command's inputs name now; nothing if they are gone."""
+    files: dict[str, SourceFile] = {}
+    for source in inputs:
+        try:
+            files |= {file.path: file for file in find_files([source])}
+        except UserError:
+            continue
+    return files
+
+
+def _is_there(path: str) -> bool:
+    try:
+        return bool(find_files([path]))
+    except UserError:
+        return False
+
+
+def _state(file: SourceFile) -> tuple[int, int]:
+    return file.size, file.modified
+
+
+def _count(file: SourceFile) -> int | None:
+    try:
+        return count_rows(file)
+    except UnreadableFileError:
+        return None
+
+
+def _shown(count: int | None) -> str:
+    return "no readable" if count is None else f"{count:,}"
