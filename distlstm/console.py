@@ -88,10 +88,10 @@ class Display:
                 shown = f"{done:,} of {total:,} {detail}".rstrip()
                 self._progress(title, share=done / max(1, total), detail=shown)
             case RowsPredicted():
-                left = "" if event.seconds_left is None else f", {_duration(event.seconds_left)} left"
-                self._progress(
-                    "predicting", share=event.share, detail=_rows_detail(event), left=left
-                )
+                seconds = event.seconds_left
+                left = "" if seconds is None else f", {_duration(seconds)} left"
+                detail = _rows_detail(event)
+                self._progress("predicting", share=event.share, detail=detail, left=left)
             case Note(text):
                 self.console.print(escape(text))
             case EpochDone():

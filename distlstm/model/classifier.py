@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from distlstm.config import ModelConfig
-from distlstm.model.pooling import MaskedPooling, take_positions
+from distlstm.model.pooling import MaskedPooling
+from distlstm.model.states import States, mirror_index, take_positions
 from distlstm.text.vocabulary import PADDING_ID
 
 _Cell = nn.LSTM | nn.GRU | nn.RNN
@@ -35,19 +36,12 @@ class RecurrentLayer(nn.Module):
         if self.back is not None:
             _initialise(self.back)
 
-    def forward(self, inputs_BTD: Tensor, mirror_BT: Tensor) -> Tensor:
-        """States [B, T, H or 2H]; `mirror_BT` is `mirror_index` of the batch's lengths."""
+    def forward(self, inputs_BTD: Tensor, mirror_BT: Tensor) -> States:
+        """Both directions' states; `mirror_BT` is `mirror_index` of the batch's lengths."""
         ahead: Tensor = self.ahead(inputs_BTD)[0]
         if self.back is None:
-            return ahead
-        back = take_positions(self.back(take_positions(inputs_BTD, mirror_BT))[0], mirror_BT)
-        return torch.cat([ahead, back], dim=2)
-
-
-def mirror_index(lengths_B: Tensor, longest: int) -> Tensor:
-    """For each position of each row, its mirror within the row's length; 0 for padding: [B, T]."""
-    positions_T = torch.arange(longest, device=lengths_B.device)
-    return (lengths_B[:, None] - 1 - positions_T).clamp(min=0)
+            return States(ahead)
+        return States(ahead, self.back(take_positions(inputs_BTD, mirror_BT))[0])
 
 
 def _initialise(cell: _Cell) -> None:
@@ -109,14 +103,14 @@ class Classifier(nn.Module):
             )
             self.layers.append(layer)
             dim = layer.output_dim
-        self.pooling = MaskedPooling(config.pooling, dim, bidirectional=config.bidirectional)
+        self.pooling = MaskedPooling(config.pooling, dim)
         self.dropout = nn.Dropout(config.dropout)
         self.output = nn.Linear(self.pooling.output_dim, num_labels)
         self.recurrent_dtype = torch.float32
 
     def forward(self, token_ids_BT: Tensor, lengths_B: Tensor) -> Tensor:
         """Logits [B, C] of rows whose lengths are all at least 1."""
-        states = self.token_dropout(self.embedding(token_ids_BT))
+        inputs = self.token_dropout(self.embedding(token_ids_BT))
         mirror_BT = mirror_index(lengths_B, token_ids_BT.shape[1])
         with torch.autocast(
             token_ids_BT.device.type,
@@ -124,8 +118,9 @@ class Classifier(nn.Module):
             enabled=self.recurrent_dtype == torch.bfloat16,
         ):
             for layer in self.layers:
-                states = layer(self.state_dropout(states), mirror_BT)
-            pooled = self.pooling(states, lengths_B)
+                states = layer(self.state_dropout(inputs), mirror_BT)
+                inputs = states.by_token(mirror_BT) if layer is not self.layers[-1] else inputs
+            pooled = self.pooling(states, lengths_B, mirror_BT)
         logits: Tensor = self.output(self.dropout(pooled.float()))
         return logits
 

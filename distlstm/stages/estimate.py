@@ -206,6 +206,5 @@ def _bytes_on_disk(piece: Rows, num_rows: int) -> float:
     if unit.file.format == "parquet":
         rows_of_unit = count_rows(unit.file) / unit.num_units
         return unit.num_bytes * num_rows / max(1.0, rows_of_unit)
-    return piece.batch.slice(0, num_rows).nbytes / (
-        _TEXT_COMPRESSION if unit.file.compression else 1
-    )
+    factor = _TEXT_COMPRESSION if unit.file.compression else 1
+    return float(piece.batch.slice(0, num_rows).nbytes) / factor

@@ -77,10 +77,13 @@ def truncate(tokens: pa.ListArray, max_tokens: int) -> tuple[pa.ListArray, np.nd
     """Cut each row at `max_tokens`; also returns which rows (bool, [rows]) that shortened."""
     offsets = tokens.offsets.to_numpy().astype(np.int64)
     lengths = np.where(tokens.is_valid().to_numpy(zero_copy_only=False), np.diff(offsets), 0)
+    is_longer = lengths > max_tokens
+    if not is_longer.any() and tokens.null_count == 0:
+        return tokens, is_longer
     kept = np.minimum(lengths, max_tokens)
     values = tokens.values.take(pa.array(run_indices(offsets[:-1], kept)))
     new_offsets = np.concatenate([[0], np.cumsum(kept)]).astype(np.int32)
-    return pa.ListArray.from_arrays(new_offsets, values), lengths > max_tokens
+    return pa.ListArray.from_arrays(new_offsets, values), is_longer
 
 
 def run_indices(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

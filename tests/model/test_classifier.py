@@ -9,8 +9,9 @@ from torch import Tensor
 
 from distlstm.config import ModelConfig
 from distlstm.model.batch import Batch
-from distlstm.model.classifier import Classifier, LockedDropout, RecurrentLayer, mirror_index
+from distlstm.model.classifier import Classifier, LockedDropout, RecurrentLayer
 from distlstm.model.pooling import MaskedPooling
+from distlstm.model.states import States, mirror_index
 
 LENGTHS = [7, 1, 4, 12, 2]
 
@@ -67,7 +68,8 @@ def test_the_backward_direction_is_the_equations_on_the_reversed_text() -> None:
     layer = RecurrentLayer("lstm", 5, 4, bidirectional=True)
     inputs_TD = torch.randn(9, 5)
     lengths = torch.tensor([6])
-    states = layer(inputs_TD[None], mirror_index(lengths, 9))[0]
+    mirror = mirror_index(lengths, 9)
+    states = layer(inputs_TD[None], mirror).by_token(mirror)[0]
     by_hand, _, _ = lstm_by_hand(layer.back, inputs_TD[:6].flip(0))  # type: ignore[arg-type]
     torch.testing.assert_close(states[:6, 4:], by_hand.flip(0))
 
@@ -116,10 +118,11 @@ def test_padding_never_changes_a_logit(
 @pytest.mark.parametrize("kind", ["last", "max", "mean", "attention"])
 def test_pooling_is_what_it_is_called_row_by_row(kind: str) -> None:
     torch.manual_seed(0)
-    pooling = MaskedPooling((kind,), 6, bidirectional=True)  # type: ignore[arg-type]
-    states, lengths = torch.randn(5, 12, 6), torch.tensor(LENGTHS)
-    pooled = pooling(states, lengths)
-    for row, length, found in zip(states, LENGTHS, pooled, strict=True):
+    pooling = MaskedPooling((kind,), 6)  # type: ignore[arg-type]
+    states, lengths = States(torch.randn(5, 12, 3), torch.randn(5, 12, 3)), torch.tensor(LENGTHS)
+    mirror = mirror_index(lengths, 12)
+    pooled = pooling(states, lengths, mirror)
+    for row, length, found in zip(states.by_token(mirror), LENGTHS, pooled, strict=True):
         own = row[:length]
         expected = {
             "last": lambda own: torch.cat([own[-1, :3], own[0, 3:]]),

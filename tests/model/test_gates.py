@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from distlstm.model.classifier import RecurrentLayer, mirror_index
+from distlstm.model.classifier import RecurrentLayer
+from distlstm.model.states import mirror_index
 
 
 def gru_by_hand(cell: nn.GRU, inputs_TD: Tensor) -> Tensor:
@@ -39,7 +40,8 @@ def test_the_gru_is_its_gate_equations_in_both_directions() -> None:
     layer = RecurrentLayer("gru", 5, 4, bidirectional=True)
     random_biases(layer)
     inputs_TD, length = torch.randn(9, 5), 6
-    states = layer(inputs_TD[None], mirror_index(torch.tensor([length]), 9))[0, :length]
+    mirror = mirror_index(torch.tensor([length]), 9)
+    states = layer(inputs_TD[None], mirror).by_token(mirror)[0, :length]
     own = inputs_TD[:length]
     torch.testing.assert_close(states[:, :4], gru_by_hand(layer.ahead, own))  # type: ignore[arg-type]
     by_hand = gru_by_hand(layer.back, own.flip(0)).flip(0)  # type: ignore[arg-type]

@@ -82,3 +82,13 @@ def test_splitting_loses_nothing_but_the_space(text: str, by_character: bool) ->
     assert all(token and token == "".join(token.split()) for token in found)
     if by_character:
         assert {len(token) for token in found} == {1}
+
+
+@given(st.lists(st.text(st.characters(max_codepoint=127)), max_size=8))
+def test_ascii_texts_are_split_alike_beside_others(texts: list[str]) -> None:
+    """Rows of ASCII take a faster way, which none of them takes where a letter is not ASCII."""
+    alone = split(pa.array(texts, pa.string()), TextConfig()).to_pylist()
+    marked = split(pa.array([f"{text} é" for text in texts], pa.string()), TextConfig()).to_pylist()
+    assert [[*filter(None, tokens), "é"] for tokens in alone] == [
+        [*filter(None, tokens)] for tokens in marked
+    ]

@@ -1,0 +1,258 @@
+"""`batch-predict` end to end, against the bare kernel and against the recipe most people write.
+
+Prints one JSON line:
+- `of_bare_kernel`: tokens per second of `batch-predict` once its workers run, over those of bare
+  `nn.LSTM` calls of the same sizes, dtype and number of processes, on batches of the same lengths;
+- `of_plain_recipe`: over Ray Data's `map_batches` with pandas, a Python tokenizer, and float32
+  batches padded in the order of the file, with the same number of workers;
+- `two_workers_over_one`;
+- `seconds_with_nothing_to_do`: the whole command on an output that is finished.
+
+Every figure is a median over runs in turn. The model's weights are random: speed does not depend
+on them. Without arguments the rows are those of the demo's corpus, made distinct by a number each.
+"""
+
+import argparse
+import json
+import multiprocessing as mp
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from distlstm import environment
+from distlstm.config import ExperimentConfig
+from distlstm.data.batching import cut_by_length
+from distlstm.data.stdlib_corpus import build_stdlib_corpus
+from distlstm.model.classifier import Classifier, recurrent_dtype
+from distlstm.model.directory import Model, load_model, save_model
+from distlstm.text.columns import read_texts
+from distlstm.text.labels import LabelSet
+from distlstm.text.splitting import split
+from distlstm.text.tokenizer import Tokenizer
+from distlstm.text.vocabulary import Vocabulary
+
+NUM_ROWS, NUM_LABELS, PLAIN_SHARE = 240_000, 8, 8
+ROW_GROUP = 20_000
+
+
+def made_up_input(directory: Path) -> Path:
+    """Distinct rows of real text, in files of several row groups."""
+    build_stdlib_corpus(directory / "corpus")
+    texts = pq.read_table(directory / "corpus" / "unlabelled", columns=["text"])["text"].to_pylist()
+    longer = [f"{a} {b}" for a, b in zip(texts[::2], texts[1::2], strict=False)]
+    numbers = count()
+    repeated = [longer[i % len(longer)] for i in range(NUM_ROWS)]
+    table = pa.table({"text": [f"{text} {next(numbers)}" for text in repeated]})
+    path = directory / "input"
+    path.mkdir()
+    for i in range(4):
+        part = table.slice(i * NUM_ROWS // 4, NUM_ROWS // 4)
+        pq.write_table(part, path / f"{i}.parquet", row_group_size=ROW_GROUP)
+    return path
+
+
+def read_all(path: Path) -> pa.Array:
+    """The texts of a Parquet file or directory."""
+    return pq.read_table(path, columns=["text"])["text"].combine_chunks()
+
+
+def random_model(texts: pa.Array, path: Path) -> None:
+    """A model of default sizes with a vocabulary of these texts."""
+    config = ExperimentConfig()
+    sample = texts.slice(0, 50_000)
+    counts = split(read_texts(sample).texts, config.text).flatten().value_counts()
+    table = pa.table({"token": counts.field("values"), "count": counts.field("counts")})
+    vocabulary = Vocabulary.from_counts(table, config.text)
+    model = Model(
+        config=config,
+        classifier=Classifier(config.model, vocab_size=len(vocabulary), num_labels=NUM_LABELS),
+        vocabulary=vocabulary,
+        labels=LabelSet(tuple(f"label {i}" for i in range(NUM_LABELS))),
+        temperature=1.0,
+    )
+    save_model(model, path)
+
+
+def batch_predict(source: Path, model: Path, output: Path, workers: int) -> dict[str, Any]:
+    """The command's own JSON result."""
+    command = [sys.executable, "-m", "distlstm", "batch-predict", str(source), "--json", "--quiet"]
+    options = ["--model", str(model), "--output", str(output), "--workers", str(workers)]
+    done = subprocess.run([*command, *options], check=True, capture_output=True, text=True)
+    return dict(json.loads(done.stdout))
+
+
+def bare_process(model: Path, lengths: np.ndarray, queue: "mp.Queue[float]") -> None:
+    """Run bare `nn.LSTM` over batches of these lengths; puts the seconds it took."""
+    torch.set_num_threads(1)
+    config = load_model(model).config
+    dtype = recurrent_dtype(config.training.precision, torch.device("cpu"))
+    lstm = torch.nn.LSTM(
+        config.model.embedding_dim,
+        config.model.hidden_dim,
+        num_layers=config.model.num_layers,
+        bidirectional=config.model.bidirectional,
+        batch_first=True,
+    ).to(dtype)
+    shapes = [
+        (len(rows), int(lengths[rows[-1]]))
+        for rows in cut_by_length(
+            np.flatnonzero(lengths), lengths, tokens_per_batch=32_768, rows_per_batch=256
+        )
+    ]
+    inputs = {
+        shape: torch.randn(*shape, config.model.embedding_dim, dtype=dtype) for shape in shapes
+    }
+    with torch.inference_mode():
+        lstm(inputs[shapes[-1]])
+        started = time.perf_counter()
+        for shape in shapes:
+            lstm(inputs[shape])
+        queue.put(time.perf_counter() - started)
+
+
+def bare_tokens_per_second(model: Path, lengths: np.ndarray, workers: int) -> float:
+    """Of all processes together."""
+    context = mp.get_context("spawn")
+    queue: mp.Queue[float] = context.Queue()
+    processes = [
+        context.Process(target=bare_process, args=(model, lengths[i::workers], queue))
+        for i in range(workers)
+    ]
+    for process in processes:
+        process.start()
+    seconds = [queue.get() for _ in processes]
+    for process in processes:
+        process.join()
+    return float(lengths.sum() / statistics.mean(seconds))
+
+
+class PlainRecipe:
+    """The UDF that most people write."""
+
+    def __init__(self, model: Path) -> None:
+        torch.set_num_threads(1)
+        loaded = load_model(model)
+        self.classifier = loaded.classifier.eval()
+        self.ids = {token: i for i, token in enumerate(loaded.vocabulary.tokens.to_pylist())}
+        self.labels = loaded.labels.names
+
+    def __call__(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Label a batch, noting who did it and when."""
+        started = time.perf_counter()
+        rows = [
+            [self.ids.get(token, 1) for token in re.findall(r"\w+|[^\w\s]", text.lower())][:400]
+            for text in frame["text"]
+        ]
+        predicted = []
+        for start in range(0, len(rows), 64):
+            batch = [torch.tensor(row or [1]) for row in rows[start : start + 64]]
+            lengths = torch.tensor([len(row) for row in batch])
+            padded = torch.nn.utils.rnn.pad_sequence(batch, batch_first=True)
+            with torch.no_grad():
+                predicted += self.classifier(padded, lengths).argmax(1).tolist()
+        frame["predicted_label"] = [self.labels[i] for i in predicted]
+        frame["started"], frame["ended"] = started, time.perf_counter()
+        frame["worker"] = os.getpid()
+        return frame
+
+
+def plain_tokens_per_second(source: Path, model: Path, lengths: np.ndarray, workers: int) -> float:
+    """Of all workers together while they worked, reading and writing left out."""
+    code = (
+        "import sys, pathlib; from benchmarks.prediction import run_plain; "
+        "print(run_plain(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), int(sys.argv[3])))"
+    )
+    command = [sys.executable, "-c", code, str(source), str(model), str(workers)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return float(lengths.sum() / float(done.stdout.strip().split("\n")[-1]))
+
+
+def run_plain(source: Path, model: Path, workers: int) -> float:
+    """Seconds from the first batch's start to the last one's end."""
+    environment.prepare()
+    import ray
+
+    ray.init(address="local", num_cpus=workers + 1, log_to_driver=False, include_dashboard=False)
+    with tempfile.TemporaryDirectory() as output:
+        rows = ray.data.read_parquet(str(source)).repartition(8 * workers)
+        labelled = rows.map_batches(
+            PlainRecipe,
+            fn_constructor_args=(model,),
+            batch_format="pandas",
+            batch_size=1024,
+            compute=ray.data.ActorPoolStrategy(size=workers),
+        )
+        labelled.write_parquet(output)
+        times = pq.read_table(output, columns=["started", "ended", "worker"]).to_pandas()
+    by_worker = times.groupby("worker")
+    return float((by_worker["ended"].max() - by_worker["started"].min()).mean())
+
+
+def main() -> None:
+    """Measure all sides in turn, several times."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--input", type=Path, help="a Parquet file or directory with `text`")
+    parser.add_argument("--runs", type=int, default=3)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        figures = measure(Path(temporary), options.input, options.runs)
+    print(json.dumps(figures))
+
+
+def measure(directory: Path, source: Path | None, runs: int) -> dict[str, Any]:
+    """All ratios, as medians."""
+    source = source or made_up_input(directory)
+    texts, model = read_all(source), directory / "model"
+    random_model(texts, model)
+    plain_source = directory / "plain"
+    plain_source.mkdir()
+    pq.write_table(
+        pa.table({"text": texts}).slice(0, len(texts) // PLAIN_SHARE), plain_source / "a.parquet"
+    )
+    loaded = load_model(model)
+    lengths = (
+        Tokenizer(loaded.config.text, loaded.vocabulary).encode(read_texts(texts).texts).lengths
+    )
+    plain_lengths = lengths[: len(texts) // PLAIN_SHARE]
+    taken: dict[str, list[float]] = {}
+    for run in range(runs):
+        one = batch_predict(source, model, directory / f"one{run}", 1)["tokens_per_second"]
+        two = batch_predict(source, model, directory / f"two{run}", 2)["tokens_per_second"]
+        nothing = batch_predict(source, model, directory / f"two{run}", 2)["seconds"]
+        bare_one = bare_tokens_per_second(model, lengths, 1)
+        bare_two = bare_tokens_per_second(model, lengths, 2)
+        plain = plain_tokens_per_second(plain_source, model, plain_lengths, 2)
+        for name, value in {
+            "of_bare_kernel_one_worker": one / bare_one,
+            "of_bare_kernel_two_workers": two / bare_two,
+            "of_plain_recipe": two / plain,
+            "two_workers_over_one": two / one,
+            "seconds_with_nothing_to_do": nothing,
+            "tokens_per_second_two_workers": two,
+        }.items():
+            taken.setdefault(name, []).append(value)
+    medians = {name: round(statistics.median(values), 3) for name, values in taken.items()}
+    return {
+        "benchmark": "batch-predict",
+        "rows": len(texts),
+        "tokens_per_row": round(float(lengths.mean()), 1),
+        "runs": runs,
+        **medians,
+    }
+
+
+if __name__ == "__main__":
+    main()
