@@ -181,6 +181,11 @@ def print_train(result: "TrainResult", facts: Mapping[str, Any]) -> None:
     verdict = baseline_verdict(facts)
     if verdict:
         console.print(verdict)
+    metrics = facts["metrics"]
+    console.print(
+        f"Scores calibrated at temperature {facts['temperature']:.3f}: expected calibration error "
+        f"{metrics['ece_uncalibrated']:.4f} before, {metrics['ece']:.4f} after, on validation."
+    )
     console.print(
         f"{result.epochs} epochs, {result.steps:,} steps, {result.seconds:.0f} s in all, "
         f"{result.tokens_per_second:,.0f} tokens/s in training"

@@ -43,18 +43,22 @@ def read_schema(file: SourceFile) -> pa.Schema:
 
     Only Parquet says its types: CSV columns count as string, those of JSON lines as null.
     """
-    if file.format == "parquet":
-        with _open(file) as source:
-            schema = pq.read_schema(source)
-    elif file.format == "jsonl":
-        rows = next(_jsonl_rows(file, BATCH_ROWS), [])
-        names = dict.fromkeys(name for row in rows for name in row)
-        schema = pa.schema([(name, pa.null()) for name in names if _is_unicode(name)])
-    else:
-        schema = pa.schema([(name, pa.string()) for name in _csv_header(file)[0]])
+    schema = read_own_schema(file)
     for name in file.partitions:
         schema = schema if name in schema.names else schema.append(pa.field(name, pa.string()))
     return schema
+
+
+def read_own_schema(file: SourceFile) -> pa.Schema:
+    """Likewise, without the partition columns that are not in the file itself."""
+    if file.format == "parquet":
+        with _open(file) as source:
+            return pq.read_schema(source)
+    if file.format == "jsonl":
+        rows = next(_jsonl_rows(file, BATCH_ROWS), [])
+        names = dict.fromkeys(name for row in rows for name in row)
+        return pa.schema([(name, pa.null()) for name in names if _is_unicode(name)])
+    return pa.schema([(name, pa.string()) for name in _csv_header(file)[0]])
 
 
 def count_rows(file: SourceFile) -> int:
@@ -74,6 +78,7 @@ def read_batches(
     row_groups: Sequence[int] | None = None,
     rows: tuple[int, int] | None = None,
     batch_rows: int = BATCH_ROWS,
+    one_type: bool = False,
 ) -> Iterator[pa.RecordBatch]:
     """The rows of a file, in order; batches of long rows are shorter.
 
@@ -83,6 +88,8 @@ def read_batches(
         row_groups: only those of a Parquet file.
         rows: of these row groups, only the rows from the first number to before the second.
         batch_rows: rows of a batch at the most.
+        one_type: give a column the same type in all batches, also where the file does not say its
+            types; then CSV and JSON lines are read twice. Whole rows always have this.
 
     Raises:
         UserError: a column is missing, or the file is not what its suffix says.
@@ -93,7 +100,8 @@ def read_batches(
         batches = _read_parquet(file, columns, batch_rows, row_groups)
         batches = batches if rows is None else _slice_rows(batches, *rows)
     else:
-        batches = _READERS[file.format](file, columns, batch_rows)
+        one_type = one_type or columns is None
+        batches = _READERS[file.format](file, columns, batch_rows, one_type)
     for batch in batches:
         yield batch if columns is None else _select(batch, file, columns)
 
@@ -188,15 +196,15 @@ def _slice_rows(
 
 
 def _read_csv(
-    file: SourceFile, columns: Sequence[str] | None, batch_rows: int
+    file: SourceFile, columns: Sequence[str] | None, batch_rows: int, one_type: bool
 ) -> Iterator[pa.RecordBatch]:
     """Columns as strings; those that are not UTF-8 throughout as binary.
 
-    Whole rows (`columns` is None) keep one type for the whole file, which takes a pass of its own.
+    One type for the whole file takes a pass of its own.
     """
     binary: set[str] = set()
-    if columns is None:
-        for block in _csv_blocks(file, None):
+    if one_type:
+        for block in _csv_blocks(file, columns):
             binary |= {name for name in block.schema.names if not _is_utf8(block.column(name))}
     for block in _csv_blocks(file, columns):
         arrays = [
@@ -259,9 +267,11 @@ def _is_utf8(column: pa.Array) -> bool:
 
 
 def _read_jsonl(
-    file: SourceFile, columns: Sequence[str] | None, batch_rows: int
+    file: SourceFile, columns: Sequence[str] | None, batch_rows: int, one_type: bool
 ) -> Iterator[pa.RecordBatch]:
-    types = _jsonl_types(file) if columns is None else dict.fromkeys(columns)
+    types: dict[str, pa.DataType | None] = dict.fromkeys(columns or ())
+    if one_type:
+        types |= _jsonl_types(file, columns)
     for rows in _jsonl_rows(file, batch_rows):
         arrays = [
             _json_column([row.get(name, file.partitions.get(name)) for row in rows], kind)
@@ -271,11 +281,13 @@ def _read_jsonl(
         yield pa.RecordBatch.from_arrays(arrays, names=list(types))
 
 
-def _jsonl_types(file: SourceFile) -> dict[str, pa.DataType]:
+def _jsonl_types(file: SourceFile, columns: Sequence[str] | None) -> dict[str, pa.DataType]:
     """One type for each column that holds in the whole file, which takes a pass of its own."""
     types: dict[str, pa.DataType] = {}
     for rows in _jsonl_rows(file, BATCH_ROWS):
         for name in dict.fromkeys(name for row in rows for name in row):
+            if columns is not None and name not in columns:
+                continue
             if not _is_unicode(name):
                 raise unreadable(file, ValueError(f"the column name {name!r} is not UTF-8"))
             found = _json_column([row.get(name) for row in rows], None).type

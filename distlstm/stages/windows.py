@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from distlstm.data.labelled import named
-from distlstm.data.reading import check_columns, read_batches, read_schema
+from distlstm.data.reading import check_columns, read_batches, read_own_schema, read_schema
 from distlstm.data.units import Unit
 from distlstm.errors import UserError
 from distlstm.stages.parts import PredictionSettings, refuse_clash
@@ -62,10 +62,10 @@ def read_windows(
     for unit in units:
         num_rows = 0
         for piece in _read_unit(unit, settings):
-            num_rows += filling.add(piece)
             if filling.num_rows >= max_rows or filling.num_bytes >= WINDOW_BYTES:
                 yield filling.window()
                 filling = _Filling()
+            num_rows += filling.add(piece)
         filling.complete_rows += num_rows
         filling.complete_bytes += unit.num_bytes
     if filling.pieces:
@@ -116,14 +116,16 @@ def _read_batches(unit: Unit, settings: PredictionSettings) -> Iterator[pa.Recor
     columns = settings.to_read
     empty = True
     for batch in read_batches(
-        unit.file, columns=columns, row_groups=unit.row_groups, rows=unit.rows
+        unit.file, columns=columns, row_groups=unit.row_groups, rows=unit.rows, one_type=True
     ):
         empty = False
         yield batch
     if empty:
-        own = [name for name in schema.names if name not in unit.file.partitions]
-        fields = [schema.field(name) for name in (columns or own)]
-        yield pa.RecordBatch.from_pylist([], schema=pa.schema(fields))
+        if columns is None:
+            schema = read_own_schema(unit.file)
+        else:
+            schema = pa.schema([schema.field(name) for name in columns])
+        yield pa.RecordBatch.from_pylist([], schema=schema)
 
 
 def _texts_or_none(column: pa.Array) -> TextColumn:
