@@ -7,7 +7,8 @@ user has set stays.
 import os
 import secrets
 
-_QUIET_RAY = {
+_VARIABLES = {
+    "MALLOC_ARENA_MAX": "1",  # a worker's two threads share what either has freed
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
@@ -26,7 +27,7 @@ def prepare(address: str | None = None) -> None:
     An embedded Ray gets a random token that only this process and its children know. For a
     cluster (`address` or RAY_ADDRESS) the user's own token settings are left as they are.
     """
-    for name, value in _QUIET_RAY.items():
+    for name, value in _VARIABLES.items():
         os.environ.setdefault(name, value)
     if address is None and "RAY_ADDRESS" not in os.environ:
         os.environ.setdefault("RAY_AUTH_MODE", "token")

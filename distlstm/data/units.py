@@ -62,8 +62,9 @@ class Size:
         return max(1, min(wanted, _MOST_PIECES, self.num_rows))
 
 
-UNIT = Size(num_bytes=32 * 2**20, num_rows=131_072)
-"""A unit at the most, as far as row groups allow: decoded bytes, and rows."""
+UNIT = Size(num_bytes=8 * 2**20, num_rows=32_768)
+"""A unit at the most, as far as row groups allow: decoded bytes, and rows. A worker holds one whole,
+and loses one when it dies; on a CPU it is some ten seconds of work."""
 SMALL_UNIT = Size(num_bytes=4 * 2**20, num_rows=16_384)
 """Likewise where the whole input is small, so that all workers have something to do."""
 
@@ -136,18 +137,19 @@ def _row_ranges(size: Size, pieces: int) -> list[tuple[int, int] | None]:
 
 
 def group_small(units: Sequence[Unit], *, num_groups: int) -> list[list[Unit]]:
-    """Consecutive units bundled so that a task gets about a unit's bytes.
+    """Consecutive units bundled so that a task gets a unit's bytes at the most.
 
     There are at least `num_groups` bundles where the units allow it, so that no worker idles.
     """
     total = sum(unit.num_bytes for unit in units)
     limit = max(1, min(UNIT.num_bytes, total // max(1, num_groups)))
     bundles: list[list[Unit]] = []
-    filled = limit
+    filled = 0
     for unit in units:
-        if filled >= limit:
-            bundles.append([])
-            filled = 0
-        bundles[-1].append(unit)
-        filled += unit.num_bytes
+        if bundles and filled + unit.num_bytes <= limit:
+            bundles[-1].append(unit)
+            filled += unit.num_bytes
+        else:
+            bundles.append([unit])
+            filled = unit.num_bytes
     return bundles

@@ -147,6 +147,7 @@ class _Worker:
         self, make_work: Callable[[Predictor], Work[Any]], model: Path, capacity: Capacity
     ) -> None:
         pa.set_cpu_count(capacity.cpus_per_worker)
+        pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own keeps what was freed
         predictor = Predictor.load(
             model, num_threads=capacity.cpus_per_worker, use_gpu=capacity.use_gpu
         )

@@ -108,6 +108,8 @@ class PartWriter:
                 end = start + piece.batch.num_rows
                 yield _Predicted(piece, predictions.take(slice(start, end)))
                 start = end
+            del window, texts, predictions, piece  # before the next window is read
+            pa.default_memory_pool().release_unused()
 
     def _encoded_windows(self, units: Sequence[Unit]) -> Iterator[tuple[Window, EncodedTexts]]:
         max_rows = max(1, min(WINDOW_ROWS, _MOST_PROBABILITIES // len(self.label_names)))

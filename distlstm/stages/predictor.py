@@ -17,7 +17,7 @@ from distlstm.model.loop import predict
 from distlstm.text.tokenizer import TokenIds, Tokenizer, run_indices
 from distlstm.text.vocabulary import UNKNOWN_ID
 
-_ROWS_TOKENISED_AT_ONCE = 16_384
+_ROWS_TOKENISED_AT_ONCE = 8_192
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class EncodedTexts:
     """Texts as token ids, each distinct text once."""
 
     tokens: TokenIds
-    """Of the distinct texts; the last one is the empty text."""
+    """Of the distinct texts; the last one is no text, with no tokens."""
     index: np.ndarray
     """Each row's place among the distinct texts (int64, [rows])."""
 
@@ -105,15 +105,15 @@ class Predictor:
 
     def encode(self, texts: pa.Array) -> EncodedTexts:
         """Token ids of texts (string, [rows]): the part of the work that needs no device."""
-        distinct = texts.dictionary_encode()
-        dictionary = pa.concat_arrays([distinct.dictionary, pa.array([None], pa.string())])
-        none = len(dictionary) - 1
-        index = distinct.indices.fill_null(none).to_numpy(zero_copy_only=False)
-        starts = range(0, len(dictionary), _ROWS_TOKENISED_AT_ONCE)
-        pieces = [
-            self.tokenizer.encode(dictionary.slice(start, _ROWS_TOKENISED_AT_ONCE))
-            for start in starts
+        encoded = texts.dictionary_encode()
+        distinct = encoded.dictionary
+        index = encoded.indices.fill_null(len(distinct)).to_numpy(zero_copy_only=False)
+        slices = [
+            distinct.slice(start, _ROWS_TOKENISED_AT_ONCE)
+            for start in range(0, len(distinct), _ROWS_TOKENISED_AT_ONCE)
         ]
+        no_text = pa.nulls(1, pa.string())
+        pieces = [self.tokenizer.encode(texts) for texts in (*slices, no_text)]
         return EncodedTexts(TokenIds.concatenate(pieces), index)
 
     def classify(

@@ -16,8 +16,8 @@ from distlstm.errors import UserError
 from distlstm.stages.parts import PredictionSettings, refuse_clash
 from distlstm.text.columns import TextColumn, is_text_type, read_texts
 
-WINDOW_BYTES = 64 * 2**20
-WINDOW_ROWS = 262_144
+WINDOW_BYTES = 16 * 2**20
+WINDOW_ROWS = 32_768
 
 
 @dataclass(frozen=True)
