@@ -33,6 +33,10 @@ format: env
 bench: env
 	$(BIN)/python -m benchmarks.batching
 	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.prediction
+	$(BIN)/python -m benchmarks.footprint
+	$(BIN)/python -m benchmarks.agreement
+	$(BIN)/python -m benchmarks.ledger
 
 clean:
 	rm -rf demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

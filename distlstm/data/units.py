@@ -63,8 +63,9 @@ class Size:
 
 
 UNIT = Size(num_bytes=8 * 2**20, num_rows=32_768)
-"""A unit at the most, as far as row groups allow: decoded bytes, and rows. A worker holds one whole,
-and loses one when it dies; on a CPU it is some ten seconds of work."""
+"""A unit at the most, as far as row groups allow: decoded bytes, and rows.
+
+A worker holds one whole, and loses one when it dies; on a CPU it is some ten seconds of work."""
 SMALL_UNIT = Size(num_bytes=4 * 2**20, num_rows=16_384)
 """Likewise where the whole input is small, so that all workers have something to do."""
 
