@@ -44,7 +44,7 @@ from distlstm.text.splitting import split
 from distlstm.text.tokenizer import Tokenizer
 from distlstm.text.vocabulary import Vocabulary
 
-NUM_ROWS, NUM_LABELS, PLAIN_SHARE = 240_000, 8, 8
+NUM_ROWS, NUM_LABELS, PLAIN_SHARE = 160_000, 8, 8
 ROW_GROUP = 20_000
 
 

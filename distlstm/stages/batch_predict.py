@@ -28,7 +28,7 @@ from distlstm.stages.manifest import (
     totals_of,
     write_manifest,
 )
-from distlstm.stages.output import check_output, check_same, remove_content, sole_use
+from distlstm.stages.output import check_output, check_same, remove_content, sole_use, writing
 from distlstm.stages.part_writer import Failure, PartWriter, Progress
 from distlstm.stages.parts import Part, PredictionSettings, part_name, plain, read_parts
 from distlstm.stages.prediction_input import cut_input, find_input
@@ -251,7 +251,8 @@ class _Run:
             )
         if self.drift is not None:
             self.on_event(Note(str(self.drift)))
-        write_text(self.output / SUCCESS_FILE, "")
+        with writing(self.output):
+            write_text(self.output / SUCCESS_FILE, "")
 
     @property
     def parts(self) -> list[Part]:
@@ -266,7 +267,8 @@ class _Run:
             errors=tuple(self.errors),
         )
         everything = sorted([*self.parts, *self.ledger.others.values()], key=lambda p: p.name)
-        write_manifest(self.output, self.settings, everything, run, self.limit, self.drift)
+        with writing(self.output):
+            write_manifest(self.output, self.settings, everything, run, self.limit, self.drift)
 
     def result(self, seconds: float) -> BatchPredictResult:
         """What the command reports."""
@@ -302,7 +304,8 @@ class _PredictWork:
 
     def __call__(self, units: Sequence[Unit]) -> _Predicted:
         started = time.perf_counter()
-        outcomes = list(self.writer.write(units))
+        with writing(self.writer.output):
+            outcomes = list(self.writer.write(units))
         return _Predicted(
             parts=[outcome for outcome in outcomes if isinstance(outcome, Part)],
             errors=[outcome.message for outcome in outcomes if isinstance(outcome, Failure)],

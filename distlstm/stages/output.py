@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from distlstm.atomic import write_text
-from distlstm.errors import UserError
+from distlstm.errors import RunError, UserError
 
 LOCK_FILE = "_lock"
 
@@ -81,6 +81,23 @@ def _lock(path: Path) -> int:
                 "another --output."
             ) from error
         os.close(file)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say of what cannot be written into an output directory what the user can do.
+
+    Raises:
+        RunError: the operating system refused: the disk is full, say.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise RunError(
+            f"A file in {path} cannot be written: {reason}. Make room there, or make it writable, "
+            "and run the same command again: what is finished is kept."
+        ) from error
 
 
 def remove_content(path: Path) -> None:

@@ -63,8 +63,6 @@ class Tally:
         self.label_counts += np.bincount(label_ids, minlength=len(self.label_counts))
         self.histogram += score_histogram(predictions.scores[known])
         self.missing.update(texts.missing)
-        no_tokens = int((~known).sum()) - texts.texts.null_count
-        self.missing.update({"empty": no_tokens} if no_tokens else {})
         self.num_rows += len(known)
         self.num_tokens += int(predictions.num_tokens.sum())
         self.num_unknown += int(predictions.num_unknown.sum())

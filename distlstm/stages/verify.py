@@ -118,7 +118,7 @@ def _faults_of_input(
             predicted = sum(row["rows_in"] for row in rows_of[file.path])
             if count != predicted:
                 yield f"{file.path} has {_shown(count)} rows, its parts have {predicted:,}."
-    for path in files.keys() - rows_of.keys():
+    for path in sorted(files.keys() - rows_of.keys()):
         yield f"{path} has no part: it is new, or could not be read."
 
 

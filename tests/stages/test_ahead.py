@@ -1,0 +1,74 @@
+"""Tests of distlstm.stages.ahead."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as example_settings
+from hypothesis import strategies as st
+
+from distlstm.stages.ahead import run_ahead
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.005)
+
+
+@example_settings(max_examples=30, deadline=None)
+@given(st.lists(st.none() | st.integers(), max_size=9))
+def test_the_items_come_in_their_order_whatever_they_are(items: list[int | None]) -> None:
+    assert list(run_ahead(iter(items))) == items
+
+
+def test_a_few_items_are_made_before_they_are_asked_for_and_no_more() -> None:
+    made: list[int] = []
+
+    def items() -> Iterator[int]:
+        for i in range(100):
+            made.append(i)
+            yield i
+
+    ahead = run_ahead(items())
+    assert next(ahead) == 0
+    wait_until(lambda: len(made) >= 3)
+    time.sleep(0.05)
+    assert len(made) <= 4
+    ahead.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("error", [ValueError("of the reader"), KeyboardInterrupt()])
+def test_an_error_is_raised_after_the_items_before_it(error: BaseException) -> None:
+    def items() -> Iterator[int]:
+        yield from (1, 2, 3)
+        raise error
+
+    found: list[int] = []
+    with pytest.raises(type(error)) as raised:
+        found.extend(run_ahead(items()))
+    assert raised.value is error
+    assert found == [1, 2, 3]
+
+
+@pytest.mark.parametrize("how", ["closed", "forgotten", "failed"])
+def test_the_thread_ends_when_the_consumer_stops(how: str) -> None:
+    before = set(threading.enumerate())
+
+    def consume() -> None:
+        ahead = run_ahead(iter(range(1_000)))
+        assert next(ahead) == 0
+        assert set(threading.enumerate()) > before
+        if how == "closed":
+            ahead.close()  # type: ignore[attr-defined]
+        elif how == "failed":
+            raise RuntimeError
+
+    try:
+        consume()
+    except RuntimeError:
+        assert how == "failed"
+    wait_until(lambda: set(threading.enumerate()) <= before)
