@@ -1,0 +1,74 @@
+"""Tests of distlstm.stages.predictor."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distlstm.stages import predictor as module
+from distlstm.stages.predictor import BatchLimits, Predictor
+from tests.stages.small_model import predictor
+
+_WORDS = ["goal", "bank", "rain", "a", "x"]
+_TEXTS = st.lists(st.none() | st.lists(st.sampled_from(_WORDS), min_size=1))
+
+
+def texts_of(rows: list[list[str] | None]) -> pa.Array:
+    return pa.array([None if row is None else " ".join(row) for row in rows], pa.string())
+
+
+def test_equal_texts_go_through_the_model_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    subject = predictor()
+    forward = subject.classifier.forward
+    monkeypatch.setattr(
+        subject.classifier,
+        "forward",
+        lambda ids, lengths: (seen.append(len(ids)), forward(ids, lengths))[1],
+    )
+    predictions = subject(pa.array(["goal", "bank", None, "goal", "goal", None]))
+    assert sum(seen) == 2
+    assert predictions.has_text.tolist() == [True, True, False, True, True, False]
+    assert (predictions.probabilities[[0, 3, 4]] == predictions.probabilities[0]).all()
+    assert np.isnan(predictions.probabilities[[2, 5]]).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(_TEXTS, st.integers(1, 5))
+def test_a_prediction_depends_on_its_text_alone(rows: list[list[str] | None], size: int) -> None:
+    subject = predictor()
+    subject.limits = BatchLimits(tokens=20, rows=size)
+    together = subject(texts_of(rows))
+    for i, row in enumerate(rows):
+        alone = subject(texts_of([row]))
+        for name, values in vars(alone).items():
+            np.testing.assert_allclose(values[0], vars(together)[name][i], atol=1e-6)
+    assert together.num_tokens.tolist() == [min(5, len(row or [])) for row in rows]
+    assert together.is_truncated.tolist() == [len(row or []) > 5 for row in rows]
+
+
+@pytest.mark.parametrize("rows", [[], [None], [["goal"], None, ["goal"], ["a", "b"]]])
+def test_the_rows_told_while_classifying_sum_to_all(rows: list[list[str] | None]) -> None:
+    subject, told = predictor(), [0.0]
+    subject.classify(subject.encode(texts_of(rows)), on_rows=told.append)
+    some_text = any(row is not None for row in rows)
+    assert sum(told) == pytest.approx(len(rows) if some_text else 0)
+
+
+def test_texts_are_tokenised_in_slices_and_come_out_in_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    texts = pa.array([f"goal {'a ' * (i % 4)}{i}" for i in range(50)])
+    whole = predictor()(texts)
+    monkeypatch.setattr(module, "_ROWS_TOKENISED_AT_ONCE", 7)
+    sliced = predictor()(texts)
+    np.testing.assert_allclose(sliced.probabilities, whole.probabilities, atol=1e-6)
+    assert sliced.num_tokens.tolist() == [min(5, 2 + i % 4) for i in range(50)]
+
+
+def test_a_predictor_has_no_state_between_calls() -> None:
+    subject: Predictor = predictor()
+    first = subject(pa.array(["goal a", "rain"]))
+    subject(pa.array(["bank"] * 30))
+    assert (subject(pa.array(["goal a", "rain"])).probabilities == first.probabilities).all()
