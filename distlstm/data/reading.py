@@ -292,7 +292,16 @@ def _jsonl_types(file: SourceFile, columns: Sequence[str] | None) -> dict[str, p
                 raise unreadable(file, ValueError(f"the column name {name!r} is not UTF-8"))
             found = _json_column([row.get(name) for row in rows], None).type
             types[name] = _common_type(types.get(name, pa.null()), found)
-    return types
+    return {name: pa.string() if _is_hollow(kind) else kind for name, kind in types.items()}
+
+
+def _is_hollow(kind: pa.DataType) -> bool:
+    """Whether a type holds a struct without fields, `{}` in all rows, which no Parquet file can."""
+    if pa.types.is_list(kind):
+        return _is_hollow(kind.value_type)
+    if not pa.types.is_struct(kind):
+        return False
+    return kind.num_fields == 0 or any(_is_hollow(field.type) for field in kind)
 
 
 def _common_type(first: pa.DataType, second: pa.DataType) -> pa.DataType:

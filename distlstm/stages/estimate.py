@@ -6,9 +6,11 @@ arithmetic.
 
 import resource
 import time
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 
 import pyarrow as pa
@@ -108,15 +110,17 @@ def estimate(
             capacity=capacity,
         )
         samples = [entry.result for entry in news if isinstance(entry, Done)]
-    if not samples or samples[0].num_rows == 0:
-        raise RunError("No row of the sample could be predicted; is the input readable?")
+    if not samples:
+        raise RunError("Workers died on the sample, of too little memory perhaps.")
     return _arithmetic(files, units, missing, samples[0], num_workers)
 
 
 def _spread(units: Sequence[Unit]) -> list[Unit]:
-    """A few units, from all over the input."""
-    count = min(_SAMPLED_UNITS, len(units))
-    return [units[i * len(units) // count] for i in range(count)]
+    """A few units, from all over the bytes of the input: a large one is the likelier."""
+    ends = list(accumulate(max(1, unit.num_bytes) for unit in units))
+    places = [ends[-1] * (2 * i + 1) // (2 * _SAMPLED_UNITS) for i in range(_SAMPLED_UNITS)]
+    chosen = dict.fromkeys(bisect_right(ends, place) for place in places)
+    return [units[index] for index in chosen]
 
 
 def _arithmetic(
@@ -134,7 +138,7 @@ def _arithmetic(
         1, sum(unit.num_bytes for unit in units)
     )
     speed = sample.num_rows / max(sample.seconds, 1e-9)
-    working = rows * share_missing / max(speed * num_workers, 1e-9)
+    working = rows * share_missing / (speed * num_workers) if speed else 0.0
     return Estimate(
         files=len(files),
         bytes=num_bytes,

@@ -23,6 +23,8 @@ class Meter:
     parts: int = 0
     rows: int = 0
     bytes_done: int = 0
+    rows_in_all: float | None = None
+    """As estimated last; what a worker knew is gone when it starts again."""
     samples: deque[tuple[float, int]] = field(default_factory=deque)
     """Time and rows predicted, of the last half minute."""
 
@@ -39,11 +41,12 @@ class Meter:
         speed = self._speed(rows, time.monotonic() if now is None else now)
         known_rows = self.rows + sum(progress.complete_rows for progress in under_way)
         known_bytes = self.bytes_done + sum(progress.complete_bytes for progress in under_way)
-        share = seconds_left = None
         if known_rows and known_bytes and self.num_bytes:
-            rows_in_all = known_rows / known_bytes * self.num_bytes
-            share = min(1.0, rows / rows_in_all)
-            seconds_left = (rows_in_all - rows) / speed if speed else None
+            self.rows_in_all = known_rows / known_bytes * self.num_bytes
+        share = seconds_left = None
+        if self.rows_in_all is not None:
+            share = min(1.0, rows / self.rows_in_all)
+            seconds_left = (self.rows_in_all - rows) / speed if speed else None
         return RowsPredicted(
             rows=rows,
             rows_per_second=speed,

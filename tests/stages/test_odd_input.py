@@ -165,16 +165,18 @@ def test_a_dry_run_says_what_there_is_to_do_and_writes_nothing(
 ) -> None:
     source, output = tmp_path / "in", tmp_path / "out"
     write(source / "a.parquet", {"text": [*texts(40), None]})
+    for i in range(16):
+        write(source / f"none/{i}.parquet", {"text": pa.array([], pa.string())})
     command = ["batch-predict", source, "--model", model, "--output", output]
     before = json.loads(run(capfd, *command, "--dry-run", "--json").out)
     assert not output.exists()
-    assert (before["files"], before["rows"], before["rows_are_exact"]) == (1, 41, True)
-    assert (before["parts"], before["parts_done"], before["rows_without_text"]) == (1, 0, 1)
+    assert (before["files"], before["rows"], before["rows_are_exact"]) == (17, 41, True)
+    assert (before["parts"], before["parts_done"], before["rows_without_text"]) == (17, 0, 1)
     assert before["rows_per_second_per_worker"] > 0
     assert before["tokens_per_row"] == pytest.approx(4 * 40 / 41)
     run(capfd, *command)
     write(source / "b.parquet", {"text": texts(9)})
     after = json.loads(run(capfd, *command, "--dry-run", "--json").out)
-    assert (after["rows"], after["parts"], after["parts_done"]) == (50, 2, 1)
-    assert {path.name for path in output.iterdir()} == {"a.parquet", "_manifest.json", "_SUCCESS"}
+    assert (after["rows"], after["parts"], after["parts_done"]) == (50, 18, 17)
+    assert not (output / "b.parquet").exists()
     assert run(capfd, *command, "--dry-run").code == 0

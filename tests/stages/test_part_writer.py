@@ -47,6 +47,28 @@ def test_a_file_without_rows_gives_a_part_without_rows(tmp_path: Path) -> None:
     assert table.schema.field("predicted_score").type == pa.float32()
 
 
+@pytest.mark.parametrize("columns", [None, ("v",)])
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (["{}", "null"], ["{}", None]),
+        (["[{}]", "[]"], ["[{}]", "[]"]),
+        (['{"a": {}}', '{"a": null}'], ['{"a": {}}', '{"a": null}']),
+        (["{}", '{"a": 1}'], [{"a": None}, {"a": 1}]),
+    ],
+)
+def test_empty_objects_in_json_lines_come_out_though_parquet_has_none(
+    tmp_path: Path, values: list[str], expected: list[object], columns: tuple[str, ...] | None
+) -> None:
+    (tmp_path / "in").mkdir()
+    lines = [f'{{"text": "goal", "v": {value}}}' for value in values]
+    (tmp_path / "in/a.jsonl").write_text("\n".join(lines))
+    subject = PartWriter(predictor(), tmp_path / "out", settings(columns=columns))
+    (part,) = subject.write(units_of(tmp_path / "in"))
+    assert isinstance(part, Part)
+    assert pq.read_table(tmp_path / "out/a.jsonl.parquet")["v"].to_pylist() == expected
+
+
 def test_a_file_that_changes_while_it_is_read_leaves_no_part(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for name in ("a", "b"):

@@ -55,6 +55,15 @@ def test_the_rows_never_go_back_when_a_worker_begins_anew() -> None:
     assert subject.look([Progress(rows_done=95)], now=3.0).rows == 95
 
 
+def test_the_share_stays_known_while_a_worker_begins_anew() -> None:
+    subject = meter()
+    first = subject.look([Progress(60, complete_rows=100, complete_bytes=500)], now=1.0)
+    assert first.share == pytest.approx(0.3)
+    for now, under_way in ((2.0, []), (3.0, [Progress()]), (4.0, [Progress(rows_done=9)])):
+        again = subject.look(under_way, now=now)
+        assert (again.rows, again.share, again.rows_per_second) == (60, first.share, 0.0)
+
+
 def test_speed_is_that_of_the_last_half_minute() -> None:
     subject = meter()
     for second in range(100):
