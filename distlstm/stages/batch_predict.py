@@ -104,6 +104,9 @@ def batch_predict(
         run.find_parts(units)
         try:
             run.predict(units, resources)
+        except BaseException:
+            run.count_unreported(units)
+            raise
         finally:
             run.record()
         run.finish(units)
@@ -229,6 +232,12 @@ class _Run:
                 self.errors += result.errors
                 num_rows = sum(part.rows_out for part in result.parts)
                 meter.finished(units, num_rows=num_rows, num_parts=len(result.parts))
+
+    def count_unreported(self, units: Sequence[Unit]) -> None:
+        """Add the parts of workers that were ended before they could report them."""
+        known = {part.name for part in self.parts}
+        done = read_ledger(self.output, units, self.settings).done
+        self.written += [part for name, part in done.items() if name not in known]
 
     def record(self) -> None:
         """Write down what there is now, however the run went."""
