@@ -14,7 +14,7 @@ import pyarrow as pa
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
-from distlstm.data.units import Unit
+from distlstm.data.units import Unit, group_small
 from distlstm.errors import RunError
 from distlstm.stages.predictor import Predictor
 from distlstm.stages.session import Capacity, our_error
@@ -22,6 +22,7 @@ from distlstm.stages.session import Capacity, our_error
 _Result = TypeVar("_Result", covariant=True)
 _SECONDS_BETWEEN_LOOKS = 0.5
 _RETRIES = 3
+_BUNDLES_PER_WORKER = 4
 
 
 class Work(Protocol[_Result]):
@@ -65,6 +66,11 @@ class Looked:
     """The progress of the workers on the bundles they hold, as far as they could be asked."""
 
     of_bundles: list[Any]
+
+
+def bundles_for(num_workers: int, units: Sequence[Unit]) -> list[list[Unit]]:
+    """Several bundles for each worker, so that all end at about the same time."""
+    return group_small(units, num_groups=_BUNDLES_PER_WORKER * num_workers)
 
 
 def map_bundles(

@@ -13,10 +13,10 @@ from typing import Any
 
 from distlstm.atomic import remove_leftovers, write_text
 from distlstm.data.files import absolute
-from distlstm.data.units import Size, Unit, group_small, unit_limit
+from distlstm.data.units import Size, Unit, unit_limit
 from distlstm.errors import RunError, UserError
 from distlstm.model.directory import load_facts, model_fingerprint
-from distlstm.stages.actor_pool import Done, GivenUp, Looked, map_bundles
+from distlstm.stages.actor_pool import Done, GivenUp, Looked, bundles_for, map_bundles
 from distlstm.stages.events import Note, OnEvent
 from distlstm.stages.manifest import (
     MANIFEST_FILE,
@@ -30,13 +30,18 @@ from distlstm.stages.manifest import (
 )
 from distlstm.stages.output import check_output, check_same, remove_content, sole_use, writing
 from distlstm.stages.part_writer import Failure, PartWriter, Progress
-from distlstm.stages.parts import Part, PredictionSettings, part_name, plain, read_parts
+from distlstm.stages.parts import (
+    Part,
+    PredictionSettings,
+    part_name,
+    part_names,
+    plain,
+    read_parts,
+)
 from distlstm.stages.prediction_input import cut_input, find_input
 from distlstm.stages.prediction_progress import Meter
 from distlstm.stages.predictor import Predictor
 from distlstm.stages.session import Resources, ray_session
-
-_BUNDLES_PER_WORKER = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,11 +154,10 @@ def read_ledger(output: Path, units: Sequence[Unit], settings: PredictionSetting
     """
     expected = {part_name(unit): unit for unit in units}
     inputs = {unit.file.path for unit in units}
-    ledger = Ledger({}, {}, {})
-    names = sorted(str(path.relative_to(output)) for path in output.rglob("*.parquet"))
-    for name, part in read_parts(output, names).items():
-        check_same(output, part.settings, plain(settings))
-        if name in expected and part.matches(expected[name], settings):
+    ledger, wanted = Ledger({}, {}, {}), plain(settings)
+    for name, part in read_parts(output, part_names(output)).items():
+        check_same(output, part.settings, wanted)
+        if name in expected and part.is_of(expected[name]):
             ledger.done[name] = part
         elif part.input in inputs:
             ledger.stale[name] = part
@@ -213,7 +217,7 @@ class _Run:
             )
             for news in map_bundles(
                 partial(_PredictWork, output=self.output, settings=self.settings),
-                group_small(missing, num_groups=_BUNDLES_PER_WORKER * self.num_workers),
+                bundles_for(self.num_workers, missing),
                 model=self.request.model,
                 num_workers=self.num_workers,
                 capacity=capacity,

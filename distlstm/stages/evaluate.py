@@ -16,11 +16,11 @@ import pyarrow.parquet as pq
 from distlstm.atomic import replace_file, write_text
 from distlstm.data.files import find_files
 from distlstm.data.labelled import Columns, LabelledRows, read_labelled
-from distlstm.data.units import Unit, cut_into_units, group_small, unit_limit
+from distlstm.data.units import Unit, cut_into_units, unit_limit
 from distlstm.errors import RunError, UserError
 from distlstm.model.directory import load_model
 from distlstm.model.metrics import Totals, report_of
-from distlstm.stages.actor_pool import Done, GivenUp, map_bundles
+from distlstm.stages.actor_pool import Done, GivenUp, bundles_for, map_bundles
 from distlstm.stages.events import Note, OnEvent, Progress
 from distlstm.stages.output import check_output
 from distlstm.stages.predictor import Predictions, Predictor
@@ -29,7 +29,6 @@ from distlstm.text.labels import LabelSet
 
 METRICS_FILE, ERRORS_FILE = "metrics.json", "errors.parquet"
 _MAX_ERRORS = 1_000
-_BUNDLES_PER_WORKER = 4
 _MAX_ERROR_CHARACTERS = 2_000
 _ERROR_SCHEMA = pa.schema(
     [
@@ -85,7 +84,7 @@ def evaluate(
         on_event(Progress("evaluating", 0, len(units), f"{num_workers} workers starting"))
         for news in map_bundles(
             partial(_EvaluateWork, columns=columns),
-            group_small(units, num_groups=_BUNDLES_PER_WORKER * num_workers),
+            bundles_for(num_workers, units),
             model=model,
             num_workers=num_workers,
             capacity=capacity,

@@ -56,9 +56,11 @@ def sole_use(path: Path) -> Iterator[None]:
 
     Raises:
         UserError: another command is at work on it.
+        RunError: it cannot be made or written.
     """
-    path.mkdir(parents=True, exist_ok=True)
-    file = _lock(path / LOCK_FILE)
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+        file = _lock(path / LOCK_FILE)
     try:
         yield
     finally:

@@ -17,7 +17,7 @@ from distlstm.model.calibration import SCORE_BINS
 PREDICTED = ("predicted_label", "predicted_score")
 TOP_K = ("predicted_labels", "predicted_scores")
 FOOTER_KEY = b"distlstm"
-_FOOTERS_AT_ONCE = 8
+FOOTERS_AT_ONCE = 8
 _TAIL_BYTES = 8  # after the footer: its length and "PAR1"
 
 
@@ -70,13 +70,13 @@ class Part:
     num_unknown: int = 0
     num_truncated: int = 0
 
+    def is_of(self, unit: Unit) -> bool:
+        """Whether this is the finished part of that unit, under whatever settings."""
+        return self.input == unit.file.path and self.unit == unit_key(unit)
+
     def matches(self, unit: Unit, settings: PredictionSettings) -> bool:
         """Whether this is the finished part of that unit under those settings."""
-        return (
-            self.input == unit.file.path
-            and self.unit == unit_key(unit)
-            and self.settings == plain(settings)
-        )
+        return self.is_of(unit) and self.settings == plain(settings)
 
 
 def unit_key(unit: Unit) -> dict[str, Any]:
@@ -126,10 +126,15 @@ def read_part(path: Path) -> Part | None:
     return part if whole and footer.num_rows == part.rows_out else None
 
 
+def part_names(output: Path) -> list[str]:
+    """The files of an output that are, or should be, parts."""
+    return sorted(str(path.relative_to(output)) for path in output.rglob("*.parquet"))
+
+
 def read_parts(output: Path, names: Iterable[str]) -> dict[str, Part]:
     """The parts of these names that are there and whole."""
     names = list(names)
-    with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as threads:
+    with ThreadPoolExecutor(FOOTERS_AT_ONCE) as threads:
         found = threads.map(lambda name: read_part(output / name), names)
     return {name: part for name, part in zip(names, found, strict=True) if part is not None}
 

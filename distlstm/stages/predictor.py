@@ -37,9 +37,9 @@ _ON_GPU = BatchLimits(tokens=1_048_576, rows=8_192)
 class Predictions:
     """What a model says of some rows.
 
-    `probabilities` (float32, [rows, C], calibrated) is NaN where there is no text. The others are
-    int32, [rows]: tokens of each row, how many of them the vocabulary does not know; and
-    `is_truncated` (bool, [rows]).
+    `probabilities` (float32, [rows, C], calibrated) is NaN where there is no text. `num_tokens` and
+    `num_unknown` (int64, [rows]) are each row's tokens and those the vocabulary does not know;
+    `is_truncated` (bool, [rows]) marks rows cut short.
     """
 
     probabilities: np.ndarray
@@ -123,8 +123,8 @@ class Predictor:
 
         Args:
             texts: what `encode` gave.
-            on_rows: called after every batch with the rows it was worth, duplicates included; the
-                sum is the number of rows.
+            on_rows: called after every batch with the rows it was worth, duplicates included; they
+                sum to all rows, if any has a text.
         """
         torch.set_num_threads(self.num_threads)  # OpenMP keeps a number for each calling thread
         tokens = texts.tokens

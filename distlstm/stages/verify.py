@@ -6,7 +6,7 @@ still there. No page of data is read.
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,7 @@ from distlstm.data.files import SourceFile, find_files
 from distlstm.data.reading import UnreadableFileError, count_rows
 from distlstm.errors import UserError
 from distlstm.stages.manifest import IN_MANIFEST, SUCCESS_FILE, read_manifest
-from distlstm.stages.parts import Part, read_parts
-
-_FOOTERS_AT_ONCE = 8
+from distlstm.stages.parts import FOOTERS_AT_ONCE, Part, part_names, read_parts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,21 +43,21 @@ def verify(output: Path) -> Verification:
     output = output.absolute()
     manifest = read_manifest(output)
     listed = {row["name"]: row for row in manifest["parts"]}
-    names = sorted(str(path.relative_to(output)) for path in output.rglob("*.parquet"))
+    names = part_names(output)
     parts = read_parts(output, names)
-    files = _input_files(manifest["run"]["inputs"])
-    gone = {row["input"] for row in listed.values()} - files.keys()
-    gone = {path for path in gone if not _is_there(path)}
+    predicted = {row["input"] for row in listed.values()}
+    files = _files_of(manifest["run"]["inputs"])
+    files |= _files_of(predicted - files.keys())  # of earlier runs
     faults = [
         *_faults_of_run(output, manifest),
         *_faults_of_parts(listed, names, parts, manifest["settings"]),
-        *_faults_of_input(listed, files, gone),
+        *_faults_of_input(listed, files),
     ]
     return Verification(
         output=str(output),
         parts=len(listed),
         rows_out=sum(part.rows_out for name, part in parts.items() if name in listed),
-        inputs_gone=len(gone),
+        inputs_gone=len(predicted - files.keys()),
         faults=faults,
         seconds=time.perf_counter() - started,
     )
@@ -99,21 +97,21 @@ def _faults_of_parts(
 
 
 def _faults_of_input(
-    listed: Mapping[str, Mapping[str, Any]], files: Mapping[str, SourceFile], gone: set[str]
+    listed: Mapping[str, Mapping[str, Any]], files: Mapping[str, SourceFile]
 ) -> Iterator[str]:
     rows_of = defaultdict[str, list[Mapping[str, Any]]](list)
     for row in listed.values():
         rows_of[row["input"]].append(row)
     to_count = []
     for path, rows in rows_of.items():
-        if path in gone:
+        file = files.get(path)
+        if file is None:
             continue
-        file = files.get(path) or find_files([path])[0]
         if any((r["unit"]["size"], r["unit"]["modified"]) != _state(file) for r in rows):
             yield f"{path} has changed since it was predicted."
         elif file.format == "parquet":
             to_count.append(file)
-    with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as threads:
+    with ThreadPoolExecutor(FOOTERS_AT_ONCE) as threads:
         for file, count in zip(to_count, threads.map(_count, to_count), strict=True):
             predicted = sum(row["rows_in"] for row in rows_of[file.path])
             if count != predicted:
@@ -122,22 +120,15 @@ def _faults_of_input(
         yield f"{path} has no part: it is new, or could not be read."
 
 
-def _input_files(inputs: Sequence[str]) -> dict[str, SourceFile]:
-    """What the last command's inputs name now; nothing if they are gone."""
+def _files_of(sources: Iterable[str]) -> dict[str, SourceFile]:
+    """What these name now, by path; nothing for those that are gone."""
     files: dict[str, SourceFile] = {}
-    for source in inputs:
+    for source in sources:
         try:
             files |= {file.path: file for file in find_files([source])}
         except UserError:
             continue
     return files
-
-
-def _is_there(path: str) -> bool:
-    try:
-        return bool(find_files([path]))
-    except UserError:
-        return False
 
 
 def _state(file: SourceFile) -> tuple[int, int]:

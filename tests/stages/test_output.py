@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from distlstm.errors import UserError
+from distlstm.errors import RunError, UserError
 from distlstm.stages.output import (
     LOCK_FILE,
     check_output,
@@ -96,3 +96,12 @@ def test_a_changed_command_is_refused_with_what_differs(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"model\.cell was 'lstm', is 'gru'") as raised:
         check_same(tmp_path, recorded, identity | {"model.cell": "gru"})
     assert "seed" not in str(raised.value)
+
+
+def test_an_output_that_cannot_be_made_is_said_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no directory")
+    with (
+        pytest.raises(RunError, match=r"file/out cannot be written"),
+        sole_use(tmp_path / "file/out"),
+    ):
+        pytest.fail("held what is not there")
