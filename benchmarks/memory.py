@@ -76,10 +76,10 @@ def gradient_share(cell: str, length: int, initial: str) -> float:
     """Norm of d(last state) / d(first embedding) over that of d / d(last embedding)."""
     model = classifier(cell, 0, initial)
     batch = next(iter(Recall(length, 0, 1)))
-    inputs = model.embedding(batch.token_ids).detach().requires_grad_()
-    states = model.layers[0](inputs, torch.zeros_like(batch.token_ids)).ahead_BTH
-    torch.autograd.backward(states[:, -1].sum())
-    norms = inputs.grad.norm(dim=(0, 2)) if inputs.grad is not None else torch.zeros(length)
+    inputs = model.embedding(batch.token_ids.t()).detach().requires_grad_()
+    states = model.layers[0](inputs, torch.zeros_like(batch.token_ids.t())).ahead_TBH
+    torch.autograd.backward(states[-1].sum())
+    norms = inputs.grad.norm(dim=(1, 2)) if inputs.grad is not None else torch.zeros(length)
     return float(norms[0] / norms[-1])
 
 

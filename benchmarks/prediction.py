@@ -31,9 +31,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from torch import Tensor, nn
 
 from distlstm import environment
-from distlstm.config import ExperimentConfig
+from distlstm.config import ExperimentConfig, ModelConfig
 from distlstm.data.batching import cut_by_length
 from distlstm.data.stdlib_corpus import build_stdlib_corpus
 from distlstm.model.classifier import Classifier, recurrent_dtype
@@ -44,7 +45,7 @@ from distlstm.text.splitting import split
 from distlstm.text.tokenizer import Tokenizer
 from distlstm.text.vocabulary import Vocabulary
 
-NUM_ROWS, NUM_LABELS, PLAIN_SHARE = 160_000, 8, 8
+NUM_ROWS, NUM_LABELS, PLAIN_SHARE = 320_000, 8, 16
 ROW_GROUP = 20_000
 
 
@@ -99,7 +100,7 @@ def bare_process(model: Path, lengths: np.ndarray, queue: "mp.Queue[float]") -> 
     torch.set_num_threads(1)
     config = load_model(model).config
     dtype = recurrent_dtype(config.training.precision, torch.device("cpu"))
-    lstm = torch.nn.LSTM(
+    lstm = nn.LSTM(
         config.model.embedding_dim,
         config.model.hidden_dim,
         num_layers=config.model.num_layers,
@@ -109,7 +110,7 @@ def bare_process(model: Path, lengths: np.ndarray, queue: "mp.Queue[float]") -> 
     shapes = [
         (len(rows), int(lengths[rows[-1]]))
         for rows in cut_by_length(
-            np.flatnonzero(lengths), lengths, tokens_per_batch=32_768, rows_per_batch=256
+            np.flatnonzero(lengths), lengths, tokens_per_batch=12_288, rows_per_batch=256
         )
     ]
     inputs = {
@@ -139,13 +140,39 @@ def bare_tokens_per_second(model: Path, lengths: np.ndarray, workers: int) -> fl
     return float(lengths.sum() / statistics.mean(seconds))
 
 
+class PlainModel(nn.Module):
+    """The textbook module of the model's sizes; its LSTM reads the padding too."""
+
+    def __init__(self, sizes: ModelConfig, *, vocab_size: int, num_labels: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocab_size, sizes.embedding_dim, padding_idx=0)
+        self.lstm = nn.LSTM(
+            sizes.embedding_dim,
+            sizes.hidden_dim,
+            num_layers=sizes.num_layers,
+            bidirectional=sizes.bidirectional,
+            batch_first=True,
+        )
+        state_dim = sizes.hidden_dim * (2 if sizes.bidirectional else 1)
+        self.output = nn.Linear(len(sizes.pooling) * state_dim, num_labels)
+
+    def forward(self, token_ids_BT: Tensor) -> Tensor:
+        """Logits [B, C] from the last states, and the maximum and mean of all."""
+        states_BTS, (last, _) = self.lstm(self.embedding(token_ids_BT))
+        pooled = [*last, states_BTS.amax(1), states_BTS.mean(1)]
+        logits: Tensor = self.output(torch.cat(pooled, dim=1))
+        return logits
+
+
 class PlainRecipe:
     """The UDF that most people write."""
 
     def __init__(self, model: Path) -> None:
         torch.set_num_threads(1)
         loaded = load_model(model)
-        self.classifier = loaded.classifier.eval()
+        self.classifier = PlainModel(
+            loaded.config.model, vocab_size=len(loaded.vocabulary), num_labels=len(loaded.labels)
+        ).eval()
         self.ids = {token: i for i, token in enumerate(loaded.vocabulary.tokens.to_pylist())}
         self.labels = loaded.labels.names
 
@@ -159,10 +186,9 @@ class PlainRecipe:
         predicted = []
         for start in range(0, len(rows), 64):
             batch = [torch.tensor(row or [1]) for row in rows[start : start + 64]]
-            lengths = torch.tensor([len(row) for row in batch])
-            padded = torch.nn.utils.rnn.pad_sequence(batch, batch_first=True)
+            padded = nn.utils.rnn.pad_sequence(batch, batch_first=True)
             with torch.no_grad():
-                predicted += self.classifier(padded, lengths).argmax(1).tolist()
+                predicted += self.classifier(padded).argmax(1).tolist()
         frame["predicted_label"] = [self.labels[i] for i in predicted]
         frame["started"], frame["ended"] = started, time.perf_counter()
         frame["worker"] = os.getpid()

@@ -1,6 +1,6 @@
 """The classifier: embedding, recurrent layers, pooling, linear. Softmax is left to the loss.
 
-Shape letters: B rows, T tokens, D embedding, H hidden state of one direction, C labels.
+Shape letters: T tokens, B rows, D embedding, H hidden state of one direction, C labels.
 """
 
 from typing import Literal, Self
@@ -29,19 +29,19 @@ class RecurrentLayer(nn.Module):
 
     def __init__(self, cell: str, input_dim: int, hidden_dim: int, *, bidirectional: bool) -> None:
         super().__init__()
-        self.ahead = _CELLS[cell](input_dim, hidden_dim, batch_first=True)
-        self.back = _CELLS[cell](input_dim, hidden_dim, batch_first=True) if bidirectional else None
+        self.ahead = _CELLS[cell](input_dim, hidden_dim)
+        self.back = _CELLS[cell](input_dim, hidden_dim) if bidirectional else None
         self.output_dim = hidden_dim * (2 if bidirectional else 1)
         _initialise(self.ahead)
         if self.back is not None:
             _initialise(self.back)
 
-    def forward(self, inputs_BTD: Tensor, mirror_BT: Tensor) -> States:
-        """Both directions' states; `mirror_BT` is `mirror_index` of the batch's lengths."""
-        ahead: Tensor = self.ahead(inputs_BTD)[0]
+    def forward(self, inputs_TBD: Tensor, mirror_TB: Tensor) -> States:
+        """Both directions' states; `mirror_TB` is `mirror_index` of the batch's lengths."""
+        ahead: Tensor = self.ahead(inputs_TBD)[0]
         if self.back is None:
             return States(ahead)
-        return States(ahead, self.back(take_positions(inputs_BTD, mirror_BT))[0])
+        return States(ahead, self.back(take_positions(inputs_TBD, mirror_TB))[0])
 
 
 def _initialise(cell: _Cell) -> None:
@@ -61,7 +61,7 @@ def _initialise(cell: _Cell) -> None:
 
 
 class LockedDropout(nn.Module):
-    """Dropout along one axis of [B, T, D]: whole features of a row, or whole tokens.
+    """Dropout along one axis of [T, B, D]: whole features of a row, or whole tokens.
 
     Features: the same ones for every token of a row (Gal and Ghahramani 2016; AWD-LSTM).
     """
@@ -71,14 +71,14 @@ class LockedDropout(nn.Module):
         self.share = share
         self.axis = axis
 
-    def forward(self, values_BTD: Tensor) -> Tensor:
+    def forward(self, values_TBD: Tensor) -> Tensor:
         """Drop, in training only, and scale up what stays."""
         if not self.training or self.share == 0:
-            return values_BTD
-        rows, tokens, features = values_BTD.shape
-        shape = (rows, 1, features) if self.axis == "feature" else (rows, tokens, 1)
-        keep = values_BTD.new_empty(shape).bernoulli_(1 - self.share)
-        return values_BTD * (keep / (1 - self.share))
+            return values_TBD
+        tokens, rows, features = values_TBD.shape
+        shape = (1, rows, features) if self.axis == "feature" else (tokens, rows, 1)
+        keep = values_TBD.new_empty(shape).bernoulli_(1 - self.share)
+        return values_TBD * (keep / (1 - self.share))
 
 
 class Classifier(nn.Module):
@@ -110,17 +110,17 @@ class Classifier(nn.Module):
 
     def forward(self, token_ids_BT: Tensor, lengths_B: Tensor) -> Tensor:
         """Logits [B, C] of rows whose lengths are all at least 1."""
-        inputs = self.token_dropout(self.embedding(token_ids_BT))
-        mirror_BT = mirror_index(lengths_B, token_ids_BT.shape[1])
+        inputs = self.token_dropout(self.embedding(token_ids_BT.t().contiguous()))
+        mirror_TB = mirror_index(lengths_B, token_ids_BT.shape[1])
         with torch.autocast(
             token_ids_BT.device.type,
             dtype=torch.bfloat16,
             enabled=self.recurrent_dtype == torch.bfloat16,
         ):
             for layer in self.layers:
-                states = layer(self.state_dropout(inputs), mirror_BT)
-                inputs = states.by_token(mirror_BT) if layer is not self.layers[-1] else inputs
-            pooled = self.pooling(states, lengths_B, mirror_BT)
+                states = layer(self.state_dropout(inputs), mirror_TB)
+                inputs = states.by_token(mirror_TB) if layer is not self.layers[-1] else inputs
+            pooled = self.pooling(states, lengths_B, mirror_TB)
         logits: Tensor = self.output(self.dropout(pooled.float()))
         return logits
 

@@ -1,6 +1,6 @@
 """Pooling: the states of a text's tokens become one vector. Padding never takes part.
 
-Shape letters: B rows, T tokens, H state of one direction, S state of a token (H or 2H), P pooled.
+Shape letters: T tokens, B rows, H state of one direction, S state of a token (H or 2H), P pooled.
 """
 
 from collections.abc import Sequence
@@ -28,48 +28,45 @@ class MaskedPooling(nn.Module):
             self.key = nn.Linear(state_dim, state_dim)
             self.score = nn.Linear(state_dim, 1, bias=False)
 
-    def forward(self, states: States, lengths_B: Tensor, mirror_BT: Tensor) -> Tensor:
+    def forward(self, states: States, lengths_B: Tensor, mirror_TB: Tensor) -> Tensor:
         """Pool the states of a batch to [B, P]. Only `attention` looks at tokens by their place."""
         views = {
-            "last": lambda: [_last(d_BTH, lengths_B) for d_BTH in states.directions],
-            "max": lambda: [_max(d_BTH, lengths_B) for d_BTH in states.directions],
-            "mean": lambda: [_mean(d_BTH, lengths_B) for d_BTH in states.directions],
-            "attention": lambda: [self._attention(states.by_token(mirror_BT), lengths_B)],
+            "last": lambda: [_last(d_TBH, lengths_B) for d_TBH in states.directions],
+            "max": lambda: [_max(d_TBH, lengths_B) for d_TBH in states.directions],
+            "mean": lambda: [_mean(d_TBH, lengths_B) for d_TBH in states.directions],
+            "attention": lambda: [self._attention(states.by_token(mirror_TB), lengths_B)],
         }
         return torch.cat([view for kind in self.kinds for view in views[kind]()], dim=1)
 
-    def _attention(self, states_BTS: Tensor, lengths_B: Tensor) -> Tensor:
-        scores_BT = self.score(torch.tanh(self.key(states_BTS))).squeeze(2).float()
-        padding_BT = ~_is_token(states_BTS, lengths_B)
-        return _weighted_sum(states_BTS, scores_BT.masked_fill(padding_BT, -torch.inf).softmax(1))
+    def _attention(self, states_TBS: Tensor, lengths_B: Tensor) -> Tensor:
+        scores_TB = self.score(torch.tanh(self.key(states_TBS))).squeeze(2).float()
+        positions_T1 = torch.arange(len(states_TBS), device=lengths_B.device)[:, None]
+        weights_TB = scores_TB.masked_fill(positions_T1 >= lengths_B, -torch.inf).softmax(0)
+        return (weights_TB[:, :, None].to(states_TBS.dtype) * states_TBS).sum(0)
 
 
-def _last(states_BTH: Tensor, lengths_B: Tensor) -> Tensor:
-    return take_positions(states_BTH, lengths_B[:, None] - 1).squeeze(1)
+def _last(states_TBH: Tensor, lengths_B: Tensor) -> Tensor:
+    return take_positions(states_TBH, lengths_B[None] - 1).squeeze(0)
 
 
-def _mean(states_BTH: Tensor, lengths_B: Tensor) -> Tensor:
-    return _weighted_sum(states_BTH, _is_token(states_BTH, lengths_B) / lengths_B[:, None])
+def _mean(states_TBH: Tensor, lengths_B: Tensor) -> Tensor:
+    whole, ends, is_padding = _where_rows_end(states_TBH, lengths_B)
+    return (whole.sum(0) + ends.masked_fill(is_padding, 0).sum(0)) / lengths_B[:, None]
 
 
-def _max(states_BTH: Tensor, lengths_B: Tensor) -> Tensor:
-    """Where some rows have ended, their last state stands again, so that no mask is needed.
+def _max(states_TBH: Tensor, lengths_B: Tensor) -> Tensor:
+    whole, ends, is_padding = _where_rows_end(states_TBH, lengths_B)
+    if len(ends) == 0:
+        return whole.amax(0)
+    return whole.amax(0).maximum(ends.masked_fill(is_padding, -torch.inf).amax(0))
 
-    Rows of a batch are of like length: on a CPU, only the few positions at the end are looked at
-    so; on a GPU, asking for the shortest length would mean to wait for it.
+
+def _where_rows_end(states_TBH: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Cut where the shortest row ends: states that all are tokens, the rest, and its padding.
+
+    Rows of a batch are of like length, so on a CPU little is left to be masked. A GPU would have to
+    be waited for to learn the shortest length: there all but the first position count as the rest.
     """
-    longest = states_BTH.shape[1]
-    shortest = int(lengths_B.min()) if lengths_B.device.type == "cpu" else 0
-    positions_N = torch.arange(shortest, longest, device=states_BTH.device)
-    ends = take_positions(states_BTH, positions_N.minimum(lengths_B[:, None] - 1))
-    parts = [part for part in (states_BTH[:, :shortest], ends) if part.shape[1]]
-    return torch.stack([part.amax(1) for part in parts]).amax(0)
-
-
-def _is_token(states_BTH: Tensor, lengths_B: Tensor) -> Tensor:
-    positions_T = torch.arange(states_BTH.shape[1], device=states_BTH.device)
-    return positions_T < lengths_B[:, None]
-
-
-def _weighted_sum(states_BTH: Tensor, weights_BT: Tensor) -> Tensor:
-    return torch.bmm(weights_BT[:, None].to(states_BTH.dtype), states_BTH).squeeze(1)
+    shortest = int(lengths_B.min()) if lengths_B.device.type == "cpu" else 1
+    positions_N1 = torch.arange(shortest, len(states_TBH), device=lengths_B.device)[:, None]
+    return states_TBH[:shortest], states_TBH[shortest:], (positions_N1 >= lengths_B)[:, :, None]

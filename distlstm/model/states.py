@@ -1,6 +1,7 @@
 """The states of a recurrent layer, one direction apart from the other.
 
-Shape letters: B rows, T tokens, D features, H state of one direction.
+Shape letters: T tokens, B rows, D features, H state of one direction. Time comes first, as the
+recurrent kernels take it: a step's rows lie side by side, and nothing is copied to be transposed.
 """
 
 from typing import NamedTuple
@@ -12,38 +13,38 @@ from torch import Tensor
 class States(NamedTuple):
     """What both directions of a layer made of a batch, each in the order in which it reads.
 
-    `ahead_BTH` at t is the state after token t. `back_BTH`, absent in a layer of one direction, at
+    `ahead_TBH` at t is the state after token t. `back_TBH`, absent in a layer of one direction, at
     t is the state after the row's tokens from its last to the one t places before it. Past a row's
     length both hold nothing of use.
     """
 
-    ahead_BTH: Tensor
-    back_BTH: Tensor | None = None
+    ahead_TBH: Tensor
+    back_TBH: Tensor | None = None
 
     @property
     def directions(self) -> list[Tensor]:
         """One tensor or two."""
-        return [self.ahead_BTH] if self.back_BTH is None else [self.ahead_BTH, self.back_BTH]
+        return [self.ahead_TBH] if self.back_TBH is None else [self.ahead_TBH, self.back_TBH]
 
-    def by_token(self, mirror_BT: Tensor) -> Tensor:
-        """Both directions' states of the same token side by side: [B, T, H or 2H]."""
-        if self.back_BTH is None:
-            return self.ahead_BTH
-        return torch.cat([self.ahead_BTH, take_positions(self.back_BTH, mirror_BT)], dim=2)
+    def by_token(self, mirror_TB: Tensor) -> Tensor:
+        """Both directions' states of the same token side by side: [T, B, H or 2H]."""
+        if self.back_TBH is None:
+            return self.ahead_TBH
+        return torch.cat([self.ahead_TBH, take_positions(self.back_TBH, mirror_TB)], dim=2)
 
 
 def mirror_index(lengths_B: Tensor, longest: int) -> Tensor:
-    """For each position of each row, its mirror within the row's length; 0 for padding: [B, T]."""
+    """For each position of each row, its mirror within the row's length; 0 for padding: [T, B]."""
     positions_T = torch.arange(longest, device=lengths_B.device)
-    return (lengths_B[:, None] - 1 - positions_T).clamp(min=0)
+    return (lengths_B - 1 - positions_T[:, None]).clamp(min=0)
 
 
-def take_positions(values_BTD: Tensor, index_BN: Tensor) -> Tensor:
-    """Each row's values at N positions of its own: [B, N, D].
+def take_positions(values_TBD: Tensor, index_NB: Tensor) -> Tensor:
+    """Each row's values at N positions of its own: [N, B, D].
 
     Copies whole vectors, which on a CPU is many times faster than `torch.gather`.
     """
-    rows, tokens, features = values_BTD.shape
-    starts_B1 = torch.arange(rows, device=index_BN.device)[:, None] * tokens
-    flat = values_BTD.reshape(rows * tokens, features)
-    return flat.index_select(0, (starts_B1 + index_BN).flatten()).view(rows, -1, features)
+    tokens, rows, features = values_TBD.shape
+    columns_B = torch.arange(rows, device=index_NB.device)
+    flat = values_TBD.reshape(tokens * rows, features)
+    return flat.index_select(0, (index_NB * rows + columns_B).flatten()).view(-1, rows, features)

@@ -29,7 +29,7 @@ class BatchLimits:
     rows: int
 
 
-_ON_CPU = BatchLimits(tokens=32_768, rows=256)
+_ON_CPU = BatchLimits(tokens=12_288, rows=256)
 _ON_GPU = BatchLimits(tokens=1_048_576, rows=8_192)
 
 

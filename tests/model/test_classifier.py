@@ -57,9 +57,9 @@ def lstm_by_hand(cell: torch.nn.LSTM, inputs_TD: Tensor) -> tuple[Tensor, Tensor
 def test_the_lstm_is_its_gate_equations() -> None:
     layer = RecurrentLayer("lstm", 5, 4, bidirectional=False)
     inputs_TD = torch.randn(9, 5)
-    states, (h, c) = layer.ahead(inputs_TD[None])
+    states, (h, c) = layer.ahead(inputs_TD[:, None])
     by_hand, last_h, last_c = lstm_by_hand(layer.ahead, inputs_TD)  # type: ignore[arg-type]
-    torch.testing.assert_close(states[0], by_hand)
+    torch.testing.assert_close(states[:, 0], by_hand)
     torch.testing.assert_close(h[0, 0], last_h)
     torch.testing.assert_close(c[0, 0], last_c)
 
@@ -69,7 +69,7 @@ def test_the_backward_direction_is_the_equations_on_the_reversed_text() -> None:
     inputs_TD = torch.randn(9, 5)
     lengths = torch.tensor([6])
     mirror = mirror_index(lengths, 9)
-    states = layer(inputs_TD[None], mirror).by_token(mirror)[0]
+    states = layer(inputs_TD[:, None], mirror).by_token(mirror)[:, 0]
     by_hand, _, _ = lstm_by_hand(layer.back, inputs_TD[:6].flip(0))  # type: ignore[arg-type]
     torch.testing.assert_close(states[:6, 4:], by_hand.flip(0))
 
@@ -81,7 +81,7 @@ def test_the_plain_rnn_is_its_equation() -> None:
     bias = cell.bias_ih_l0 + cell.bias_hh_l0
     for x in inputs_TD:
         h = torch.tanh(cell.weight_ih_l0 @ x + cell.weight_hh_l0 @ h + bias)
-    torch.testing.assert_close(layer.ahead(inputs_TD[None])[0][0, -1], h)
+    torch.testing.assert_close(layer.ahead(inputs_TD[:, None])[0][-1, 0], h)
 
 
 def test_an_lstm_starts_by_remembering() -> None:
@@ -119,10 +119,10 @@ def test_padding_never_changes_a_logit(
 def test_pooling_is_what_it_is_called_row_by_row(kind: str) -> None:
     torch.manual_seed(0)
     pooling = MaskedPooling((kind,), 6)  # type: ignore[arg-type]
-    states, lengths = States(torch.randn(5, 12, 3), torch.randn(5, 12, 3)), torch.tensor(LENGTHS)
+    states, lengths = States(torch.randn(12, 5, 3), torch.randn(12, 5, 3)), torch.tensor(LENGTHS)
     mirror = mirror_index(lengths, 12)
     pooled = pooling(states, lengths, mirror)
-    for row, length, found in zip(states.by_token(mirror), LENGTHS, pooled, strict=True):
+    for row, length, found in zip(states.by_token(mirror).unbind(1), LENGTHS, pooled, strict=True):
         own = row[:length]
         expected = {
             "last": lambda own: torch.cat([own[-1, :3], own[0, 3:]]),
@@ -138,7 +138,7 @@ def test_pooling_is_what_it_is_called_row_by_row(kind: str) -> None:
 def test_locked_dropout_drops_whole_features_or_whole_tokens() -> None:
     values = torch.ones(4, 10, 8)
     features = LockedDropout(0.5, axis="feature").train()(values)
-    assert (features == features[:, :1]).all()
+    assert (features == features[:1]).all()
     by_token = LockedDropout(0.5, axis="token").train()(values)
     assert (by_token == by_token[..., :1]).all()
     assert set(by_token.unique().tolist()) == {0.0, 2.0}

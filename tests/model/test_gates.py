@@ -41,7 +41,7 @@ def test_the_gru_is_its_gate_equations_in_both_directions() -> None:
     random_biases(layer)
     inputs_TD, length = torch.randn(9, 5), 6
     mirror = mirror_index(torch.tensor([length]), 9)
-    states = layer(inputs_TD[None], mirror).by_token(mirror)[0, :length]
+    states = layer(inputs_TD[:, None], mirror).by_token(mirror)[:length, 0]
     own = inputs_TD[:length]
     torch.testing.assert_close(states[:, :4], gru_by_hand(layer.ahead, own))  # type: ignore[arg-type]
     by_hand = gru_by_hand(layer.back, own.flip(0)).flip(0)  # type: ignore[arg-type]
