@@ -50,6 +50,9 @@ class TextConfig:
     """Most frequent tokens that get an id of their own."""
     min_count: Count = 2
     """A token seen less often in the training split is unknown."""
+    vectors: str = ""
+    """File of pretrained token vectors to start from (text format of GloVe, word2vec or fastText,
+    plain or .gz); empty for none. Their dimension must be `model.embedding_dim`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +103,8 @@ class TrainingConfig:
     """Rows of a step at the most, over all workers."""
     label_smoothing: Annotated[float, Range(0, 0.9)] = 0.1
     """Share of the target spread evenly over all labels."""
+    frozen_epochs: Annotated[int, Range(0)] = 0
+    """Epochs, the first ones, in which the embedding stays as it is."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the recurrent layers; "auto" is bf16 where the processor has it."""
 

@@ -5,16 +5,21 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from distlstm.config import TextConfig
 from distlstm.data.files import SourceFile, find_files
 from distlstm.data.labelled import Columns
 from distlstm.data.shards import Shards
+from distlstm.data.vectors_file import VectorsFile
 from distlstm.text.labels import LabelSet
 from distlstm.text.vocabulary import Vocabulary
 
 FACTS_FILE = "corpus.json"
 VOCABULARY_FILE = "vocabulary.txt"
+VECTORS_FILE = "vectors.npy"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +32,8 @@ class CorpusSpec:
     columns: Columns
     text: TextConfig
     validation_fraction: float
+    vectors: VectorsFile | None = None
+    """Pretrained vectors, of which those of the vocabulary are kept beside it."""
 
     @classmethod
     def find(
@@ -49,6 +56,7 @@ class CorpusSpec:
             columns=columns,
             text=text,
             validation_fraction=0.0 if validation else validation_fraction,
+            vectors=VectorsFile.find(text.vectors) if text.vectors else None,
         )
 
     @property
@@ -60,6 +68,12 @@ class CorpusSpec:
     def files_fingerprint(self) -> str:
         """Changes when a file's path, size or time does, or files come or go."""
         return _digest([asdict(file) for file in (*self.training, *self.validation)])
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What is read, as far as it makes one command differ from another."""
+        vectors = {} if self.vectors is None else {"vectors": asdict(self.vectors)}
+        return {"data": self.files_fingerprint, "columns": asdict(self.columns), **vectors}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +93,10 @@ class CorpusSummary:
     """Share of the training tokens that the vocabulary does not know."""
     truncated_share: float
     """Share of the training rows that are longer than `max_tokens`."""
+    num_vectors: int = 0
+    """Tokens of the vocabulary that have a pretrained vector."""
+    vectors_share: float = 0.0
+    """Share of the training tokens that have one."""
 
 
 class EncodedCorpus:
@@ -92,6 +110,15 @@ class EncodedCorpus:
         self.vocabulary = Vocabulary.load(path / VOCABULARY_FILE)
         self.training = Shards([path / name for name in facts["training"]])
         self.validation = Shards([path / name for name in facts["validation"]])
+
+    @property
+    def vectors(self) -> np.ndarray | None:
+        """Pretrained vectors by token id, float32 [V, D], on disk (memory-mapped).
+
+        NaN for tokens without one; None if none were asked for.
+        """
+        file = self.path / VECTORS_FILE
+        return np.load(file, mmap_mode="r", allow_pickle=False) if file.exists() else None
 
 
 def _digest(facts: object) -> str:

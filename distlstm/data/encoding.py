@@ -18,9 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from distlstm.atomic import write_text
+from distlstm.atomic import replace_file, write_text
 from distlstm.data.corpus import (
     FACTS_FILE,
+    VECTORS_FILE,
     VOCABULARY_FILE,
     CorpusSpec,
     CorpusSummary,
@@ -50,7 +51,8 @@ def encode_corpus(spec: CorpusSpec, path: Path, *, progress: Progress) -> Encode
     """Encode a corpus into a directory, or open it if that is already done.
 
     Raises:
-        UserError: unreadable data, no rows, fewer than two labels, or nothing to validate on.
+        UserError: unreadable data, no rows, fewer than two labels, nothing to validate on, or
+            unusable vectors.
     """
     if not (path / FACTS_FILE).exists():
         _encode(spec, path, progress)
@@ -64,6 +66,7 @@ def _encode(spec: CorpusSpec, path: Path, progress: Progress) -> None:
     vocabulary = Vocabulary.from_counts(_of_kind(counts, "token", "token"), spec.text)
     path.mkdir(parents=True, exist_ok=True)
     vocabulary.save(path / VOCABULARY_FILE)
+    coverage = _match_vectors(spec, path, vocabulary, counts, progress)
     encoder = _Encoder(
         path=path,
         columns=spec.columns,
@@ -78,7 +81,8 @@ def _encode(spec: CorpusSpec, path: Path, progress: Progress) -> None:
     for table in map_on_cluster(encoder.write, jobs):
         tables.append(table)
         progress("encoding", len(tables), len(jobs))
-    _write_facts(path, spec, counts, labels, pa.concat_tables(tables).sort_by("name"))
+    written = pa.concat_tables(tables).sort_by("name")
+    _write_facts(path, spec, counts, labels, written, coverage)
 
 
 def _bundles(files: Sequence[SourceFile]) -> list[list[Unit]]:
@@ -97,6 +101,40 @@ def _count(spec: CorpusSpec, bundles: list[list[Unit]], progress: Progress) -> p
     counts = merge_counts(pa.concat_tables(map_on_cluster(count, bundles, merge=merge_counts)))
     progress("counting tokens", len(bundles), len(bundles))
     return counts
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Coverage:
+    """How much of the corpus pretrained vectors cover."""
+
+    num_vectors: int = 0
+    vectors_share: float = 0.0
+
+
+def _match_vectors(
+    spec: CorpusSpec, path: Path, vocabulary: Vocabulary, counts: pa.Table, progress: Progress
+) -> _Coverage:
+    """Write the vectors of the vocabulary beside it, for every worker and trial to map."""
+    if spec.vectors is None:
+        return _Coverage()
+    progress("reading the vectors", 0, 1)
+    vectors = spec.vectors.match(vocabulary, ignore_case=spec.text.lowercase)
+    progress("reading the vectors", 1, 1)
+    has_vector = ~np.isnan(vectors[:, 0])
+    if not has_vector.any():
+        raise UserError(
+            f"None of the {len(vocabulary):,} tokens known is in {spec.vectors.path}. Is it of "
+            "another language, or are its tokens of another kind (text.unit)?"
+        )
+    with replace_file(path / VECTORS_FILE) as temporary, temporary.open("wb") as file:
+        np.save(file, vectors, allow_pickle=False)
+    tokens = _of_kind(counts, "token")
+    known = vocabulary.ids_of(tokens["key"].combine_chunks()).to_numpy(zero_copy_only=False)
+    occurrences = tokens["count"].to_numpy()
+    return _Coverage(
+        num_vectors=int(has_vector.sum()),
+        vectors_share=float(occurrences[has_vector[known]].sum() / max(1, occurrences.sum())),
+    )
 
 
 def _of_kind(counts: pa.Table, kind: str, name: str = "key") -> pa.Table:
@@ -221,7 +259,12 @@ def _measure(job: _Job, training: _Rows, validation: _Rows, num_unseen: int) -> 
 
 
 def _write_facts(
-    path: Path, spec: CorpusSpec, counts: pa.Table, labels: LabelSet, written: pa.Table
+    path: Path,
+    spec: CorpusSpec,
+    counts: pa.Table,
+    labels: LabelSet,
+    written: pa.Table,
+    coverage: _Coverage,
 ) -> None:
     total = {name: pc.sum(written[name]).as_py() for name in written.column_names if name != "name"}
     dropped = _as_dict(counts, "dropped")
@@ -236,6 +279,7 @@ def _write_facts(
         num_tokens=total["tokens"],
         unknown_share=total["unknown"] / max(1, total["tokens"]),
         truncated_share=total["truncated"] / max(1, total["training"]),
+        **asdict(coverage),
     )
     shards = {
         split: [f"{name}.{split}" for name in written["name"].to_pylist()]

@@ -176,6 +176,8 @@ class Training:
         )
         self.optimizer.zero_grad()
         torch.autograd.backward((losses * batch.weights).sum())
+        if len(self.history) < self.config.frozen_epochs:
+            self.model.embedding.weight.grad = None  # the optimizer skips it, decay and all
         nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm, foreach=True)
         self.optimizer.step()
         counted = batch.weights > 0

@@ -1,5 +1,6 @@
 """The labelled data of `train` and `tune`, from the command's arguments to an encoded corpus."""
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from distlstm.data.corpus import CorpusSpec, EncodedCorpus
 from distlstm.data.encoding import encode_corpus
 from distlstm.data.labelled import Columns
 from distlstm.data.reading import check_columns, read_schema
-from distlstm.errors import RunError
+from distlstm.errors import RunError, UserError
 from distlstm.stages.events import Note, OnEvent, Progress
 from distlstm.stages.session import our_error
 
@@ -47,6 +48,33 @@ def check_first_file(spec: CorpusSpec) -> None:
         check_columns(files[0], read_schema(files[0]), wanted)
 
 
+def check_vectors(
+    spec: CorpusSpec, config: ExperimentConfig, *, searched: Container[str] = ()
+) -> None:
+    """See, before Ray starts, that the vectors can be read and have the embedding's dimension.
+
+    Args:
+        spec: the corpus, with its vectors.
+        config: what was asked for.
+        searched: parameters that will take other values than those of the config.
+
+    Raises:
+        UserError: they do not; names both dimensions.
+    """
+    if spec.vectors is None:
+        return
+    dimension, name = spec.vectors.dimension(), "model.embedding_dim"
+    if name in searched:
+        raise UserError(
+            f"With text.vectors {name} cannot be searched: it is {dimension}, as in the file."
+        )
+    if config.model.embedding_dim != dimension:
+        raise UserError(
+            f"The vectors of {spec.vectors.path} have {dimension} numbers, and {name} is "
+            f"{config.model.embedding_dim}. Add --set {name}={dimension}."
+        )
+
+
 def prepare_corpus(spec: CorpusSpec, directory: Path, on_event: OnEvent) -> EncodedCorpus:
     """Encode a corpus below `directory`, or open it if that is done; says what was left out.
 
@@ -76,6 +104,13 @@ def _describe(corpus: EncodedCorpus, on_event: OnEvent) -> None:
             f"{summary.truncated_share:.1%} of the rows cut short)."
         )
     )
+    if summary.num_vectors:
+        on_event(
+            Note(
+                f"Pretrained vectors for {summary.num_vectors:,} of the {len(corpus.vocabulary):,} "
+                f"tokens known, {summary.vectors_share:.1%} of the text."
+            )
+        )
     if summary.dropped:
         reasons = ", ".join(f"{count:,} with {why}" for why, count in summary.dropped.items())
         on_event(Note(f"Rows left out: {reasons}."))

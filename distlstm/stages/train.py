@@ -17,7 +17,12 @@ from distlstm.model.directory import FACTS_FILE, load_facts
 from distlstm.stages.baseline import measure_baseline
 from distlstm.stages.events import Note, OnEvent, Progress
 from distlstm.stages.finish import HISTORY_FILE, read_history, write_model
-from distlstm.stages.labelled_data import DataRequest, check_first_file, prepare_corpus
+from distlstm.stages.labelled_data import (
+    DataRequest,
+    check_first_file,
+    check_vectors,
+    prepare_corpus,
+)
 from distlstm.stages.output import (
     Identity,
     check_output,
@@ -80,6 +85,7 @@ def train(
         on_event(Note(f"{output} is already trained by this very command; nothing to do."))
         return _result(output, started, resumed=True)
     check_first_file(spec)
+    check_vectors(spec, config)
     resumed = _begin(output, identity)
     if resumed:
         on_event(Note(f"Carrying on with {output}."))
@@ -100,7 +106,7 @@ def train(
 def _identity(spec: CorpusSpec, config: ExperimentConfig) -> Identity:
     tables = asdict(config)
     del tables["search"]
-    return {"data": spec.files_fingerprint, **flat({**tables, "columns": asdict(spec.columns)})}
+    return flat({**tables, **spec.identity})
 
 
 def _begin(output: Path, identity: Identity) -> bool:

@@ -19,6 +19,7 @@ from distlstm.model.calibration import (
     softmax,
 )
 from distlstm.model.classifier import Classifier
+from distlstm.model.embedding import set_vectors
 from distlstm.model.loop import Training, Worker, epochs_for, predict
 from distlstm.model.metrics import Totals, metrics_of
 
@@ -55,6 +56,8 @@ class TrainingJob:
         model = Classifier(
             config.model, vocab_size=len(corpus.vocabulary), num_labels=len(corpus.labels)
         )
+        if corpus.vectors is not None:
+            set_vectors(model, corpus.vectors)
         self.training = Training(
             model,
             config.training,

@@ -20,7 +20,12 @@ from distlstm.model.loop import Worker
 from distlstm.stages.baseline import measure_baseline
 from distlstm.stages.events import Note, OnEvent, TrialRow
 from distlstm.stages.finish import write_model
-from distlstm.stages.labelled_data import DataRequest, check_first_file, prepare_corpus
+from distlstm.stages.labelled_data import (
+    DataRequest,
+    check_first_file,
+    check_vectors,
+    prepare_corpus,
+)
 from distlstm.stages.output import Identity, check_output, check_same, flat, read_identity, withdraw
 from distlstm.stages.session import Capacity, Resources, ray_session, run_interruptibly
 from distlstm.stages.training_job import TrainingJob
@@ -85,6 +90,7 @@ def tune(
         on_event(Note(f"Carrying on with {output}."))
     else:
         check_first_file(spec)
+        check_vectors(spec, config, searched=config.search.space)
         _record(output, {"run": identity, "finished": False})
     recorder = TrialRecorder(config, on_event)
     corpus: EncodedCorpus | None = None
@@ -110,8 +116,7 @@ def tune(
 
 
 def _identity(spec: CorpusSpec, config: ExperimentConfig) -> Identity:
-    columns = {"columns": asdict(spec.columns)}
-    return {"data": spec.files_fingerprint, **flat({**config.to_dict(), **columns})}
+    return flat({**config.to_dict(), **spec.identity})
 
 
 def _record(output: Path, facts: dict[str, Any]) -> None:

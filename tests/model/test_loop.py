@@ -205,3 +205,23 @@ def test_a_damaged_model_directory_gives_one_clear_error(saved: Path) -> None:
 def test_what_is_no_model_directory_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a model directory"):
         load_model(tmp_path)
+
+
+def test_a_frozen_embedding_stays_for_its_epochs_and_learns_after_them_also_when_resumed(
+    tmp_path: Path,
+) -> None:
+    config = replace(CONFIG, frozen_epochs=2)
+    unbroken = losses(training(config))
+    first = training(config)
+    before = first.model.embedding.weight.detach().clone()
+    output = first.model.output.weight.detach().clone()
+    begun = losses(first, stop_after=1)
+    save_training(first, tmp_path)
+    second = training(config)
+    restore_training(second, tmp_path)
+    begun += losses(second, stop_after=1)
+    assert torch.equal(second.model.embedding.weight, before)
+    assert not torch.equal(second.model.output.weight, output)
+    begun += losses(second)
+    assert not torch.equal(second.model.embedding.weight, before)
+    assert begun == pytest.approx(unbroken, abs=1e-7)

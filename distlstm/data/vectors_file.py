@@ -1,0 +1,76 @@
+"""The file of pretrained vectors that `text.vectors` names, wherever pyarrow can read it."""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from distlstm.data.files import absolute, open_filesystem
+from distlstm.errors import UserError
+from distlstm.text.vectors import VectorLines, match_vectors
+from distlstm.text.vocabulary import UNKNOWN_ID, Vocabulary
+
+_BUFFER_BYTES = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class VectorsFile:
+    """A file of vectors. Frozen facts: a changed file compares unequal."""
+
+    path: str
+    """Absolute path, or a URI."""
+    size: int
+    """Bytes."""
+    modified: int
+    """Time of the last change, in nanoseconds."""
+
+    @classmethod
+    def find(cls, source: str) -> "VectorsFile":
+        """Find a file by path or URI.
+
+        Raises:
+            UserError: it is not there, or is no file.
+        """
+        path = absolute(source)
+        filesystem, inner = open_filesystem(path)
+        info = filesystem.get_file_info(inner)
+        if info.type != pafs.FileType.File:
+            raise UserError(f"text.vectors: {path} is not a file.")
+        return cls(path=path, size=info.size, modified=info.mtime_ns or 0)
+
+    def dimension(self) -> int:
+        """Numbers of a vector, from the first lines of the file.
+
+        Raises:
+            UserError: the file is of no format that is read.
+        """
+        with self._open() as vectors:
+            return vectors.dimension
+
+    def match(self, vocabulary: Vocabulary, *, ignore_case: bool) -> np.ndarray:
+        """The vectors of a vocabulary, float32 [V, D]; NaN where the file has none.
+
+        Memory is taken for these only, however large the file is.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        with self._open() as vectors:
+            tokens = vocabulary.tokens[UNKNOWN_ID + 1 :].to_pylist()
+            found = match_vectors(vectors, tokens, ignore_case=ignore_case)
+        special = np.full((UNKNOWN_ID + 1, found.shape[1]), np.nan, np.float32)
+        return np.concatenate([special, found])
+
+    @contextmanager
+    def _open(self) -> Iterator[VectorLines]:
+        filesystem, inner = open_filesystem(self.path)
+        try:  # decompresses by the name's suffix
+            stream = filesystem.open_input_stream(inner)
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(f"Cannot read {self.path}: {error}.") from error
+        with stream, io.BufferedReader(stream, _BUFFER_BYTES) as file:
+            yield VectorLines.of(file, name=self.path)

@@ -1,0 +1,31 @@
+"""Pretrained vectors in a classifier's embedding."""
+
+import numpy as np
+import torch
+
+from distlstm.model.classifier import Classifier
+
+
+def set_vectors(classifier: Classifier, vectors: np.ndarray) -> None:
+    """Give the tokens that have a pretrained vector that vector; the others keep random ones.
+
+    All vectors are scaled by one factor, to the root mean square of the random ones. Their
+    directions and relative lengths stay, the recurrent layers start with inputs of the size their
+    own initial weights are made for, whichever file it is, and known and unknown tokens are alike
+    in size.
+
+    Args:
+        classifier: a new one.
+        vectors: float32 [V, D]; a row of NaN is a token without a vector.
+    """
+    weight = classifier.embedding.weight.detach()
+    has_vector = ~np.isnan(vectors[:, 0])
+    found = torch.tensor(vectors[has_vector], device=weight.device)
+    size = _root_mean_square(found)
+    if size > 0:
+        found *= _root_mean_square(weight) / size
+    weight[torch.from_numpy(has_vector)] = found
+
+
+def _root_mean_square(values: torch.Tensor) -> float:
+    return float(values.square().mean().sqrt()) if values.numel() else 0.0
