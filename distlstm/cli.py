@@ -50,6 +50,12 @@ def cli() -> None:
 @cli.command()
 @_data_argument
 @output_options("model")
+@click.option(
+    "--init",
+    type=click.Path(path_type=Path),
+    metavar="MODEL",
+    help="Model directory to go on from; its vocabulary and labels grow by those of DATA.",
+)
 @click.option("--validation", multiple=True, metavar="DATA", help="Held-out data; may be repeated.")
 @label_options
 @config_options
@@ -303,7 +309,10 @@ def _data_request(data: tuple[str, ...], options: dict[str, Any]) -> "DataReques
     from distlstm.stages.labelled_data import DataRequest
 
     return DataRequest(
-        training=data, validation=options["validation"], columns=_columns(options, {})
+        training=data,
+        validation=options["validation"],
+        columns=_columns(options, {}),
+        init=options.get("init"),
     )
 
 

@@ -12,7 +12,8 @@ CONFIG = ["--config", "--set", "--seed"]
 LABELS = ["--text-column", "--label-column"]
 COMMANDS = {
     "train": [
-        "DATA", "--output", "--overwrite", "--validation", *LABELS, *CONFIG, *WORKERS, *DISPLAY,
+        "DATA", "--output", "--overwrite", "--init", "--validation", *LABELS, *CONFIG, *WORKERS,
+        *DISPLAY,
     ],
     "tune": [
         "DATA", "--output", "--overwrite", "--validation", *LABELS, "--trials", "--time-budget",

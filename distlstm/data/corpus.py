@@ -23,6 +23,23 @@ VECTORS_FILE = "vectors.npy"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Inherited:
+    """What a corpus takes over from an earlier model, so that vocabulary and labels only grow."""
+
+    path: str
+    """The MODEL directory."""
+    fingerprint: str
+    num_tokens: int
+    """Of its vocabulary, whose ids stay."""
+    labels: tuple[str, ...]
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The model's vocabulary, read anew."""
+        return Vocabulary.load(Path(self.path) / VOCABULARY_FILE)
+
+
+@dataclass(frozen=True, kw_only=True)
 class CorpusSpec:
     """What to encode, and how."""
 
@@ -34,6 +51,8 @@ class CorpusSpec:
     validation_fraction: float
     vectors: VectorsFile | None = None
     """Pretrained vectors, of which those of the vocabulary are kept beside it."""
+    inherited: Inherited | None = None
+    """From the model that training goes on from."""
 
     @classmethod
     def find(
@@ -44,6 +63,7 @@ class CorpusSpec:
         columns: Columns,
         text: TextConfig,
         validation_fraction: float,
+        inherited: Inherited | None = None,
     ) -> "CorpusSpec":
         """Find the files that paths, directories, globs and URIs name.
 
@@ -57,6 +77,7 @@ class CorpusSpec:
             text=text,
             validation_fraction=0.0 if validation else validation_fraction,
             vectors=VectorsFile.find(text.vectors) if text.vectors else None,
+            inherited=inherited,
         )
 
     @property
@@ -72,8 +93,12 @@ class CorpusSpec:
     @property
     def identity(self) -> dict[str, Any]:
         """What is read, as far as it makes one command differ from another."""
-        vectors = {} if self.vectors is None else {"vectors": asdict(self.vectors)}
-        return {"data": self.files_fingerprint, "columns": asdict(self.columns), **vectors}
+        facts = {"data": self.files_fingerprint, "columns": asdict(self.columns)}
+        if self.vectors is not None:
+            facts["vectors"] = asdict(self.vectors)
+        if self.inherited is not None:
+            facts["init"] = self.inherited.fingerprint
+        return facts
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -63,7 +63,7 @@ def _encode(spec: CorpusSpec, path: Path, progress: Progress) -> None:
     training, validation = _bundles(spec.training), _bundles(spec.validation)
     counts = _count(spec, training, progress)
     labels = _label_set(counts, spec)
-    vocabulary = Vocabulary.from_counts(_of_kind(counts, "token", "token"), spec.text)
+    vocabulary = _vocabulary(counts, spec)
     path.mkdir(parents=True, exist_ok=True)
     vocabulary.save(path / VOCABULARY_FILE)
     coverage = _match_vectors(spec, path, vocabulary, counts, progress)
@@ -152,6 +152,13 @@ def _only_held_out(counts: pa.Table) -> set[str]:
     return set(_as_dict(counts, "validation")) - set(_as_dict(counts, "training"))
 
 
+def _vocabulary(counts: pa.Table, spec: CorpusSpec) -> Vocabulary:
+    tokens = _of_kind(counts, "token", "token")
+    if spec.inherited is None:
+        return Vocabulary.from_counts(tokens, spec.text)
+    return spec.inherited.vocabulary.grown(tokens, spec.text)
+
+
 def _label_set(counts: pa.Table, spec: CorpusSpec) -> LabelSet:
     training, validation = _as_dict(counts, "training"), _as_dict(counts, "validation")
     labels = LabelSet.of([*training, *validation])
@@ -163,7 +170,9 @@ def _label_set(counts: pa.Table, spec: CorpusSpec) -> LabelSet:
             f"None of the {num_rows} rows fell to the validation split. Give --validation DATA, or "
             f"hold out more: --set validation_fraction=0.3 (now {spec.validation_fraction:g})."
         )
-    return labels
+    return (
+        labels if spec.inherited is None else LabelSet.of([*spec.inherited.labels, *labels.names])
+    )
 
 
 def _check_labels(labels: LabelSet, num_rows: int, columns: Columns) -> None:

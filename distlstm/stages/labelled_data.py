@@ -5,13 +5,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from distlstm.config import ExperimentConfig
-from distlstm.data.corpus import CorpusSpec, EncodedCorpus
+from distlstm.data.corpus import CorpusSpec, EncodedCorpus, Inherited
 from distlstm.data.encoding import encode_corpus
 from distlstm.data.labelled import Columns
 from distlstm.data.reading import check_columns, read_schema
 from distlstm.errors import RunError, UserError
 from distlstm.stages.events import Note, OnEvent, Progress
 from distlstm.stages.session import our_error
+from distlstm.stages.warm_start import inherit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,12 +22,14 @@ class DataRequest:
     training: tuple[str, ...]
     validation: tuple[str, ...] = ()
     columns: Columns = field(default_factory=Columns)
+    init: Path | None = None
+    """MODEL directory to go on from."""
 
     def find(self, config: ExperimentConfig) -> CorpusSpec:
-        """Find the files.
+        """Find the files, and what is taken over from an earlier model.
 
         Raises:
-            UserError: there are none.
+            UserError: there are none, or the model does not fit the config.
         """
         return CorpusSpec.find(
             self.training,
@@ -34,6 +37,7 @@ class DataRequest:
             columns=self.columns,
             text=config.text,
             validation_fraction=config.validation_fraction,
+            inherited=None if self.init is None else inherit(self.init, config),
         )
 
 
@@ -90,11 +94,11 @@ def prepare_corpus(spec: CorpusSpec, directory: Path, on_event: OnEvent) -> Enco
         corpus = encode_corpus(spec, path, progress=progress)
     except Exception as error:
         raise our_error(error) or RunError(f"Reading the data failed: {error}") from error
-    _describe(corpus, on_event)
+    _describe(corpus, spec.inherited, on_event)
     return corpus
 
 
-def _describe(corpus: EncodedCorpus, on_event: OnEvent) -> None:
+def _describe(corpus: EncodedCorpus, inherited: Inherited | None, on_event: OnEvent) -> None:
     summary = corpus.summary
     on_event(
         Note(
@@ -115,6 +119,24 @@ def _describe(corpus: EncodedCorpus, on_event: OnEvent) -> None:
         reasons = ", ".join(f"{count:,} with {why}" for why, count in summary.dropped.items())
         on_event(Note(f"Rows left out: {reasons}."))
     rare = [label for label in corpus.labels.names if summary.label_counts.get(label, 0) < 2]
+    if inherited is not None:
+        _describe_inherited(corpus, inherited, on_event)
+        rare = [label for label in rare if label not in inherited.labels]
     if rare:
-        names = ", ".join(map(repr, rare[:5])) + (", ..." if len(rare) > 5 else "")
-        on_event(Note(f"Labels with a single training row, hardly learnable: {names}."))
+        on_event(Note(f"Labels with a single training row, hardly learnable: {_listed(rare)}."))
+
+
+def _describe_inherited(corpus: EncodedCorpus, inherited: Inherited, on_event: OnEvent) -> None:
+    on_event(
+        Note(
+            f"{inherited.num_tokens:,} of {len(corpus.vocabulary):,} tokens and "
+            f"{len(inherited.labels)} of {len(corpus.labels)} labels kept from {inherited.path}."
+        )
+    )
+    absent = [label for label in inherited.labels if label not in corpus.summary.label_counts]
+    if absent:
+        on_event(Note(f"Its labels without a training row, likely to fade: {_listed(absent)}."))
+
+
+def _listed(labels: list[str]) -> str:
+    return ", ".join(map(repr, labels[:5])) + (", ..." if len(labels) > 5 else "")

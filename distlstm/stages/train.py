@@ -39,6 +39,7 @@ from distlstm.stages.train_worker import (
     WorkerSettings,
     train_worker,
 )
+from distlstm.stages.warm_start import check_apart
 
 CHECKPOINTS = "checkpoints"
 _RUN_FILE = "run.json"
@@ -72,13 +73,16 @@ def train(
     """Train a classifier into `output`, or carry on where the same command stopped.
 
     Raises:
-        UserError: bad data, or an output that another command began.
+        UserError: bad data, an output that another command began, or a MODEL to go on from that
+            does not fit the config.
         RunError: training diverged, or workers died too often.
     """
     started = time.perf_counter()
     output = output.absolute()
     spec = data.find(config)
     identity = _identity(spec, config)
+    if data.init is not None:
+        check_apart(data.init, output)
     check_output(output, marks=(FACTS_FILE, CHECKPOINTS), overwrite=overwrite)
     if (output / FACTS_FILE).exists():
         check_same(output, load_facts(output).get("run", {}), identity)
@@ -93,7 +97,9 @@ def train(
         with ray_session(resources) as capacity:
             num_workers = capacity.workers(resources.num_workers, default=_DEFAULT_WORKERS)
             corpus = prepare_corpus(spec, output / CHECKPOINTS, on_event)
-            run = _Run(corpus=corpus, config=config, output=output, identity=identity)
+            run = _Run(
+                corpus=corpus, config=config, init=data.init, output=output, identity=identity
+            )
             run.train(capacity, num_workers, on_event)
     except UserError:
         if not resumed:
@@ -126,6 +132,7 @@ class _Run:
 
     corpus: EncodedCorpus
     config: ExperimentConfig
+    init: Path | None
     output: Path
     identity: Identity
 
@@ -134,6 +141,7 @@ class _Run:
         settings = WorkerSettings(
             corpus=self.corpus.path,
             config=self.config,
+            init=None if self.init is None else self.init.absolute(),
             progress_file=self.output / CHECKPOINTS / "progress.jsonl",
             cpus_per_worker=capacity.cpus_per_worker,
         )

@@ -36,6 +36,8 @@ class WorkerSettings:
 
     corpus: Path
     config: ExperimentConfig
+    init: Path | None
+    """MODEL directory to go on from."""
     progress_file: Path
     cpus_per_worker: int
 
@@ -51,7 +53,7 @@ def train_worker(settings: WorkerSettings) -> Calibration | WorkerFailure:
     """Train, from the last checkpoint if there is one, reporting one after every epoch."""
     torch.set_num_threads(settings.cpus_per_worker)
     worker = _this_worker()
-    job = TrainingJob(EncodedCorpus(settings.corpus), settings.config, worker)
+    job = TrainingJob(EncodedCorpus(settings.corpus), settings.config, worker, init=settings.init)
     _restore(job.training)
     lines = _ProgressLines(settings.progress_file, job.training, active=worker.rank == 0)
     try:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,7 +20,9 @@ from distlstm.model.calibration import (
     softmax,
 )
 from distlstm.model.classifier import Classifier
+from distlstm.model.directory import load_model
 from distlstm.model.embedding import set_vectors
+from distlstm.model.growth import grow_from
 from distlstm.model.loop import Training, Worker, epochs_for, predict
 from distlstm.model.metrics import Totals, metrics_of
 
@@ -48,7 +51,15 @@ class ShardBatches:
 class TrainingJob:
     """A training over an encoded corpus, in one worker."""
 
-    def __init__(self, corpus: EncodedCorpus, config: ExperimentConfig, worker: Worker) -> None:
+    def __init__(
+        self,
+        corpus: EncodedCorpus,
+        config: ExperimentConfig,
+        worker: Worker,
+        *,
+        init: Path | None = None,
+    ) -> None:
+        """Begin with random weights, pretrained vectors if there are, and those of a MODEL."""
         self.corpus = corpus
         self.config = config
         self.worker = worker
@@ -58,6 +69,8 @@ class TrainingJob:
         )
         if corpus.vectors is not None:
             set_vectors(model, corpus.vectors)
+        if init is not None:
+            grow_from(model, load_model(init), labels=corpus.labels)
         self.training = Training(
             model,
             config.training,

@@ -24,10 +24,16 @@ class Vocabulary:
     @classmethod
     def from_counts(cls, counts: pa.Table, config: TextConfig) -> Self:
         """Keep the most frequent tokens of a (token, count) table, ordered by (-count, token)."""
-        frequent = counts.filter(pc.field("count") >= config.min_count)
+        return cls(pa.array(_SPECIAL)).grown(counts, config)
+
+    def grown(self, counts: pa.Table, config: TextConfig) -> Self:
+        """All of these tokens, and after them the most frequent others, as far as there is room."""
+        is_other = ~pc.field("token").isin(self.tokens)
+        frequent = counts.filter(is_other & (pc.field("count") >= config.min_count))
         ordered = frequent.sort_by([("count", "descending"), ("token", "ascending")])
-        kept = ordered["token"].slice(0, config.max_vocabulary).combine_chunks()
-        return cls(pa.concat_arrays([pa.array(_SPECIAL), kept.cast(pa.string())]))
+        room = max(0, config.max_vocabulary - (len(self) - len(_SPECIAL)))
+        kept = ordered["token"].slice(0, room).combine_chunks()
+        return type(self)(pa.concat_arrays([self.tokens, kept.cast(pa.string())]))
 
     def __len__(self) -> int:
         return len(self.tokens)
