@@ -170,9 +170,8 @@ def _label_set(counts: pa.Table, spec: CorpusSpec) -> LabelSet:
             f"None of the {num_rows} rows fell to the validation split. Give --validation DATA, or "
             f"hold out more: --set validation_fraction=0.3 (now {spec.validation_fraction:g})."
         )
-    return (
-        labels if spec.inherited is None else LabelSet.of([*spec.inherited.labels, *labels.names])
-    )
+    earlier = () if spec.inherited is None else spec.inherited.labels
+    return LabelSet.of([*earlier, *labels.names])
 
 
 def _check_labels(labels: LabelSet, num_rows: int, columns: Columns) -> None:

@@ -4,6 +4,8 @@ from collections.abc import Container
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from distlstm.config import ExperimentConfig
 from distlstm.data.corpus import CorpusSpec, EncodedCorpus, Inherited
 from distlstm.data.encoding import encode_corpus
@@ -133,7 +135,8 @@ def _describe_inherited(corpus: EncodedCorpus, inherited: Inherited, on_event: O
             f"{len(inherited.labels)} of {len(corpus.labels)} labels kept from {inherited.path}."
         )
     )
-    absent = [label for label in inherited.labels if label not in corpus.summary.label_counts]
+    present = {corpus.labels.names[i] for i in np.unique(corpus.training.label_ids)}
+    absent = [label for label in inherited.labels if label not in present]
     if absent:
         on_event(Note(f"Its labels without a training row, likely to fade: {_listed(absent)}."))
 

@@ -4,10 +4,16 @@ import json
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import torch
 
+from distlstm.config import load_config
 from distlstm.model.directory import load_facts, load_model
+from distlstm.model.loop import Worker
+from distlstm.stages.labelled_data import DataRequest, prepare_corpus
+from distlstm.stages.training_job import TrainingJob
 from tests.commands import TINY, run
 from tests.conftest import labelled_rows
 
@@ -21,7 +27,7 @@ def new_rows(tmp_path: Path) -> Path:
     """Rows of two labels that the model knows and a new one; none of its label 天气."""
     rows = labelled_rows(300)
     dishes = [f"{DISHES[i % 4]} {DISHES[i // 4 % 4]} {DISHES[i // 16 % 4]} {i}" for i in range(60)]
-    table = pa.table({**rows}).filter(pa.compute.field("label") != "天气")
+    table = pa.table(rows).filter(pc.field("label") != "天气")
     dishes_table = pa.table({"text": dishes, "label": ["food"] * len(dishes)})
     path = tmp_path / "new.parquet"
     pq.write_table(pa.concat_tables([table, dishes_table]), path)
@@ -108,3 +114,21 @@ def test_what_is_no_model_is_refused_and_the_model_itself_is_never_replaced(
         assert outcome.code == 2
         assert "holds the model that --init names" in outcome.err
     assert load_facts(model)["labels"] == ["money", "sport", "天气"]
+
+
+def test_pretrained_vectors_are_for_the_new_tokens_and_the_models_tokens_keep_theirs(
+    model: Path, new_rows: Path, tmp_path: Path
+) -> None:
+    vectors = tmp_path / "v.txt"
+    dimension = 12
+    lines = [f"{token} {' '.join('1' * dimension)}" for token in [*DISHES, "goal"]]
+    vectors.write_text("\n".join(lines))
+    config = load_config(None, [*TINY[1::2], f"text.vectors={vectors}"])
+    spec = DataRequest(training=(str(new_rows),), init=model).find(config)
+    corpus = prepare_corpus(spec, tmp_path, lambda event: None)
+    job = TrainingJob(corpus, config, Worker(), init=model)
+    weight = job.training.model.embedding.weight.detach()
+    earlier = load_model(model).classifier.embedding.weight
+    assert torch.equal(weight[: len(earlier)], earlier)
+    row = weight[corpus.vocabulary.tokens.to_pylist().index("soup")]
+    assert torch.equal(row, row[:1].expand(dimension))

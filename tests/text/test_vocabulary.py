@@ -18,10 +18,13 @@ COUNTS = st.dictionaries(
 )
 
 
-def counted(counts: dict[str, int], **config: int) -> Vocabulary:
+def table_of(counts: dict[str, int]) -> pa.Table:
     schema = pa.schema([("token", pa.string()), ("count", pa.int64())])
-    table = pa.table([list(counts), list(counts.values())], schema=schema)
-    return Vocabulary.from_counts(table, TextConfig(**config))  # type: ignore[arg-type]
+    return pa.table([list(counts), list(counts.values())], schema=schema)
+
+
+def counted(counts: dict[str, int], **config: int) -> Vocabulary:
+    return Vocabulary.from_counts(table_of(counts), TextConfig(**config))  # type: ignore[arg-type]
 
 
 def words(vocabulary: Vocabulary) -> list[str]:
@@ -58,6 +61,21 @@ def test_nothing_counted_leaves_the_two_special_tokens() -> None:
     vocabulary = counted({})
     assert len(vocabulary) == 2
     assert vocabulary.to_text() == "<pad>\n<unk>\n"
+
+
+@settings(max_examples=60, deadline=None)
+@given(COUNTS, COUNTS, st.integers(1, 4), st.integers(1, 20))
+def test_a_grown_vocabulary_keeps_all_ids_and_appends_the_most_frequent_others(
+    earlier: dict[str, int], later: dict[str, int], min_count: int, max_vocabulary: int
+) -> None:
+    before = counted(earlier, min_count=1, max_vocabulary=10)
+    others = {token: count for token, count in later.items() if token not in words(before)}
+    config = TextConfig(min_count=min_count, max_vocabulary=max_vocabulary)
+    grown = before.grown(table_of(later), config)
+    kept, room = words(before), max(0, max_vocabulary - len(words(before)))
+    added = words(counted(others, min_count=min_count))[:room]
+    assert words(grown) == kept + added
+    assert grown.grown(table_of(later), config) == grown
 
 
 def test_ids_follow_the_two_special_ones_and_the_rest_is_unknown() -> None:
