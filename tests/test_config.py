@@ -31,6 +31,8 @@ from distlstm.errors import UserError
         ("model.bidirectional=1", "true or false"),
         ("model.dropout=nan", "from 0 to 0.95"),
         ("model.cell=lsmt", "Did you mean 'lstm'"),
+        ("training.frozen_epochs=-1", "at least 0"),
+        ("text.vectors=300", "a text"),
         ("model=3", "is a section"),
         ("model.pooling=[]", "at least one item"),
         ('model.pooling=["max", "max"]', "twice"),

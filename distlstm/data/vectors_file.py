@@ -15,6 +15,7 @@ from distlstm.text.vectors import VectorLines, match_vectors
 from distlstm.text.vocabulary import UNKNOWN_ID, Vocabulary
 
 _BUFFER_BYTES = 2**20
+_IN_NO_FILE = " "  # words end at the first space
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +61,9 @@ class VectorsFile:
             UserError: the file is damaged.
         """
         with self._open() as vectors:
-            tokens = vocabulary.tokens[UNKNOWN_ID + 1 :].to_pylist()
-            found = match_vectors(vectors, tokens, ignore_case=ignore_case)
-        special = np.full((UNKNOWN_ID + 1, found.shape[1]), np.nan, np.float32)
-        return np.concatenate([special, found])
+            tokens = vocabulary.tokens.to_pylist()
+            tokens[: UNKNOWN_ID + 1] = [_IN_NO_FILE] * (UNKNOWN_ID + 1)
+            return match_vectors(vectors, tokens, ignore_case=ignore_case)
 
     @contextmanager
     def _open(self) -> Iterator[VectorLines]:

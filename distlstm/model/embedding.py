@@ -1,5 +1,7 @@
 """Pretrained vectors in a classifier's embedding."""
 
+import math
+
 import numpy as np
 import torch
 
@@ -20,7 +22,7 @@ def set_vectors(classifier: Classifier, vectors: np.ndarray) -> None:
     """
     weight = classifier.embedding.weight.detach()
     has_vector = ~np.isnan(vectors[:, 0])
-    found = torch.tensor(vectors[has_vector], device=weight.device)
+    found = torch.from_numpy(vectors[has_vector])
     size = _root_mean_square(found)
     if size > 0:
         found *= _root_mean_square(weight) / size
@@ -28,4 +30,4 @@ def set_vectors(classifier: Classifier, vectors: np.ndarray) -> None:
 
 
 def _root_mean_square(values: torch.Tensor) -> float:
-    return float(values.square().mean().sqrt()) if values.numel() else 0.0
+    return float(torch.linalg.vector_norm(values)) / math.sqrt(max(1, values.numel()))

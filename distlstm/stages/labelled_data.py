@@ -132,7 +132,7 @@ def _describe_inherited(corpus: EncodedCorpus, inherited: Inherited, on_event: O
     on_event(
         Note(
             f"{inherited.num_tokens:,} of {len(corpus.vocabulary):,} tokens and "
-            f"{len(inherited.labels)} of {len(corpus.labels)} labels kept from {inherited.path}."
+            f"{len(inherited.labels)} of {len(corpus.labels)} labels kept from the earlier model."
         )
     )
     present = {corpus.labels.names[i] for i in np.unique(corpus.training.label_ids)}

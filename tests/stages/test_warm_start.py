@@ -52,7 +52,7 @@ def test_a_training_that_goes_on_is_ahead_after_one_epoch_and_only_grows(
     num_earlier, num_tokens = len(earlier.vocabulary), len(grown.vocabulary)
     assert grown.vocabulary.tokens[:num_earlier].equals(earlier.vocabulary.tokens)
     assert set(DISHES) <= set(grown.vocabulary.tokens[num_earlier:].to_pylist())
-    kept = f"{num_earlier:,} of {num_tokens:,} tokens and 3 of 4 labels kept from {model}"
+    kept = f"{num_earlier:,} of {num_tokens:,} tokens and 3 of 4 labels kept from the earlier"
     assert kept in outcome.err
     assert "without a training row, likely to fade: '天气'" in outcome.err
     assert "hardly learnable" not in outcome.err
