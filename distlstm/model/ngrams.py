@@ -13,12 +13,13 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from distlstm.model.sparse import SparseRows, starts_of
+from distlstm.model.sparse import SparseRows
 
 LAST_SPECIAL_ID = 1
 """Ids up to here (padding, unknown) are no words: no n-gram contains them."""
 LONGEST = 3
 _BUCKET_BITS = 22
+_ROWS_AT_ONCE, _LARGEST_CELL = 2048, 2**32 - 1
 NUM_BUCKETS = 2**_BUCKET_BITS
 """Longer n-grams are hashed into so many."""
 _FACTOR, _SPREAD = np.uint64(0x100000001B3), np.uint64(0x9E3779B97F4A7C15)  # FNV's; 2^64 / phi
@@ -52,26 +53,38 @@ class NgramFeatures:
 
         One row's tenth use of a word says less than its first.
         """
+        some = min(_ROWS_AT_ONCE, _LARGEST_CELL // self.count)
+        parts = [
+            self._transform(token_ids, offsets[start : start + some + 1])
+            for start in range(0, len(offsets) - 1, some)
+        ]
+        nothing = np.zeros(0, np.int32), np.zeros(0, np.float32), np.zeros(0, np.int64)
+        columns, values, lengths = map(np.concatenate, zip(nothing, *parts, strict=True))
+        starts = torch.from_numpy(np.concatenate([np.zeros(1), np.cumsum(lengths)])).int()
+        return SparseRows(torch.from_numpy(columns), torch.from_numpy(values), starts, self.count)
+
+    def _transform(
+        self, token_ids: np.ndarray, offsets: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Features (int32 [Z]), their values (float32 [Z]) and how many a row has (int64 [R])."""
         num_rows = len(offsets) - 1
-        rows, features, counts = count_cells(self._cells(token_ids, offsets), self.count)
+        cells = self._cells(token_ids[offsets[0] : offsets[-1]], offsets - offsets[0])
+        rows, features, counts = count_cells(cells, self.count)
         values = 1 + np.log(counts)
         squares = np.bincount(rows, values**2 * self.norms[features], minlength=num_rows)
-        return SparseRows(
-            torch.from_numpy(features.astype(np.int32)),
-            torch.from_numpy((values / np.sqrt(squares)[rows]).astype(np.float32)),
-            starts_of(torch.from_numpy(rows), num_rows),
-            self.count,
-        )
+        values /= np.sqrt(squares)[rows]
+        lengths = np.bincount(rows, minlength=num_rows)
+        return features.astype(np.int32), values.astype(np.float32), lengths
 
     def _cells(self, token_ids: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-        """Every occurrence of a feature, as row * F + feature."""
+        """Every occurrence of a feature, as row * F + feature (uint32, faster to sort)."""
         is_word = token_ids > LAST_SPECIAL_ID
         cells = [rows_of_tokens(offsets)[is_word] * self.count + token_ids[is_word]]
         for rows, buckets in longer_ngrams(token_ids, offsets):
             features = self._feature_of_bucket[buckets]
             known = features >= 0
             cells.append(rows[known] * self.count + features[known])
-        return np.concatenate(cells)
+        return np.concatenate(cells).astype(np.uint32)
 
 
 def rows_of_tokens(offsets: np.ndarray) -> np.ndarray:
@@ -98,6 +111,6 @@ def longer_ngrams(
 def count_cells(cells: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Row, column and count (int64 [Z] each) of numbers row * width + column."""
     cells = np.sort(cells)
-    starts = np.flatnonzero(np.diff(cells, prepend=-1))
-    distinct, counts = cells[starts], np.diff(starts, append=len(cells))
+    starts = np.flatnonzero(np.concatenate([[True], cells[1:] != cells[:-1]])[: len(cells)])
+    distinct, counts = cells[starts].astype(np.int64), np.diff(starts, append=len(cells))
     return distinct // width, distinct % width, counts
