@@ -110,7 +110,7 @@ def bare_process(model: Path, lengths: np.ndarray, queue: "mp.Queue[float]") -> 
     shapes = [
         (len(rows), int(lengths[rows[-1]]))
         for rows in cut_by_length(
-            np.flatnonzero(lengths), lengths, tokens_per_batch=12_288, rows_per_batch=256
+            np.flatnonzero(lengths), lengths, tokens_per_batch=20_480, rows_per_batch=256
         )
     ]
     inputs = {

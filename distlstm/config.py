@@ -44,7 +44,7 @@ class TextConfig:
     """Fold case before splitting."""
     unit: Literal["word", "character"] = "word"
     """What a token is. With "word", Han and kana are still split by character."""
-    max_tokens: Annotated[int, Range(1, 100_000)] = 400
+    max_tokens: Annotated[int, Range(1, 100_000)] = 1_000
     """Tokens read of each text; what follows is not seen."""
     max_vocabulary: Annotated[int, Range(1, 10_000_000)] = 100_000
     """Most frequent tokens that get an id of their own."""
@@ -77,6 +77,8 @@ class ModelConfig:
     """Share of the features dropped from every token of a row before each recurrent layer."""
     token_dropout: Dropout = 0.1
     """Share of the tokens whose vector is dropped whole."""
+    wide: bool = True
+    """Add the logits of a linear model on n-grams, weighted as validation shows best."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -284,8 +284,9 @@ def comparison_table(facts: Mapping[str, Any]) -> Table:
     table.add_column("macro-F1", justify="right")
     cell = facts["model"]["cell"].upper()
     rows = {
-        f"this model ({cell})": facts["metrics"],
-        "linear, word uni- and bigrams": facts["baseline"]["linear"],
+        "this model": facts["metrics"],
+        f"its {cell} alone": facts["baseline"]["recurrent"],
+        "linear model of n-grams": facts["baseline"]["linear"],
         "always the most frequent label": facts["baseline"]["majority"],
     }
     for name, metrics in rows.items():

@@ -112,6 +112,8 @@ class CorpusSummary:
     """Rows left out, by reason."""
     num_training: int
     num_validation: int
+    held_out: bool
+    """Whether the validation rows were taken from the training data."""
     num_tokens: int
     """Tokens of the training rows."""
     unknown_share: float

@@ -284,6 +284,7 @@ def _write_facts(
         dropped=dropped,
         num_training=total["training"],
         num_validation=total["validation"],
+        held_out=not spec.validation,
         num_tokens=total["tokens"],
         unknown_share=total["unknown"] / max(1, total["tokens"]),
         truncated_share=total["truncated"] / max(1, total["training"]),

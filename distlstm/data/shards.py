@@ -25,6 +25,11 @@ class EncodedRows:
     lengths: np.ndarray
     label_ids: np.ndarray
 
+    @property
+    def offsets(self) -> np.ndarray:
+        """Where each row starts, and the last one ends (int64, [rows + 1])."""
+        return np.concatenate([np.zeros(1, np.int64), np.cumsum(self.lengths)])
+
 
 def write_shard(path: Path, tokens: Sequence[TokenIds], label_ids: Sequence[np.ndarray]) -> None:
     """Write rows, given in batches, as one Arrow file; it appears whole or not at all."""

@@ -1,7 +1,8 @@
-"""Temperature scaling: one number that makes a classifier's probabilities honest.
+"""Weighing logits so that a classifier's probabilities are honest, and partners speak as one.
 
-Guo et al. 2017, On Calibration of Modern Neural Networks. Dividing logits by a temperature never
-changes which label is predicted, only how sure the model says it is.
+Dividing logits by a temperature never changes which label is predicted, only how sure the model
+says it is (Guo et al. 2017, On Calibration of Modern Neural Networks). With a second set of logits,
+one more number says how much they count beside the first.
 """
 
 from collections.abc import Callable
@@ -12,16 +13,20 @@ import numpy as np
 from distlstm.model.metrics import Metrics
 
 SCORE_BINS = 20
-_COLDEST, _HOTTEST = 0.05, 20.0
-_HALVINGS = 40
+_FIRST_WEIGHT, _LEAST_WEIGHT, _MOST_WEIGHT = 0.5, 0.05, 20.0
+_STEPS, _HALVINGS, _ENOUGH, _DAMPING = 50, 20, 1e-10, 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """A temperature, and what the model is on validation at that temperature."""
+    """A temperature, the weight of the linear partner, and what the whole is on validation."""
 
     temperature: float
+    wide_weight: float
+    """How much the linear model's logits count; 0 without one."""
     metrics: Metrics
+    recurrent: Metrics
+    """Of the recurrent model alone, at a temperature of its own."""
     score_histogram: list[int]
     """Rows by the score of the predicted label, as `score_histogram` counts them."""
 
@@ -38,26 +43,65 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     return np.asarray(powers / powers.sum(1, keepdims=True))
 
 
-def fit_temperature(
+def fit_weights(
     logits: np.ndarray,
     label_ids: np.ndarray,
     *,
     add_up: Callable[[np.ndarray], np.ndarray] = lambda vector: vector,
-) -> float:
-    """The temperature with the least log loss on held-out rows ([B, C] and [B]).
+) -> np.ndarray:
+    """How much each of K models' logits count, [K]: the sum with the least log loss.
 
-    The loss is convex in the inverse temperature, so the zero of its slope is bisected. With
-    `add_up`, which adds a vector up over workers, the rows are those of all workers together.
-    Without rows the temperature is 1.
+    The loss is convex in the weights: Newton steps, halved until they help, within 0.05 and 20 for
+    the first model, 0 and 20 for the others. With `add_up`, which adds a vector up over workers,
+    the rows are those of all workers together. Without rows the first weight is 1, the others 0.
+
+    Args:
+        logits: of held-out rows, [K, B, C].
+        label_ids: their labels, [B].
+        add_up: adds a vector up over the workers.
     """
+    count = len(logits)
     if add_up(np.array([float(len(label_ids))]))[0] == 0:
-        return 1.0
+        return np.asarray(np.eye(count)[0])
     logits = logits.astype(np.float64)
-    of_truth = logits[np.arange(len(label_ids)), label_ids].sum()
-    low, high = 1 / _HOTTEST, 1 / _COLDEST
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        expected = (softmax(logits, 1 / middle) * logits).sum() if len(logits) else 0.0
-        slope = add_up(np.array([expected - of_truth]))[0]
-        low, high = (low, middle) if slope > 0 else (middle, high)
-    return float(2 / (low + high))
+    least = np.where(np.arange(count) == 0, _LEAST_WEIGHT, 0.0)
+    weights = np.full(count, _FIRST_WEIGHT)
+    loss, slope, curvature = _loss(logits, label_ids, weights, add_up)
+    for _ in range(_STEPS):
+        free = (weights > least) | (slope < 0)
+        step = np.zeros(count)
+        step[free] = np.linalg.solve(
+            curvature[np.ix_(free, free)] + _DAMPING * np.eye(free.sum()), -slope[free]
+        )
+        for halving in range(_HALVINGS):
+            tried = np.clip(weights + step * 0.5**halving, least, _MOST_WEIGHT)
+            found = _loss(logits, label_ids, tried, add_up)
+            if found[0] <= loss:
+                break
+        else:
+            break
+        gained = loss - found[0]
+        weights, (loss, slope, curvature) = tried, found
+        if gained <= _ENOUGH * abs(loss):
+            break
+    return weights
+
+
+def _loss(
+    logits: np.ndarray,
+    label_ids: np.ndarray,
+    weights: np.ndarray,
+    add_up: Callable[[np.ndarray], np.ndarray],
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """Log loss, its slope [K] and its curvature [K, K], over the rows of all workers."""
+    count = len(logits)
+    probabilities = softmax(np.tensordot(weights, logits, axes=1))
+    of_truth = probabilities[np.arange(len(label_ids)), label_ids]
+    expected = np.einsum("bc,kbc->kb", probabilities, logits)
+    squares = np.einsum("bc,kbc,lbc->kl", probabilities, logits, logits, optimize=True)
+    truths = logits[:, np.arange(len(label_ids)), label_ids]
+    loss = -np.log(np.maximum(of_truth, np.finfo(np.float64).tiny)).sum()
+    slope = (expected - truths).sum(1)
+    curvature = squares - expected @ expected.T
+    sums = add_up(np.concatenate([[loss], slope, curvature.ravel()]))
+    return float(sums[0]), sums[1 : 1 + count], sums[1 + count :].reshape(count, count)

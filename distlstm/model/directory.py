@@ -1,7 +1,8 @@
 """The MODEL directory: what training writes and everything else loads.
 
-`model.safetensors` (weights), `vocabulary.txt` and `model.json`, which is written last and holds
-the sizes and digests of the other two. Nothing in it is executed, so a directory from a stranger
+`model.safetensors` (weights), `wide.safetensors` (the linear partner, if there is one),
+`vocabulary.txt` and `model.json`, which is written last and holds the sizes and digests of the
+others. Nothing in it is executed, so a directory from a stranger
 is safe to load; a damaged one is answered with one error.
 """
 
@@ -25,12 +26,14 @@ from distlstm.atomic import replace_file, write_text
 from distlstm.config import ExperimentConfig, read_config
 from distlstm.errors import UserError
 from distlstm.model.classifier import Classifier
+from distlstm.model.linear import LinearModel
 from distlstm.text.labels import LabelSet
 from distlstm.text.vocabulary import Vocabulary
 
 FORMAT_VERSION = 1
 FACTS_FILE = "model.json"
-_WEIGHTS_FILE, _VOCABULARY_FILE = "model.safetensors", "vocabulary.txt"
+_WEIGHTS_FILE, _WIDE_FILE = "model.safetensors", "wide.safetensors"
+_VOCABULARY_FILE = "vocabulary.txt"
 _LARGEST_FACTS = 64 * 2**20
 
 
@@ -43,6 +46,8 @@ class Model:
     vocabulary: Vocabulary
     labels: LabelSet
     temperature: float
+    wide: LinearModel | None = None
+    """The linear partner; its logits are added to those of the classifier over the temperature."""
     facts: dict[str, Any] = field(default_factory=dict)
     """Measured when it was trained: `metrics`, `baseline`, `corpus`."""
     fingerprint: str = ""
@@ -56,7 +61,12 @@ def save_model(model: Model, path: Path) -> None:
     weights = {name: value.contiguous() for name, value in model.classifier.state_dict().items()}
     with replace_file(path / _WEIGHTS_FILE) as temporary:
         save_file(weights, temporary)
+    written = [_WEIGHTS_FILE, _VOCABULARY_FILE]
     write_text(path / _VOCABULARY_FILE, model.vocabulary.to_text())
+    if model.wide is not None:
+        written.append(_WIDE_FILE)
+        with replace_file(path / _WIDE_FILE) as temporary:
+            save_file(model.wide.to_tensors(), temporary)
     facts = {
         "format_version": FORMAT_VERSION,
         "distlstm_version": __version__,
@@ -65,7 +75,7 @@ def save_model(model: Model, path: Path) -> None:
         "vocabulary_size": len(model.vocabulary),
         "temperature": model.temperature,
         **model.facts,
-        "files": {name: _digest(path / name) for name in (_WEIGHTS_FILE, _VOCABULARY_FILE)},
+        "files": {name: _digest(path / name) for name in written},
         "versions": {
             "python": platform.python_version(),
             **{name: version(name) for name in ("torch", "ray", "pyarrow")},
@@ -93,6 +103,7 @@ def load_model(path: Path) -> Model:
             vocabulary=vocabulary,
             labels=labels,
             temperature=_read_temperature(facts["temperature"]),
+            wide=_load_wide(path, facts, len(vocabulary), len(labels)),
             facts={key: facts[key] for key in ("metrics", "baseline", "corpus") if key in facts},
             fingerprint=_fingerprint(facts),
         )
@@ -186,6 +197,15 @@ def _load_classifier(
     return classifier.eval()
 
 
+def _load_wide(
+    path: Path, facts: dict[str, Any], vocab_size: int, num_labels: int
+) -> LinearModel | None:
+    if _WIDE_FILE not in facts["files"]:
+        return None
+    tensors = load_file(path / _WIDE_FILE)
+    return LinearModel.from_tensors(tensors, vocab_size=vocab_size, num_labels=num_labels)
+
+
 def _config_tables(config: ExperimentConfig) -> dict[str, Any]:
     return {
         "seed": config.seed,
@@ -204,8 +224,9 @@ def _digest(path: Path) -> dict[str, Any]:
 
 
 def _check_digests(path: Path, facts: dict[str, Any]) -> None:
-    for name in (_WEIGHTS_FILE, _VOCABULARY_FILE):
-        _check_digest(path / name, facts["files"][name])
+    files = facts["files"]
+    for name in (_WEIGHTS_FILE, _VOCABULARY_FILE, *(name for name in files if name == _WIDE_FILE)):
+        _check_digest(path / name, files[name])
 
 
 def _check_digest(path: Path, expected: dict[str, Any]) -> None:

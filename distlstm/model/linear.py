@@ -1,82 +1,45 @@
-"""The linear baseline: a support vector machine on TF-IDF weighted uni- and bigrams of tokens.
+"""The linear model: a support vector machine on n-grams of tokens, for what needs no word order.
 
-Encoded rows -> `fit_features` -> `NgramFeatures.transform` -> `SparseRows` -> `fit_linear` ->
-`LinearModel`. It answers within seconds whether a recurrent model is worth its training (Wang and
-Manning 2012, Baselines and Bigrams). Rows come as everywhere: `token_ids` (int32 [N]) of all rows
-end to end and `offsets` (int64 [R + 1]), 0 first, where each row starts and the last one ends.
+It is the baseline of every training, and the wide partner of the recurrent model. Encoded rows ->
+`fit_features` -> `NgramFeatures.transform` -> `SparseRows` -> `fit_linear` -> `LinearModel`. It
+trains within seconds (Wang and Manning 2012, Baselines and Bigrams).
 
-Shape letters: N tokens, R rows, F features, Z cells that are not zero, C labels.
+A row is S = `transform(row)`; learnt weights apply to S G, G being what each feature stands for:
+- itself, times its inverse document frequency (idf);
+- itself, times how much more often its rows have the label than not (the log-count ratio of Wang
+  and Manning), so that a telling n-gram needs little weight;
+- if it is a token, its subwords times theirs, so that rare words lean on their kin.
+Only G G^T is ever needed, and G goes into the weights at the end: none of the three costs anything
+when the model is applied.
+
+Shape letters: N tokens, R rows, F features, U subwords, C labels.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LAST_SPECIAL_ID = 1
-"""Ids up to here (padding, unknown) are no words: no n-gram contains them."""
-_BIGRAM = 2**31
-"""A unigram's key is its id; that of the bigram (a, b) is (a + 1) * 2^31 + b, which is greater."""
+from distlstm.model.ngrams import (
+    LAST_SPECIAL_ID,
+    NUM_BUCKETS,
+    NgramFeatures,
+    count_cells,
+    longer_ngrams,
+    rows_of_tokens,
+)
+from distlstm.model.sparse import SparseRows
+from distlstm.text.subwords import Subwords
+
+_SUBWORD_SHARE = 0.3
+_RATIO_SHARE = 10.0
+_MOST_WEIGHTS = 2**25
 _COST, _TOLERANCE, _SMALLEST = 1.0, 1e-4, 1e-30
 _NEWTON_STEPS, _GRADIENT_STEPS, _HALVINGS, _LABELS_AT_ONCE = 30, 10, 10, 32
-
-
-@dataclass(frozen=True)
-class SparseRows:
-    """A sparse matrix [R, width], row after row, as `torch.nn.EmbeddingBag` takes its bags.
-
-    `columns` (int32 [Z]) and `values` (float32 [Z]) hold row r from `offsets[r]` up to
-    `offsets[r + 1]` (int32 [R + 1]). A torch CSR tensor would warn that it is beta, and its
-    product takes two to four times as long for twenty labels.
-    """
-
-    columns: Tensor
-    values: Tensor
-    offsets: Tensor
-    width: int
-
-    def times(self, dense: Tensor) -> Tensor:
-        """The product with a dense matrix: [R, width] x [width, C] -> [R, C]."""
-        return F.embedding_bag(
-            self.columns,
-            dense,
-            self.offsets,
-            mode="sum",
-            per_sample_weights=self.values,
-            include_last_offset=True,
-        )
-
-    def transposed(self) -> "SparseRows":
-        """The same cells column after column: [width, R]."""
-        order = self.columns.argsort(stable=True)
-        rows = torch.repeat_interleave(self.offsets.diff()).int()
-        starts = _starts(self.columns, self.width)
-        return SparseRows(rows[order], self.values[order], starts, len(self.offsets) - 1)
-
-
-@dataclass(frozen=True)
-class NgramFeatures:
-    """The n-grams that count, `keys` (int64 [F], ascending), and how much, `idf` (float32 [F])."""
-
-    keys: Tensor
-    idf: Tensor
-
-    def transform(self, token_ids: np.ndarray, offsets: np.ndarray) -> SparseRows:
-        """Rows [R, F] of length 1 (0 where nothing is known); n-grams not fitted are ignored.
-
-        A cell is (1 + ln count) * idf: one row's tenth use of a word says less than its first.
-        """
-        ngrams, width = _ngrams_of(token_ids, offsets), len(self.keys)
-        column = torch.searchsorted(self.keys, ngrams.keys)
-        known = F.pad(self.keys, (0, 1), value=-1)[column] == ngrams.keys
-        cells, counts = torch.unique((ngrams.rows * width + column)[known], return_counts=True)
-        rows, columns = cells // width, cells % width
-        values = (1 + counts.log()) * self.idf[columns]
-        lengths = torch.zeros(ngrams.num_rows).index_add(0, rows, values.square()).sqrt()
-        starts = _starts(rows, ngrams.num_rows)
-        return SparseRows(columns.int(), values / lengths[rows], starts, width)
 
 
 @dataclass(frozen=True)
@@ -87,75 +50,179 @@ class LinearModel:
     weight: Tensor
     bias: Tensor
 
-    def logits(self, token_ids: np.ndarray, offsets: np.ndarray) -> Tensor:
+    def logits(self, token_ids: np.ndarray, offsets: np.ndarray) -> np.ndarray:
         """Signed margins, float32 [R, C]; they are not calibrated."""
-        return self.features.transform(token_ids, offsets).times(self.weight) + self.bias
+        rows = self.features.transform(token_ids, offsets)
+        return np.asarray((rows.times(self.weight) + self.bias).numpy())
+
+    def scaled(self, factor: float) -> "LinearModel":
+        """A model with `factor` times the logits."""
+        return LinearModel(self.features, self.weight * factor, self.bias * factor)
 
     def predict(self, token_ids: np.ndarray, offsets: np.ndarray) -> np.ndarray:
         """Label ids, int64 [R]: the highest score, the lower id on ties."""
-        return self.logits(token_ids, offsets).argmax(1).numpy()
+        return np.asarray(self.logits(token_ids, offsets).argmax(1))
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """All that `from_tensors` needs."""
+        return {
+            "buckets": torch.from_numpy(self.features.buckets),
+            "norms": torch.from_numpy(self.features.norms),
+            "weight": self.weight,
+            "bias": self.bias,
+        }
+
+    @classmethod
+    def from_tensors(
+        cls, tensors: Mapping[str, Tensor], *, vocab_size: int, num_labels: int
+    ) -> Self:
+        """A model from the tensors of another.
+
+        Raises:
+            ValueError: they do not fit one another, the vocabulary or the labels.
+        """
+        found = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
+        longer = len(tensors["buckets"]) if "buckets" in tensors else 0
+        count = vocab_size + longer
+        wanted = {
+            "buckets": ((longer,), torch.int32),
+            "norms": ((count,), torch.float32),
+            "weight": ((count, num_labels), torch.float32),
+            "bias": ((num_labels,), torch.float32),
+        }
+        if found != wanted:
+            raise ValueError("the tensors of the linear model do not fit together")
+        buckets = tensors["buckets"].numpy()
+        if longer and not (buckets.min() >= 0 and buckets.max() < NUM_BUCKETS):
+            raise ValueError("the linear model names buckets that there are not")
+        features = NgramFeatures(buckets, tensors["norms"].numpy())
+        return cls(features, tensors["weight"], tensors["bias"])
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What features stand for, before labels are looked at.
+
+    `idf` (float32 [F]) is that of each feature; `subwords`, the subwords of the tokens [V, U],
+    weighted by theirs.
+    """
+
+    idf: Tensor
+    subwords: SparseRows
+    tokens: SparseRows
+    """`subwords`, transposed: [U, V]."""
+
+    def times(self, weights: Tensor) -> Tensor:
+        """G G^T times a matrix [F, C], the log-count ratios left out."""
+        by_token = self.subwords.times(self.tokens.times(weights[: len(self.subwords.offsets) - 1]))
+        own = self.idf.square()[:, None] * weights
+        return own + F.pad(by_token, (0, 0, 0, len(own) - len(by_token)))
 
 
 def fit_features(
-    token_ids: np.ndarray, offsets: np.ndarray, *, min_bigram_rows: int = 2
-) -> NgramFeatures:
-    """Find the n-grams of training rows: all unigrams, and bigrams that `min_bigram_rows` rows use.
+    token_ids: np.ndarray,
+    offsets: np.ndarray,
+    subwords: Subwords,
+    *,
+    most: int,
+    min_rows: int = 2,
+) -> tuple[NgramFeatures, Prior]:
+    """Find the n-grams of training rows: all tokens, and what else `min_rows` rows use.
 
     idf is ln((1 + rows) / (1 + rows with the n-gram)) + 1, as scikit-learn's TfidfVectorizer has
-    it. Bigrams of a single row are up to two thirds of all n-grams and no help to accuracy.
+    it; a subword counts as in as many rows as its tokens together. N-grams of a single row are up
+    to two thirds of all, and no help to accuracy. Of more than `most` the most frequent are kept.
     """
-    ngrams = _ngrams_of(token_ids, offsets)
-    keys, column = torch.unique(ngrams.keys, return_inverse=True)
-    cells = torch.unique(column * ngrams.num_rows + ngrams.rows)
-    frequency = torch.bincount(cells // ngrams.num_rows, minlength=len(keys))
-    kept = (keys < _BIGRAM) | (frequency >= min_bigram_rows)
-    idf = torch.log((1 + ngrams.num_rows) / (1 + frequency[kept])) + 1
-    return NgramFeatures(keys[kept], idf)
+    num_rows, vocab_size = len(offsets) - 1, len(subwords.offsets) - 1
+    of_tokens = _num_rows_of(rows_of_tokens(offsets), token_ids, vocab_size)
+    of_tokens[: LAST_SPECIAL_ID + 1] = 0
+    of_buckets = np.zeros(NUM_BUCKETS, np.int64)
+    for rows, buckets in longer_ngrams(token_ids, offsets):
+        of_buckets += _num_rows_of(rows, buckets, NUM_BUCKETS)
+    kept = np.flatnonzero(of_buckets >= min_rows)
+    surplus = len(kept) - max(0, most - vocab_size)
+    if surplus > 0:
+        kept = np.sort(kept[np.argsort(of_buckets[kept], kind="stable")[surplus:]])
+    idf = _idf(np.concatenate([of_tokens, of_buckets[kept]]), num_rows)
+    weighted = _weighted_subwords(subwords, of_tokens, num_rows)
+    prior = Prior(torch.from_numpy(idf), weighted, weighted.transposed())
+    norms = idf**2
+    norms[:vocab_size] += _row_sums(weighted.values.numpy() ** 2, subwords.offsets)
+    return NgramFeatures(kept.astype(np.int32), norms), prior
+
+
+def _num_rows_of(rows: np.ndarray, columns: np.ndarray, width: int) -> np.ndarray:
+    _, distinct, _ = count_cells(rows * width + columns, width)
+    return np.asarray(np.bincount(distinct, minlength=width))
+
+
+def _idf(num_rows_with: np.ndarray, num_rows: int) -> np.ndarray:
+    return np.asarray(np.log((1 + num_rows) / (1 + num_rows_with)) + 1, np.float32)
+
+
+def _weighted_subwords(subwords: Subwords, of_tokens: np.ndarray, num_rows: int) -> SparseRows:
+    """Those of tokens that occur, if two rows have them; weight 0 for all others."""
+    num_tokens = np.diff(subwords.offsets)
+    frequency = np.bincount(
+        subwords.values, np.repeat(of_tokens, num_tokens), minlength=subwords.count
+    )
+    weights = _SUBWORD_SHARE * _idf(np.minimum(frequency, num_rows), num_rows) * (frequency > 1)
+    return SparseRows(
+        torch.from_numpy(subwords.values),
+        torch.from_numpy(weights[subwords.values].astype(np.float32)),
+        torch.from_numpy(subwords.offsets).int(),
+        max(1, subwords.count),
+    )
+
+
+def _row_sums(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    sums = np.concatenate([np.zeros(1), np.cumsum(values, dtype=np.float64)])
+    return np.asarray(np.diff(sums[offsets]), np.float32)
 
 
 def fit_linear(
-    token_ids: np.ndarray, offsets: np.ndarray, label_ids: np.ndarray, *, num_labels: int
+    token_ids: np.ndarray,
+    offsets: np.ndarray,
+    label_ids: np.ndarray,
+    *,
+    num_labels: int,
+    subwords: Subwords,
 ) -> LinearModel:
     """Train on rows with `label_ids` (int64 [R]), at least one; no randomness is involved.
 
     Each label against the rest: the least of |w|^2 / 2 + sum of max(0, 1 - y (w.x + b))^2, where
     y is 1 or -1 and b, as in LIBLINEAR (Fan et al. 2008), is the weight of a feature that is 1 in
     every row. Memory is a few times [R, 32] and [F, 32] float32, and the result [F, C].
+
+    Args:
+        token_ids: of all rows (int32 [N]).
+        offsets: where each row starts (int64 [R + 1]).
+        label_ids: of the rows.
+        num_labels: C.
+        subwords: of each token of the vocabulary.
     """
-    features = fit_features(token_ids, offsets)
+    features, prior = fit_features(token_ids, offsets, subwords, most=_MOST_WEIGHTS // num_labels)
     rows = features.transform(token_ids, offsets)
     columns = rows.transposed()
     label_of_row, labels = torch.from_numpy(label_ids.astype(np.int64)), torch.arange(num_labels)
-    alphas = []
+    weights, biases = [], []
     for block in torch.split(labels, _LABELS_AT_ONCE):
-        signs = torch.where(label_of_row[:, None] == block, 1.0, -1.0)
-        alphas.append(_minimise(_Problem(rows, columns, signs)))
-    alpha = torch.cat(alphas, dim=1)
-    return LinearModel(features, columns.times(alpha), alpha.sum(0))
+        has_label = label_of_row[:, None] == block
+        problem = _Problem(
+            rows, columns, prior, _squared_ratios(columns, has_label), 2.0 * has_label - 1
+        )
+        alpha = _minimise(problem)
+        weights.append(problem.weights(alpha))
+        biases.append(alpha.sum(0))
+    return LinearModel(features, torch.cat(weights, dim=1), torch.cat(biases))
 
 
-@dataclass(frozen=True)
-class _Ngrams:
-    """Every occurrence of a uni- or bigram: its key and its row, both int64."""
-
-    keys: Tensor
-    rows: Tensor
-    num_rows: int
-
-
-def _ngrams_of(token_ids: np.ndarray, offsets: np.ndarray) -> _Ngrams:
-    ids = torch.from_numpy(token_ids.astype(np.int64))  # copied: what comes from Arrow is read-only
-    rows = torch.repeat_interleave(torch.from_numpy(np.diff(offsets)).long())
-    word = ids > LAST_SPECIAL_ID
-    pair = word[:-1] & word[1:] & (rows[:-1] == rows[1:])
-    bigrams = (ids[:-1][pair] + 1) * _BIGRAM + ids[1:][pair]
-    keys, of_row = torch.cat([ids[word], bigrams]), torch.cat([rows[word], rows[:-1][pair]])
-    return _Ngrams(keys, of_row, len(offsets) - 1)
-
-
-def _starts(groups: Tensor, count: int) -> Tensor:
-    """Where each of `count` groups starts, once sorted by group, and where the last one ends."""
-    return F.pad(torch.bincount(groups, minlength=count).cumsum(0), (1, 0)).int()
+def _squared_ratios(columns: SparseRows, has_label: Tensor) -> Tensor:
+    """Squares of the log-count ratios [F, C]: how much more often rows of the label have it."""
+    counts = replace(columns, values=torch.ones_like(columns.values))
+    inside = 1 + counts.times(has_label.float())
+    outside = 1 + counts.times((~has_label).float())
+    return ((inside / inside.sum(0)) / (outside / outside.sum(0))).log().square()
 
 
 @dataclass(frozen=True)
@@ -178,14 +245,24 @@ class _Vector:
 
 @dataclass(frozen=True)
 class _Problem:
-    """Training rows [R, F], the same [F, R], and `signs` [R, C]: 1 where a row has the label."""
+    """Training rows S [R, F], the same [F, R], what the features stand for, and the labels.
+
+    `ratios` [F, C] are squared log-count ratios; `signs` [R, C]: 1 where a row has the label.
+    """
 
     rows: SparseRows
     columns: SparseRows
+    prior: Prior
+    ratios: Tensor
     signs: Tensor
 
+    def weights(self, alpha: Tensor) -> Tensor:
+        """Of the features, [F, C]: G G^T S^T alpha."""
+        sums = self.columns.times(alpha)
+        return self.prior.times(sums) + _RATIO_SHARE * self.ratios * sums
+
     def vector(self, alpha: Tensor) -> _Vector:
-        return _Vector(alpha, self.rows.times(self.columns.times(alpha)) + alpha.sum(0))
+        return _Vector(alpha, self.rows.times(self.weights(alpha)) + alpha.sum(0))
 
     def shortfall(self, scores: Tensor) -> Tensor:
         return (1 - self.signs * scores).clamp(min=0)

@@ -42,7 +42,8 @@ class MaskedPooling(nn.Module):
         scores_TB = self.score(torch.tanh(self.key(states_TBS))).squeeze(2).float()
         positions_T1 = torch.arange(len(states_TBS), device=lengths_B.device)[:, None]
         weights_TB = scores_TB.masked_fill(positions_T1 >= lengths_B, -torch.inf).softmax(0)
-        return (weights_TB[:, :, None].to(states_TBS.dtype) * states_TBS).sum(0)
+        pooled: Tensor = (weights_TB[:, :, None].to(states_TBS.dtype) * states_TBS).sum(0)
+        return pooled
 
 
 def _last(states_TBH: Tensor, lengths_B: Tensor) -> Tensor:

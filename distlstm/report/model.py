@@ -37,8 +37,9 @@ def write_model_report(path: Path) -> None:
 def _comparison(facts: Mapping[str, Any]) -> Section:
     own, baseline = facts["metrics"], facts["baseline"]
     rows = {
-        f"this model ({facts['model']['cell'].upper()})": own,
-        "linear model on word uni- and bigrams": baseline["linear"],
+        "this model": own,
+        f"its {facts['model']['cell'].upper()} alone": baseline["recurrent"],
+        "linear model of n-grams": baseline["linear"],
         "always the most frequent label": baseline["majority"],
     }
     beaten = own["accuracy"] > baseline["linear"]["accuracy"]

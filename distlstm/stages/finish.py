@@ -14,6 +14,7 @@ from distlstm.model.calibration import Calibration
 from distlstm.model.checkpoint import load_best_weights
 from distlstm.model.classifier import Classifier
 from distlstm.model.directory import Model, save_model
+from distlstm.model.linear import LinearModel
 from distlstm.model.loop import EpochResult
 from distlstm.stages.baseline import Baseline
 from distlstm.stages.output import Identity
@@ -29,6 +30,7 @@ def write_model(
     corpus: EncodedCorpus,
     config: ExperimentConfig,
     calibration: Calibration,
+    linear: LinearModel | None,
     baseline: Baseline,
     run: Identity,
 ) -> None:
@@ -40,7 +42,8 @@ def write_model(
         history: the epochs of the training.
         corpus: what was trained on.
         config: what was asked for.
-        calibration: of these weights, on validation.
+        calibration: of these weights and their linear partner, on validation.
+        linear: the linear partner, if there is to be one.
         baseline: what simpler models reach there.
         run: the identity of the command, by which it is known again.
     """
@@ -54,7 +57,7 @@ def write_model(
         "metrics": {**asdict(calibration.metrics), "ece_uncalibrated": best.validation.ece},
         "validation_score_histogram": calibration.score_histogram,
         "best_epoch": best.epoch,
-        "baseline": asdict(baseline),
+        "baseline": {"recurrent": asdict(calibration.recurrent), **asdict(baseline)},
         "corpus": asdict(corpus.summary),
         "run": run,
     }
@@ -64,6 +67,7 @@ def write_model(
         vocabulary=corpus.vocabulary,
         labels=corpus.labels,
         temperature=calibration.temperature,
+        wide=linear.scaled(calibration.wide_weight) if linear else None,
         facts=facts,
     )
     save_model(model, path)

@@ -29,7 +29,7 @@ class BatchLimits:
     rows: int
 
 
-_ON_CPU = BatchLimits(tokens=12_288, rows=256)
+_ON_CPU = BatchLimits(tokens=20_480, rows=256)
 _ON_GPU = BatchLimits(tokens=1_048_576, rows=8_192)
 
 
@@ -75,6 +75,8 @@ class EncodedTexts:
     """Of the distinct texts; the last one is no text, with no tokens."""
     index: np.ndarray
     """Each row's place among the distinct texts (int64, [rows])."""
+    wide_logits: np.ndarray
+    """What the linear partner says of the distinct texts (float32, [texts, C]); 0 without one."""
 
 
 class Predictor:
@@ -114,7 +116,13 @@ class Predictor:
         ]
         no_text = pa.nulls(1, pa.string())
         pieces = [self.tokenizer.encode(texts) for texts in (*slices, no_text)]
-        return EncodedTexts(TokenIds.concatenate(pieces), index)
+        tokens = TokenIds.concatenate(pieces)
+        return EncodedTexts(tokens, index, self._wide_logits(tokens))
+
+    def _wide_logits(self, tokens: TokenIds) -> np.ndarray:
+        if self.model.wide is None:
+            return np.zeros((len(tokens.lengths), len(self.model.labels)), np.float32)
+        return self.model.wide.logits(tokens.values, tokens.offsets)
 
     def classify(
         self, texts: EncodedTexts, *, on_rows: Callable[[float], None] | None = None
@@ -140,7 +148,8 @@ class Predictor:
         )
         outputs = predict(self.classifier, padded, device=self.device)
         for rows, (logits, _) in zip(batches, outputs, strict=True):
-            probabilities[rows] = softmax(logits, self.model.temperature)
+            recurrent = logits / self.model.temperature
+            probabilities[rows] = softmax(recurrent + texts.wide_logits[rows])
             if on_rows is not None:
                 on_rows(rows_per_token * float(tokens.lengths[rows].sum()))
         of_distinct = Predictions(

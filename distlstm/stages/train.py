@@ -14,7 +14,7 @@ from distlstm.errors import RunError, UserError
 from distlstm.model.calibration import Calibration
 from distlstm.model.checkpoint import load_history
 from distlstm.model.directory import FACTS_FILE, load_facts
-from distlstm.stages.baseline import measure_baseline
+from distlstm.stages.baseline import final_partner, measure_baseline
 from distlstm.stages.events import Note, OnEvent, Progress
 from distlstm.stages.finish import HISTORY_FILE, read_history, write_model
 from distlstm.stages.labelled_data import (
@@ -148,7 +148,7 @@ class _Run:
         on_event(Progress(f"starting {num_workers} workers", 0, 1))
         checkpoint, calibration = _fit(settings, num_workers, capacity, on_event)
         on_event(Progress("measuring the linear baseline", 0, 1))
-        baseline = measure_baseline(self.corpus, seed=self.config.seed)
+        baseline = measure_baseline(self.corpus)
         on_event(Progress("measuring the linear baseline", 1, 1))
         write_model(
             self.output,
@@ -157,6 +157,7 @@ class _Run:
             corpus=self.corpus,
             config=self.config,
             calibration=calibration,
+            linear=final_partner(self.corpus, self.config.model),
             baseline=baseline,
             run=self.identity,
         )

@@ -24,6 +24,7 @@ from distlstm.model.checkpoint import restore_training, save_training
 from distlstm.model.classifier import Classifier
 from distlstm.model.loop import EpochResult, Training, Worker
 from distlstm.model.metrics import Metrics
+from distlstm.stages.baseline import wide_partner
 from distlstm.stages.events import EpochDone, Event, Progress
 from distlstm.stages.training_job import TrainingJob
 
@@ -64,7 +65,10 @@ def train_worker(settings: WorkerSettings) -> Calibration | WorkerFailure:
             _report(job.training, result, worker)
     except RunError as error:
         return WorkerFailure(str(error))
-    return job.calibrate()
+    if worker.rank == 0:
+        wide_partner(job.corpus, settings.config.model)
+    worker.add_up(np.zeros(1))  # all wait for it to be fitted
+    return job.calibrate(wide_partner(job.corpus, settings.config.model))
 
 
 def _this_worker() -> Worker:

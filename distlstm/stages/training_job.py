@@ -13,9 +13,8 @@ from distlstm.data.corpus import EncodedCorpus
 from distlstm.data.shards import Shards
 from distlstm.model.batch import Batch
 from distlstm.model.calibration import (
-    SCORE_BINS,
     Calibration,
-    fit_temperature,
+    fit_weights,
     score_histogram,
     softmax,
 )
@@ -23,8 +22,9 @@ from distlstm.model.classifier import Classifier
 from distlstm.model.directory import load_model
 from distlstm.model.embedding import set_vectors
 from distlstm.model.growth import grow_from
+from distlstm.model.linear import LinearModel
 from distlstm.model.loop import Training, Worker, epochs_for, predict
-from distlstm.model.metrics import Totals, metrics_of
+from distlstm.model.metrics import Metrics, Totals, metrics_of
 
 _VALIDATION_ROWS_PER_BATCH = 256
 
@@ -101,27 +101,33 @@ class TrainingJob:
             self.corpus.validation, [(rows, np.ones(len(rows), np.float32)) for rows in mine]
         )
 
-    def calibrate(self) -> Calibration:
-        """Fit the temperature of the best weights, and measure them with it on validation."""
+    def calibrate(self, linear: LinearModel | None) -> Calibration:
+        """Fit temperature and the linear partner's weight, and measure the whole on validation."""
         self.training.model.load_state_dict(self.training.best_weights)
         num_labels = len(self.corpus.labels)
-        batches = list(
-            predict(self.training.model, self.validation_batches(), device=self.worker.device)
-        )
-        logits = np.concatenate([np.zeros((0, num_labels)), *(batch[0] for batch in batches)])
-        label_ids = np.concatenate([np.zeros(0, np.int64), *(batch[1] for batch in batches)])
-        temperature = fit_temperature(logits, label_ids, add_up=self.worker.add_up)
-        totals, histogram = Totals.zero(num_labels), np.zeros(SCORE_BINS)
-        if len(label_ids):
-            probabilities = softmax(logits, temperature)
-            totals += Totals.of(probabilities, label_ids)
-            histogram += score_histogram(probabilities.max(1))
-        summed = self.worker.add_up(totals.to_vector())
+        batches = self.validation_batches()
+        outputs = list(predict(self.training.model, batches, device=self.worker.device))
+        recurrent = np.concatenate([np.zeros((0, num_labels)), *(logits for logits, _ in outputs)])
+        label_ids = np.concatenate([np.zeros(0, np.int64), *(labels for _, labels in outputs)])
+        logits = recurrent[None]
+        if linear is not None:
+            logits = np.stack([recurrent, _linear_logits(linear, batches, num_labels)])
+        weights = fit_weights(logits, label_ids, add_up=self.worker.add_up)
+        alone = fit_weights(logits[:1], label_ids, add_up=self.worker.add_up)
+        probabilities = softmax(np.tensordot(weights, logits, axes=1))
+        histogram = score_histogram(probabilities.max(1, initial=0.0))
         return Calibration(
-            temperature=temperature,
-            metrics=metrics_of(Totals.from_vector(summed)),
-            score_histogram=self.worker.add_up(histogram).astype(int).tolist(),
+            temperature=float(1 / weights[0]),
+            wide_weight=float(weights[1:].sum()),
+            metrics=self._metrics(probabilities, label_ids),
+            recurrent=self._metrics(softmax(alone[0] * recurrent), label_ids),
+            score_histogram=self.worker.add_up(histogram.astype(float)).astype(int).tolist(),
         )
+
+    def _metrics(self, probabilities: np.ndarray, label_ids: np.ndarray) -> Metrics:
+        """Over the rows of all workers."""
+        totals = Totals.of(probabilities, label_ids)
+        return metrics_of(Totals.from_vector(self.worker.add_up(totals.to_vector())))
 
     def _plan(self, epoch: int) -> list[np.ndarray]:
         return plan_epoch(
@@ -131,3 +137,12 @@ class TrainingJob:
             seed=self.config.seed,
             epoch=epoch,
         )
+
+
+def _linear_logits(linear: LinearModel, batches: ShardBatches, num_labels: int) -> np.ndarray:
+    """Logits [B, C] of the rows of all batches, in order."""
+    logits = [np.zeros((0, num_labels), np.float32)]
+    for rows, _ in batches.steps:
+        taken = batches.shards.take(rows)
+        logits.append(linear.logits(taken.token_ids, taken.offsets))
+    return np.concatenate(logits)

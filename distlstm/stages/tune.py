@@ -17,7 +17,7 @@ from distlstm.data.corpus import CorpusSpec, EncodedCorpus
 from distlstm.errors import RunError, UserError
 from distlstm.model.checkpoint import load_history, restore_training
 from distlstm.model.loop import Worker
-from distlstm.stages.baseline import measure_baseline
+from distlstm.stages.baseline import final_partner, measure_baseline, wide_partner
 from distlstm.stages.events import Note, OnEvent, TrialRow
 from distlstm.stages.finish import write_model
 from distlstm.stages.labelled_data import (
@@ -217,8 +217,9 @@ def _write_best(
         history=load_history(checkpoint),
         corpus=corpus,
         config=config,
-        calibration=job.calibrate(),
-        baseline=measure_baseline(corpus, seed=config.seed),
+        calibration=job.calibrate(wide_partner(corpus, config.model)),
+        linear=final_partner(corpus, config.model),
+        baseline=measure_baseline(corpus),
         run=identity,
     )
     write_text(output / BEST_CONFIG, to_toml(config))

@@ -12,8 +12,11 @@ from distlstm.errors import UserError
 from distlstm.model.directory import load_model
 from distlstm.stages.output import flat
 
-_FREE = ("text.vectors", "model.dropout", "model.state_dropout", "model.token_dropout")
-"""Fields of [text] and [model] that a later training may change: no weight depends on them."""
+_FREE = (
+    *("text.vectors", "model.dropout", "model.state_dropout", "model.token_dropout"),
+    "model.wide",  # it is fitted anew
+)
+"""Fields of [text] and [model] that a later training may change: no kept weight depends on them."""
 
 
 def inherit(init: Path, config: ExperimentConfig) -> Inherited:

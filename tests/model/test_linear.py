@@ -3,18 +3,20 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.svm import LinearSVC
 
-from distlstm.model.linear import (
-    LAST_SPECIAL_ID,
-    LinearModel,
-    NgramFeatures,
-    SparseRows,
-    fit_features,
-    fit_linear,
-)
+from distlstm.model.linear import LinearModel, fit_features, fit_linear
+from distlstm.model.ngrams import LAST_SPECIAL_ID, NgramFeatures
+from distlstm.model.sparse import SparseRows
+from distlstm.text.subwords import Subwords
 from distlstm.text.vocabulary import PADDING_ID, UNKNOWN_ID
+
+VOCAB_SIZE = 2100
+NO_SUBWORDS = Subwords(np.zeros(0, np.int32), np.zeros(VOCAB_SIZE + 1, np.int64), 0)
+SUBWORDS = Subwords(
+    np.arange(2 * VOCAB_SIZE, dtype=np.int32) % 97, np.arange(0, 2 * VOCAB_SIZE + 1, 2), 97
+)
+"""Two subwords a token, shared with some forty others."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,12 @@ def encoded(*rows: list[int]) -> Encoded:
     return Encoded(np.array([token for row in rows for token in row], np.int32), offsets)
 
 
-def features_of(rows: Encoded, min_bigram_rows: int = 1) -> NgramFeatures:
-    return fit_features(rows.token_ids, rows.offsets, min_bigram_rows=min_bigram_rows)
+def features_of(rows: Encoded, *, min_rows: int = 1, most: int = 10**9) -> NgramFeatures:
+    return fit_features(rows.token_ids, rows.offsets, NO_SUBWORDS, most=most, min_rows=min_rows)[0]
+
+
+def num_longer(rows: Encoded, *, min_rows: int = 1, most: int = 10**9) -> int:
+    return len(features_of(rows, min_rows=min_rows, most=most).buckets)
 
 
 def transformed(features: NgramFeatures, rows: Encoded) -> np.ndarray:
@@ -40,12 +46,21 @@ def dense(rows: SparseRows) -> np.ndarray:
     return rows.times(torch.eye(rows.width)).numpy()
 
 
-def trained(rows: Encoded, label_ids: np.ndarray, num_labels: int) -> LinearModel:
-    return fit_linear(rows.token_ids, rows.offsets, label_ids, num_labels=num_labels)
+def trained(
+    rows: Encoded, label_ids: np.ndarray, num_labels: int, subwords: Subwords = NO_SUBWORDS
+) -> LinearModel:
+    return fit_linear(
+        rows.token_ids, rows.offsets, label_ids, num_labels=num_labels, subwords=subwords
+    )
 
 
 def predicted(model: LinearModel, rows: Encoded) -> list[int]:
     return [int(label) for label in model.predict(rows.token_ids, rows.offsets)]
+
+
+def logits(model: LinearModel, rows: list[list[int]]) -> np.ndarray:
+    some = encoded(*rows)
+    return model.logits(some.token_ids, some.offsets)
 
 
 def ragged(lengths: list[int], seed: int = 0) -> list[list[int]]:
@@ -66,58 +81,64 @@ def noisy(count: int, num_labels: int, seed: int) -> tuple[list[list[int]], np.n
     return rows, np.where(wrong, random.integers(0, num_labels, count), label_ids)
 
 
-def scikit_features(rows: list[list[int]], new: list[list[int]]) -> np.ndarray:
-    """What TfidfVectorizer makes of `new`, its columns in our order: unigrams first, by id."""
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\S+", sublinear_tf=True)
-    vectorizer.fit([" ".join(map(str, row)) for row in rows])
-    names = [tuple(map(int, name.split())) for name in vectorizer.get_feature_names_out()]
-    order = sorted(range(len(names)), key=lambda column: (len(names[column]), names[column]))
-    matrix = vectorizer.transform([" ".join(map(str, row)) for row in new])
-    return np.asarray(matrix.toarray()[:, order])
+def ngrams_of(row: list[int]) -> list[tuple[int, ...]]:
+    """All n-grams of up to three words, as they come; by slicing."""
+    found = [tuple(row[i : i + n]) for n in (1, 2, 3) for i in range(len(row) - n + 1)]
+    return [ngram for ngram in found if min(ngram) > LAST_SPECIAL_ID]
+
+
+def by_hand(rows: list[list[int]]) -> np.ndarray:
+    """Rows of (1 + ln count) idf over their length, an n-gram a column, as a matrix."""
+    names = sorted({ngram for row in rows for ngram in ngrams_of(row)})
+    rows_with = [sum(name in ngrams_of(row) for row in rows) for name in names]
+    idf = np.log((1 + len(rows)) / (1 + np.array(rows_with))) + 1
+    counts = np.array([[ngrams_of(row).count(name) for name in names] for row in rows])
+    weighted = np.where(counts > 0, 1 + np.log(np.maximum(counts, 1)), 0) * idf
+    lengths = np.linalg.norm(weighted, axis=1, keepdims=True)
+    return np.asarray(weighted / np.maximum(lengths, 1e-9))
 
 
 def test_special_ids_are_those_of_the_vocabulary() -> None:
     assert max(PADDING_ID, UNKNOWN_ID) == LAST_SPECIAL_ID
 
 
-@pytest.mark.parametrize(
-    "lengths", [[5], [1, 1, 2], [0, 3, 0, 0, 7, 1, 0], [1, 30, 2, 0, 90, 4], [12] * 40]
-)
-def test_features_equal_those_of_scikit_learn(lengths: list[int]) -> None:
-    rows, new = ragged(lengths), ragged([4, 0, 1, 25], seed=1)
-    features = features_of(encoded(*rows))
-    for some in (rows, new):
-        expected = scikit_features(rows, some)
-        np.testing.assert_allclose(transformed(features, encoded(*some)), expected, atol=1e-6)
+@pytest.mark.parametrize("lengths", [[5], [1, 1, 2], [0, 3, 0, 0, 7, 1, 0], [1, 30, 2, 0, 20, 4]])
+def test_features_are_tf_idf_of_all_ngrams_of_a_row(lengths: list[int]) -> None:
+    rows = ragged(lengths)
+    all_rows = encoded(*rows)
+    features, prior = fit_features(
+        all_rows.token_ids, all_rows.offsets, NO_SUBWORDS, most=10**9, min_rows=1
+    )
+    ours, expected = transformed(features, all_rows) * prior.idf.numpy(), by_hand(rows)
+    np.testing.assert_allclose(ours @ ours.T, expected @ expected.T, atol=1e-5)
+    assert np.count_nonzero(ours.any(0)) == expected.shape[1]
 
 
-def test_bigrams_do_not_cross_rows() -> None:
-    apart, together = features_of(encoded([2, 3], [4, 5])), features_of(encoded([2, 3, 4, 5]))
-    assert len(apart.keys) == 4 + 2
-    assert len(together.keys) == 4 + 3
-
-
-def test_the_largest_ids_make_bigrams_of_their_own() -> None:
-    last = 2**31 - 1
-    rows = encoded([last, last], [last, 2], [2, last], [2, 2])
-    assert len(features_of(rows).keys) == 2 + 4
-    assert transformed(features_of(rows), rows)[:, 2:].astype(bool).sum() == 4
+def test_longer_ngrams_do_not_cross_rows() -> None:
+    assert num_longer(encoded([2, 3], [4, 5])) == 2
+    assert num_longer(encoded([2, 3, 4, 5])) == 3 + 2
 
 
 def test_unknown_tokens_are_no_features_and_separate_their_neighbours() -> None:
-    features = features_of(encoded([2, UNKNOWN_ID, 3], [UNKNOWN_ID]))
-    assert features.keys.tolist() == [2, 3]
+    rows = encoded([2, UNKNOWN_ID, 3], [UNKNOWN_ID])
+    assert num_longer(rows) == 0
+    assert np.flatnonzero(transformed(features_of(rows), rows).any(0)).tolist() == [2, 3]
 
 
-def test_a_bigram_of_a_single_row_is_left_out_however_often_it_occurs() -> None:
+def test_order_matters_within_an_ngram() -> None:
+    assert num_longer(encoded([2, 3], [3, 2])) == 2
+
+
+def test_an_ngram_of_a_single_row_is_left_out_however_often_it_occurs() -> None:
     rows = encoded([2, 3, 2, 3], [4, 5], [4, 5, 6])
-    assert len(features_of(rows, min_bigram_rows=2).keys) == 5 + 1
+    assert num_longer(rows, min_rows=2) == 1
 
 
-def test_rows_have_length_one_or_zero() -> None:
-    rows = encoded([2, 2, 3], [], [9], [3])
-    lengths = np.linalg.norm(transformed(features_of(encoded([2, 3])), rows), axis=1)
-    np.testing.assert_allclose(lengths, [1, 0, 0, 1], atol=1e-6)
+def test_of_too_many_features_the_most_frequent_are_kept() -> None:
+    rows = encoded(*[[2, 3]] * 5, *[[4, 5]] * 4, *[[6, 7]] * 3)
+    kept = features_of(rows, most=VOCAB_SIZE + 2)
+    assert set(kept.buckets) == set(features_of(encoded([2, 3], [4, 5])).buckets)
+    assert num_longer(rows, most=1) == 0
 
 
 def test_the_transpose_holds_the_same_cells() -> None:
@@ -134,34 +155,71 @@ def test_features_come_from_read_only_arrays_with_32_bit_offsets_as_from_arrow()
     np.testing.assert_array_equal(transformed(features_of(arrow), arrow), expected)
 
 
-def test_more_cells_than_32_bits_can_number_keep_their_columns() -> None:
-    count = 50_000
-    rows = Encoded(np.arange(2, count + 2, dtype=np.int32), np.arange(count + 1, dtype=np.int32))
-    matrix = features_of(rows).transform(rows.token_ids, rows.offsets)
-    assert torch.equal(matrix.columns, torch.arange(count, dtype=torch.int32))
+def explicit(
+    model: LinearModel, rows: Encoded, is_label: np.ndarray, new: Encoded
+) -> list[np.ndarray]:
+    """What rows stand for, written out: idf, log-count ratios and subwords side by side."""
+    training = transformed(model.features, rows)
+    present = (training > 0).astype(float)
+    idf = np.log((1 + len(present)) / (1 + present.sum(0))) + 1
+    inside, outside = 1 + present[is_label].sum(0), 1 + present[~is_label].sum(0)
+    ratios = np.log((inside / inside.sum()) / (outside / outside.sum()))
+    of_subword = np.zeros((len(idf), 97))
+    for token in range(2, VOCAB_SIZE):
+        if present[:, token].any():
+            of_subword[token, SUBWORDS.values[SUBWORDS.offsets[token] :][:2]] = 1
+    frequency = np.minimum(present.sum(0) @ of_subword, len(present))
+    of_subword *= 0.3 * (np.log((1 + len(present)) / (1 + frequency)) + 1) * (frequency > 1)
+    stands_for = np.hstack([np.diag(idf), np.sqrt(10) * np.diag(ratios), of_subword])
+    return [transformed(model.features, some) @ stands_for for some in (rows, new)]
 
 
-@pytest.mark.parametrize("num_labels", [2, 3, 40])
-def test_decisions_agree_with_those_of_scikit_learn(num_labels: int) -> None:
-    rows, label_ids = noisy(1500, num_labels, seed=0)
-    new, truth = noisy(1000, num_labels, seed=1)
-    model = trained(encoded(*rows), label_ids, num_labels)
-    reference = LinearSVC(tol=1e-6, max_iter=100_000, random_state=0)
-    reference.fit(transformed(model.features, encoded(*rows)), label_ids)
-    features = transformed(model.features, encoded(*new))
-    logits = model.logits(encoded(*new).token_ids, encoded(*new).offsets).numpy()
-    decisions = reference.decision_function(features)
-    ours = logits if num_labels > 2 else logits[:, 1]
-    np.testing.assert_allclose(ours, decisions, atol=2e-3)
-    assert np.mean(logits.argmax(1) == reference.predict(features)) > 0.98
-    accuracy, expected = np.mean(logits.argmax(1) == truth), reference.score(features, truth)
-    assert abs(accuracy - expected) < 0.01
+@pytest.mark.parametrize("num_labels", [2, 3])
+def test_decisions_are_those_of_scikit_learn_on_features_written_out(num_labels: int) -> None:
+    rows, label_ids = noisy(400, num_labels, seed=0)
+    new, _ = noisy(100, num_labels, seed=1)
+    model = trained(encoded(*rows), label_ids, num_labels, SUBWORDS)
+    for label in range(num_labels):
+        training, tried = explicit(model, encoded(*rows), label_ids == label, encoded(*new))
+        used = training.any(0)
+        training, tried = training[:, used], tried[:, used]
+        reference = LinearSVC(tol=1e-6, max_iter=100_000, random_state=0)
+        reference.fit(training, label_ids == label)
+        np.testing.assert_allclose(
+            logits(model, new)[:, label], reference.decision_function(tried), atol=5e-3
+        )
+
+
+def test_a_word_never_seen_is_judged_by_its_subwords() -> None:
+    kin = Subwords(np.array([0, 1, 0, 1, 0, 1], np.int32), np.array([0, 0, 0, 1, 2, 3, 4, 5, 6]), 2)
+    rows = encoded(*[[2], [4]] * 10, *[[3], [5]] * 10)
+    model = trained(rows, np.array([0] * 20 + [1] * 20), 2, kin)
+    assert predicted(model, encoded([6], [7])) == [0, 1]
+
+
+def test_a_model_survives_its_tensors_and_refuses_those_that_do_not_fit() -> None:
+    rows, label_ids = noisy(200, 3, seed=0)
+    model = trained(encoded(*rows), label_ids, 3)
+    tensors = model.to_tensors()
+    again = LinearModel.from_tensors(tensors, vocab_size=VOCAB_SIZE, num_labels=3)
+    np.testing.assert_array_equal(logits(again, rows), logits(model, rows))
+    bad = [
+        {**tensors, "weight": tensors["weight"][:, :2].contiguous()},
+        {**tensors, "buckets": tensors["buckets"] - 2**23},
+        {name: tensor for name, tensor in tensors.items() if name != "norms"},
+        {**tensors, "norms": tensors["norms"].double()},
+    ]
+    for wrong in bad:
+        with pytest.raises(ValueError, match="linear model"):
+            LinearModel.from_tensors(wrong, vocab_size=VOCAB_SIZE, num_labels=3)
+    with pytest.raises(ValueError, match="fit together"):
+        LinearModel.from_tensors(tensors, vocab_size=VOCAB_SIZE - 1, num_labels=3)
 
 
 def test_the_scores_of_two_labels_are_opposite() -> None:
     rows, label_ids = noisy(300, 2, seed=0)
     model = trained(encoded(*rows), label_ids, 2)
-    torch.testing.assert_close(model.weight[:, 0], -model.weight[:, 1])
+    torch.testing.assert_close(model.weight[:, 0], -model.weight[:, 1], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(model.bias[0], -model.bias[1])
 
 
@@ -198,22 +256,21 @@ def test_training_twice_gives_the_same_model() -> None:
 def test_ngrams_never_seen_in_training_change_nothing() -> None:
     rows, label_ids = noisy(200, 3, seed=0)
     model = trained(encoded(*rows), label_ids, 3)
-    plain, padded = encoded([2, 3, 300]), encoded([9999, 2, 3, 300, 8888, 7777, UNKNOWN_ID])
-    expected = model.logits(plain.token_ids, plain.offsets)
-    torch.testing.assert_close(model.logits(padded.token_ids, padded.offsets), expected)
+    plain, padded = [[2, 3, 300]], [[UNKNOWN_ID, 2, 3, 300, UNKNOWN_ID]]
+    np.testing.assert_allclose(logits(model, padded), logits(model, plain))
 
 
 def test_a_row_with_nothing_known_gets_the_label_of_the_intercept() -> None:
     rows = encoded(*[[2, 3]] * 5, *[[4, 5]] * 20, *[[6, 7]] * 5)
     model = trained(rows, np.array([0] * 5 + [1] * 20 + [2] * 5), 3)
-    assert predicted(model, encoded([], [UNKNOWN_ID], [99])) == [1, 1, 1]
-    assert int(model.bias.argmax()) == 1
+    best = int(model.bias.argmax())
+    assert predicted(model, encoded([], [UNKNOWN_ID], [99])) == [best] * 3
 
 
 @pytest.mark.parametrize("rows", [encoded([], []), encoded([UNKNOWN_ID], [UNKNOWN_ID])])
 def test_training_rows_without_any_word_leave_the_intercept(rows: Encoded) -> None:
     model = trained(rows, np.array([1, 1]), 2)
-    assert model.weight.shape == (0, 2)
+    assert not model.weight.any()
     assert predicted(model, encoded([5, 6], [])) == [1, 1]
 
 

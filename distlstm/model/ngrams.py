@@ -1,0 +1,116 @@
+"""The n-grams of rows of token ids, as the cells of a sparse matrix.
+
+Rows come as everywhere: `token_ids` (int32 [N]) of all rows end to end and `offsets`
+(int64 [R + 1]), 0 first, where each row starts and the last one ends.
+
+Shape letters: N tokens, R rows, V vocabulary, F features, Z cells that are not zero.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from distlstm.model.sparse import SparseRows
+
+LAST_SPECIAL_ID = 1
+"""Ids up to here (padding, unknown) are no words: no n-gram contains them."""
+LONGEST = 3
+_BUCKET_BITS = 22
+_ROWS_AT_ONCE, _LARGEST_CELL = 2048, 2**32 - 1
+NUM_BUCKETS = 2**_BUCKET_BITS
+"""Longer n-grams are hashed into so many."""
+_FACTOR, _SPREAD = np.uint64(0x100000001B3), np.uint64(0x9E3779B97F4A7C15)  # FNV's; 2^64 / phi
+
+
+@dataclass(frozen=True)
+class NgramFeatures:
+    """The n-grams that count, and how much.
+
+    Features 0 to V - 1 are the tokens by id; those after them are longer n-grams, hashed into
+    2^22 buckets, of which those in `buckets` (int32 [F - V], ascending) are kept. `norms`
+    (float32 [F]) is the squared length of what a feature stands for.
+    """
+
+    buckets: np.ndarray
+    norms: np.ndarray
+
+    @property
+    def count(self) -> int:
+        """F."""
+        return len(self.norms)
+
+    @cached_property
+    def _feature_of_bucket(self) -> np.ndarray:
+        slots = np.full(NUM_BUCKETS, -1, np.int32)
+        slots[self.buckets] = np.arange(self.count - len(self.buckets), self.count)
+        return slots
+
+    def transform(self, token_ids: np.ndarray, offsets: np.ndarray) -> SparseRows:
+        """Rows [R, F]: 1 + ln count of each feature, over the length of the whole row.
+
+        One row's tenth use of a word says less than its first.
+        """
+        some = min(_ROWS_AT_ONCE, _LARGEST_CELL // self.count)
+        parts = [
+            self._transform(token_ids, offsets[start : start + some + 1])
+            for start in range(0, len(offsets) - 1, some)
+        ]
+        nothing = np.zeros(0, np.int32), np.zeros(0, np.float32), np.zeros(0, np.int64)
+        columns, values, lengths = map(np.concatenate, zip(nothing, *parts, strict=True))
+        starts = torch.from_numpy(np.concatenate([np.zeros(1), np.cumsum(lengths)])).int()
+        return SparseRows(torch.from_numpy(columns), torch.from_numpy(values), starts, self.count)
+
+    def _transform(
+        self, token_ids: np.ndarray, offsets: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Features (int32 [Z]), their values (float32 [Z]) and how many a row has (int64 [R])."""
+        num_rows = len(offsets) - 1
+        cells = self._cells(token_ids[offsets[0] : offsets[-1]], offsets - offsets[0])
+        rows, features, counts = count_cells(cells, self.count)
+        values = 1 + np.log(counts)
+        squares = np.bincount(rows, values**2 * self.norms[features], minlength=num_rows)
+        values /= np.sqrt(squares)[rows]
+        lengths = np.bincount(rows, minlength=num_rows)
+        return features.astype(np.int32), values.astype(np.float32), lengths
+
+    def _cells(self, token_ids: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        """Every occurrence of a feature, as row * F + feature (uint32, faster to sort)."""
+        is_word = token_ids > LAST_SPECIAL_ID
+        cells = [rows_of_tokens(offsets)[is_word] * self.count + token_ids[is_word]]
+        for rows, buckets in longer_ngrams(token_ids, offsets):
+            features = self._feature_of_bucket[buckets]
+            known = features >= 0
+            cells.append(rows[known] * self.count + features[known])
+        return np.concatenate(cells).astype(np.uint32)
+
+
+def rows_of_tokens(offsets: np.ndarray) -> np.ndarray:
+    """The row of every token (int64 [N])."""
+    return np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+
+
+def longer_ngrams(
+    token_ids: np.ndarray, offsets: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """For bigrams, then trigrams: the row (int64) and the bucket (int64) of each occurrence."""
+    rows = rows_of_tokens(offsets)
+    ids = token_ids.astype(np.uint64)
+    hashes, whole = ids, token_ids > LAST_SPECIAL_ID
+    is_word = whole
+    for length in range(2, LONGEST + 1):
+        last = slice(length - 1, None)
+        hashes = (hashes[:-1] * _FACTOR) ^ ids[last]
+        whole = whole[:-1] & is_word[last] & (rows[: len(hashes)] == rows[last])
+        buckets = (hashes[whole] * _SPREAD) >> np.uint64(64 - _BUCKET_BITS)
+        yield rows[: len(hashes)][whole], buckets.astype(np.int64)
+
+
+def count_cells(cells: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row, column and count (int64 [Z] each) of numbers row * width + column."""
+    cells = np.sort(cells)
+    starts = np.flatnonzero(np.concatenate([[True], cells[1:] != cells[:-1]])[: len(cells)])
+    distinct, counts = cells[starts].astype(np.int64), np.diff(starts, append=len(cells))
+    return distinct // width, distinct % width, counts

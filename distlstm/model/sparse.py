@@ -1,0 +1,48 @@
+"""Sparse matrices whose products with dense ones are cheap on any device torch has.
+
+Shape letters: R rows, W width, Z cells that are not zero.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class SparseRows:
+    """A sparse matrix [R, W], row after row, as `torch.nn.EmbeddingBag` takes its bags.
+
+    `columns` (int32 [Z]) and `values` (float32 [Z]) hold row r from `offsets[r]` up to
+    `offsets[r + 1]` (int32 [R + 1]). A torch CSR tensor would warn that it is beta, and its
+    product takes two to four times as long for twenty labels.
+    """
+
+    columns: Tensor
+    values: Tensor
+    offsets: Tensor
+    width: int
+
+    def times(self, dense: Tensor) -> Tensor:
+        """The product with a dense matrix: [R, W] x [W, C] -> [R, C]."""
+        return F.embedding_bag(
+            self.columns,
+            dense,
+            self.offsets,
+            mode="sum",
+            per_sample_weights=self.values,
+            include_last_offset=True,
+        )
+
+    def transposed(self) -> "SparseRows":
+        """The same cells column after column: [W, R]."""
+        order = self.columns.argsort(stable=True)
+        rows = torch.repeat_interleave(self.offsets.diff()).int()
+        starts = starts_of(self.columns, self.width)
+        return SparseRows(rows[order], self.values[order], starts, len(self.offsets) - 1)
+
+
+def starts_of(groups: Tensor, count: int) -> Tensor:
+    """Where each of `count` groups starts, once sorted by group, and where the last one ends."""
+    return F.pad(torch.bincount(groups, minlength=count).cumsum(0), (1, 0)).int()
