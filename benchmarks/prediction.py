@@ -83,6 +83,7 @@ def random_model(texts: pa.Array, path: Path) -> None:
     features, _ = fit_features(
         encoded.values, encoded.offsets, subwords_of(vocabulary.tokens), most=2**22
     )
+    weight = torch.randn(features.count, NUM_LABELS)
     model = Model(
         config=config,
         classifier=Classifier(config.model, vocab_size=len(vocabulary), num_labels=NUM_LABELS),
