@@ -90,9 +90,7 @@ def random_model(texts: pa.Array, path: Path) -> None:
         vocabulary=vocabulary,
         labels=LabelSet(tuple(f"label {i}" for i in range(NUM_LABELS))),
         temperature=1.0,
-        wide=LinearModel(
-            features, torch.randn(features.count, NUM_LABELS), torch.zeros(NUM_LABELS)
-        ),
+        wide=LinearModel(features, weight, torch.zeros(NUM_LABELS)),
     )
     save_model(model, path)
 
