@@ -39,9 +39,11 @@ from distlstm.data.batching import cut_by_length
 from distlstm.data.stdlib_corpus import build_stdlib_corpus
 from distlstm.model.classifier import Classifier, recurrent_dtype
 from distlstm.model.directory import Model, load_model, save_model
+from distlstm.model.linear import LinearModel, fit_features
 from distlstm.text.columns import read_texts
 from distlstm.text.labels import LabelSet
 from distlstm.text.splitting import split
+from distlstm.text.subwords import subwords_of
 from distlstm.text.tokenizer import Tokenizer
 from distlstm.text.vocabulary import Vocabulary
 
@@ -77,12 +79,18 @@ def random_model(texts: pa.Array, path: Path) -> None:
     counts = split(read_texts(sample).texts, config.text).flatten().value_counts()
     table = pa.table({"token": counts.field("values"), "count": counts.field("counts")})
     vocabulary = Vocabulary.from_counts(table, config.text)
+    encoded = Tokenizer(config.text, vocabulary).encode(read_texts(sample).texts)
+    features, _ = fit_features(
+        encoded.values, encoded.offsets, subwords_of(vocabulary.tokens), most=2**22
+    )
+    weight = torch.randn(features.count, NUM_LABELS)
     model = Model(
         config=config,
         classifier=Classifier(config.model, vocab_size=len(vocabulary), num_labels=NUM_LABELS),
         vocabulary=vocabulary,
         labels=LabelSet(tuple(f"label {i}" for i in range(NUM_LABELS))),
         temperature=1.0,
+        wide=LinearModel(features, weight, torch.zeros(NUM_LABELS)),
     )
     save_model(model, path)
 

@@ -57,7 +57,8 @@ class Model:
 def save_model(model: Model, path: Path) -> None:
     """Write a MODEL directory; `model.json`, which makes it one, comes last."""
     path.mkdir(parents=True, exist_ok=True)
-    (path / FACTS_FILE).unlink(missing_ok=True)
+    for name in (FACTS_FILE, _WIDE_FILE):
+        (path / name).unlink(missing_ok=True)
     weights = {name: value.contiguous() for name, value in model.classifier.state_dict().items()}
     with replace_file(path / _WEIGHTS_FILE) as temporary:
         save_file(weights, temporary)

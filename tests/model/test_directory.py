@@ -16,13 +16,20 @@ from distlstm.errors import UserError
 from distlstm.model.batch import Batch
 from distlstm.model.classifier import Classifier
 from distlstm.model.directory import Model, load_model, save_model
+from distlstm.model.linear import LinearModel
+from distlstm.model.ngrams import NgramFeatures
 from distlstm.text.labels import LabelSet
 from distlstm.text.vocabulary import Vocabulary
 
 TOKENS = ("<pad>", "<unk>", "好", "\r", "\u2028", "e\u0301", "c", "d")
 
 
-def model(cell: str = "lstm", num_layers: int = 1) -> Model:
+def partner() -> LinearModel:
+    features = NgramFeatures(np.array([5, 99], np.int32), np.ones(len(TOKENS) + 2, np.float32))
+    return LinearModel(features, torch.randn(len(TOKENS) + 2, 3), torch.randn(3))
+
+
+def model(cell: str = "lstm", num_layers: int = 1, wide: LinearModel | None = None) -> Model:
     torch.manual_seed(0)
     sizes = ModelConfig(
         cell=cell,  # type: ignore[arg-type]
@@ -37,6 +44,7 @@ def model(cell: str = "lstm", num_layers: int = 1) -> Model:
         vocabulary=Vocabulary(pa.array(TOKENS)),
         labels=LabelSet(("no", "是", 'a "quoted" one')),
         temperature=1.2345678901234567,
+        wide=wide,
         facts={"metrics": {"accuracy": 0.5}},
     )
 
@@ -166,6 +174,30 @@ def test_a_vocabulary_of_another_size_is_refused_even_when_signed(directory: Pat
         file.write("another\n")
     sign(directory, "vocabulary.txt")
     assert "embedding" in assert_refused(directory)
+
+
+def test_a_linear_partner_is_saved_with_the_model_and_goes_with_it(tmp_path: Path) -> None:
+    wide = partner()
+    save_model(model(wide=wide), tmp_path / "model")
+    loaded = load_model(tmp_path / "model").wide
+    assert loaded is not None
+    for name, tensor in wide.to_tensors().items():
+        assert torch.equal(loaded.to_tensors()[name], tensor), name
+    save_model(model(), tmp_path / "model")
+    assert load_model(tmp_path / "model").wide is None
+    assert not (tmp_path / "model" / "wide.safetensors").exists()
+
+
+def test_a_damaged_linear_partner_is_refused_even_when_signed(tmp_path: Path) -> None:
+    directory = tmp_path / "model"
+    save_model(model(wide=partner()), directory)
+    (directory / "wide.safetensors").write_bytes(b"no tensors")
+    assert "wide.safetensors" in assert_refused(directory)
+    sign(directory, "wide.safetensors")
+    assert_refused(directory)
+    save_file({**partner().to_tensors(), "bias": torch.zeros(2)}, directory / "wide.safetensors")
+    sign(directory, "wide.safetensors")
+    assert "linear model" in assert_refused(directory)
 
 
 def test_weights_for_other_labels_are_refused(directory: Path) -> None:

@@ -1,5 +1,8 @@
 """Tests of metrics and calibration against scikit-learn and plain loops."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from sklearn import metrics as sk
@@ -92,6 +95,49 @@ def test_the_temperature_has_the_least_log_loss_and_changes_no_prediction() -> N
     assert loss(best) <= min(loss(t) for t in np.geomspace(0.06, 19, 400)) + 1e-9
     assert best > 1.5
     assert (softmax(logits, best).argmax(1) == logits.argmax(1)).all()
+
+
+def test_two_models_are_weighed_so_that_their_sum_has_the_least_log_loss() -> None:
+    one, truth = problem(3)
+    two = np.eye(3)[truth] + np.random.default_rng(5).normal(size=one.shape)
+    both = np.stack([one, two])
+
+    def loss(weights: np.ndarray) -> float:
+        return metrics_of(Totals.of(softmax(np.tensordot(weights, both, 1)), truth)).log_loss
+
+    best = fit_weights(both, truth)
+    near = [best + np.array([a, b]) for a in (-0.02, 0, 0.02) for b in (-0.02, 0, 0.02)]
+    assert loss(best) <= min(map(loss, near)) + 1e-9
+    assert loss(best) < min(loss(np.array([fit_weights(both[:1], truth)[0], 0])), loss(np.ones(2)))
+
+
+def test_a_partner_that_is_always_wrong_gets_no_say() -> None:
+    one, truth = problem(3)
+    weights = fit_weights(np.stack([one, -5 * np.eye(3)[truth]]), truth)
+    assert weights[1] == 0
+    np.testing.assert_allclose(weights[0], fit_weights(one[None], truth)[0], rtol=1e-6)
+
+
+def test_weights_fitted_over_workers_are_those_of_all_rows() -> None:
+    one, truth = problem(3)
+    both = np.stack([one, one[:, ::-1]])
+    halves = [(both[:, i::2], truth[i::2]) for i in (0, 1)]
+    met, sums = threading.Barrier(2), [np.zeros(0), np.zeros(0)]
+
+    def work(rank: int) -> np.ndarray:
+        def add_up(vector: np.ndarray) -> np.ndarray:
+            sums[rank] = vector
+            met.wait()
+            total = sums[0] + sums[1]
+            met.wait()
+            return total
+
+        return fit_weights(*halves[rank], add_up=add_up)
+
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(work, (0, 1)))
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_allclose(found[0], fit_weights(both, truth), rtol=1e-4, atol=1e-6)
 
 
 def test_without_rows_the_temperature_is_one() -> None:

@@ -1,14 +1,19 @@
 """Tests of distlstm.stages.predictor."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distlstm.model.linear import LinearModel
+from distlstm.model.ngrams import NgramFeatures
 from distlstm.stages import predictor as module
 from distlstm.stages.predictor import BatchLimits, Predictor
-from tests.stages.small_model import predictor
+from tests.stages.small_model import LABELS, TOKENS, model, predictor
 
 _WORDS = ["goal", "bank", "rain", "a", "x"]
 _TEXTS = st.lists(st.none() | st.lists(st.sampled_from(_WORDS), min_size=1))
@@ -72,3 +77,19 @@ def test_a_predictor_has_no_state_between_calls() -> None:
     first = subject(pa.array(["goal a", "rain"]))
     subject(pa.array(["bank"] * 30))
     assert (subject(pa.array(["goal a", "rain"])).probabilities == first.probabilities).all()
+
+
+def test_the_linear_partner_adds_its_logits_to_those_of_the_network() -> None:
+    alone = predictor()
+    tokens = pa.array(TOKENS[2:])
+    features = NgramFeatures(np.zeros(0, np.int32), np.ones(len(TOKENS), np.float32))
+    weight = torch.zeros(len(TOKENS), len(LABELS))
+    weight[TOKENS.index("rain"), 2] = 3.0
+    wide = LinearModel(features, weight, torch.zeros(len(LABELS)))
+    both = Predictor(replace(model(), wide=wide), device=torch.device("cpu"))
+    before, after = alone(tokens).probabilities, both(tokens).probabilities
+    rain = TOKENS[2:].index("rain")
+    expected = before[rain] * np.exp([0, 0, 3.0])
+    np.testing.assert_allclose(after[rain], expected / expected.sum(), rtol=1e-5)
+    others = np.arange(len(tokens)) != rain
+    np.testing.assert_allclose(after[others], before[others], rtol=1e-6)

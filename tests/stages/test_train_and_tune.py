@@ -21,10 +21,11 @@ def test_train_writes_a_model_directory_without_pickle(model: Path) -> None:
         "model.json",
         "model.safetensors",
         "vocabulary.txt",
+        "wide.safetensors",
     ]
     facts = load_facts(model)
     assert facts["metrics"]["accuracy"] > 0.9
-    assert set(facts["baseline"]) == {"majority", "linear", "linear_rows"}
+    assert set(facts["baseline"]) == {"recurrent", "majority", "linear", "linear_rows"}
     assert facts["corpus"]["num_training"] + facts["corpus"]["num_validation"] == 600
     assert load_model(model).labels.names == ("money", "sport", "天气")
     history = pq.read_table(model / "history.parquet").to_pylist()

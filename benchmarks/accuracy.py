@@ -1,0 +1,77 @@
+"""Test accuracy with the default settings, and what each half of the model is worth.
+
+For directories with `train.parquet`, `test.parquet` and perhaps `validation.parquet` (columns
+`text` and `label`). Prints a JSON line per directory: the accuracy of the model, of its LSTM alone
+and of its linear partner alone, as medians over seeds, and every seed's.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+
+from distlstm.model.directory import Model, load_model
+from distlstm.stages.predictor import Predictor
+from distlstm.text.columns import read_labels, read_texts
+
+
+def train(data: Path, output: Path, seed: int, options: Sequence[str]) -> None:
+    """The command itself."""
+    command = [sys.executable, "-m", "distlstm", "train", str(data / "train.parquet"), "--quiet"]
+    if (data / "validation.parquet").exists():
+        command += ["--validation", str(data / "validation.parquet")]
+    command += ["--output", str(output), "--seed", str(seed), *options]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def accuracies(path: Path, data: Path) -> dict[str, float]:
+    """On the test rows: of the whole, and of each half."""
+    table = pq.read_table(data / "test.parquet", columns=["text", "label"]).combine_chunks()
+    texts = read_texts(table["text"].chunk(0)).texts
+    truth = np.array(read_labels(table["label"].chunk(0)).to_pylist())
+    model = load_model(path)
+    names = np.array(model.labels.names)
+
+    def share(model: Model) -> float:
+        predicted = Predictor(model, device=torch.device("cpu"))(texts).label_ids
+        return float((names[predicted] == truth).mean())
+
+    figures = {"model": share(model), "lstm": share(replace(model, wide=None))}
+    if model.wide is not None:
+        encoded = Predictor(model, device=torch.device("cpu")).encode(texts)
+        linear = encoded.wide_logits.argmax(1)[encoded.index]
+        figures["linear"] = float((names[linear] == truth).mean())
+    return figures
+
+
+def main() -> None:
+    """Train with every seed on every directory."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("data", type=Path, nargs="+")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--train", default="", help="further options of `distlstm train`")
+    options = parser.parse_args()
+    for data in options.data:
+        found = []
+        for seed in range(options.seeds):
+            with tempfile.TemporaryDirectory() as temporary:
+                path = Path(temporary) / "model"
+                train(data, path, seed, options.train.split())
+                found.append(accuracies(path, data))
+        medians = {name: statistics.median(run[name] for run in found) for name in found[0]}
+        rounded = {name: round(value, 4) for name, value in medians.items()}
+        every = [round(run["model"], 4) for run in found]
+        print(json.dumps({"data": data.name, **rounded, "every_seed": every}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
