@@ -18,6 +18,7 @@ from distlstm.stages.baseline import measure_baseline
 from distlstm.stages.events import Note, OnEvent, Progress
 from distlstm.stages.finish import HISTORY_FILE, read_history, write_model
 from distlstm.stages.labelled_data import DataRequest, check_first_file, prepare_corpus
+from distlstm.stages.out_of_memory import memory_advice
 from distlstm.stages.output import (
     Identity,
     check_output,
@@ -202,7 +203,11 @@ def _fit(
     try:
         result = run_interruptibly(trainer.fit, meanwhile=follow)
     except ray.train.TrainingFailedError as error:
-        raise our_error(error) or RunError(f"Training failed: {_cause(error)}") from error
+        advice = (
+            memory_advice(error, tokens_per_batch=settings.config.training.tokens_per_batch)
+            or f"Training failed: {_cause(error)}"
+        )
+        raise our_error(error) or RunError(advice) from error
     outcome: Calibration | WorkerFailure = result.return_value
     if isinstance(outcome, WorkerFailure):
         raise RunError(outcome.message)
