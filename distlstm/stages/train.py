@@ -203,11 +203,11 @@ def _fit(
     try:
         result = run_interruptibly(trainer.fit, meanwhile=follow)
     except ray.train.TrainingFailedError as error:
-        advice = (
+        reason = (
             memory_advice(error, tokens_per_batch=settings.config.training.tokens_per_batch)
             or f"Training failed: {_cause(error)}"
         )
-        raise our_error(error) or RunError(advice) from error
+        raise our_error(error) or RunError(reason) from error
     outcome: Calibration | WorkerFailure = result.return_value
     if isinstance(outcome, WorkerFailure):
         raise RunError(outcome.message)
