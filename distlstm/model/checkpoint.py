@@ -36,6 +36,8 @@ def restore_training(training: Training, directory: Path) -> None:
     groups = training.optimizer.state_dict()["param_groups"]
     training.optimizer.load_state_dict({"state": state, "param_groups": groups})
     training.history = load_history(directory)
+    if training.history:
+        training.highest_rate = training.history[-1].highest_rate
 
 
 def load_history(directory: Path) -> list[EpochResult]:

@@ -2,6 +2,9 @@
 
 Every epoch starts from a random state of its own, derived from seed, epoch and rank, so a run
 that is resumed at an epoch draws the same dropout masks as one that was never interrupted.
+
+A training that diverges goes back to the end of the epoch before, once, and on with a quarter of
+the learning rate. All workers judge by the same sums, so they do so at the same step.
 """
 
 import math
@@ -20,6 +23,13 @@ from distlstm.errors import RunError
 from distlstm.model.batch import Batch
 from distlstm.model.calibration import softmax
 from distlstm.model.classifier import Classifier, recurrent_dtype
+from distlstm.model.divergence import (
+    RATE_AFTER,
+    DivergenceError,
+    GoodState,
+    check_finite,
+    check_loss,
+)
 from distlstm.model.metrics import Metrics, Totals, metrics_of
 
 _WARM_UP = 0.1
@@ -69,6 +79,10 @@ class EpochResult:
     """Training tokens of all workers, padding left out."""
     padding_share: float
     """Padding over true tokens."""
+    highest_rate: float
+    """Learning rate at the top of the schedule: the configured one, or less after a divergence."""
+    learning_rate: float
+    """Of its last step."""
 
 
 class Training:
@@ -97,6 +111,7 @@ class Training:
             weight_decay=config.weight_decay,
             fused=True,
         )
+        self.highest_rate = config.learning_rate
         self.history: list[EpochResult] = []
         self.best_weights = self.model.applied_weights()
 
@@ -117,6 +132,7 @@ class Training:
         validation: Callable[[], Iterable[Batch]],
         *,
         on_step: Callable[[int, int], None] | None = None,
+        on_note: Callable[[str], None] | None = None,
     ) -> Iterator[EpochResult]:
         """Train until finished; yields after every epoch.
 
@@ -124,23 +140,65 @@ class Training:
             training: this worker's batches of an epoch (from 0), as many for every worker.
             validation: this worker's share of the validation batches.
             on_step: called after a step with the steps done and the steps of this epoch.
+            on_note: called with what a user should know.
 
         Raises:
-            RunError: the loss is no longer a finite number.
+            RunError: training diverged a second time, or the workers' weights differ.
         """
+        good = GoodState.of(self.model, self.optimizer)
         while not self.finished:
-            epoch = len(self.history)
-            torch.manual_seed(_random_state(self.seed, epoch, self.worker.rank))
-            started = time.perf_counter()
-            batches = training(epoch)
-            sums = self._train_epoch(epoch, batches, on_step)
-            seconds = time.perf_counter() - started
-            metrics = metrics_of(self.validate(validation()))
-            result = _epoch_result(epoch, len(batches), sums, metrics, self.best, seconds)
+            try:
+                result = self._epoch(training, validation, on_step)
+            except DivergenceError as divergence:
+                note = self._lower_rate(divergence)
+                good.put_back(self.model, self.optimizer)
+                if on_note is not None:
+                    on_note(note)
+                continue
+            check_same_weights(self.model, self.worker, result.epoch)
+            good = GoodState.of(self.model, self.optimizer)
             if result.is_best:
                 self.best_weights = self.model.applied_weights()
             self.history.append(result)
             yield result
+
+    def _epoch(
+        self,
+        training: Callable[[int], Batches],
+        validation: Callable[[], Iterable[Batch]],
+        on_step: Callable[[int, int], None] | None,
+    ) -> EpochResult:
+        """Train for one epoch and validate; raises DivergenceError on all workers, or on none."""
+        epoch = len(self.history)
+        torch.manual_seed(_random_state(self.seed, epoch, self.worker.rank))
+        started = time.perf_counter()
+        batches = training(epoch)
+        sums = self._train_epoch(epoch, batches, on_step)
+        seconds = time.perf_counter() - started
+        if (epoch + 1) / self.num_epochs > _WARM_UP:
+            check_loss(float(sums[0] / sums[1]), num_labels=self.model.output.out_features)
+        metrics = metrics_of(self.validate(validation()))
+        check_finite(
+            "the validation loss", np.array([metrics.log_loss]), step=max(0, len(batches) - 1)
+        )
+        return self._epoch_result(len(batches), sums, metrics, seconds)
+
+    def _lower_rate(self, divergence: DivergenceError) -> str:
+        """A quarter of the rate, once; returns what to say of it."""
+        epoch = len(self.history)
+        if self.highest_rate < self.config.learning_rate:
+            raise RunError(
+                f"Training diverged in epoch {epoch + 1}, at a learning rate of "
+                f"{self.highest_rate:g} too: {divergence}. Lower training.learning_rate (now "
+                f"{self.config.learning_rate:g}) or training.clip_norm (now "
+                f"{self.config.clip_norm:g})."
+            ) from divergence
+        self.highest_rate = self.config.learning_rate * RATE_AFTER
+        back = f"the end of epoch {epoch}" if epoch else "the initial weights"
+        return (
+            f"Training diverged in epoch {epoch + 1}: {divergence}. Back to {back}, and on with "
+            f"a learning rate of {self.highest_rate:g} in place of {self.config.learning_rate:g}."
+        )
 
     def validate(self, batches: Iterable[Batch]) -> Totals:
         """Sums over the validation batches of all workers."""
@@ -153,21 +211,21 @@ class Training:
     def _train_epoch(
         self, epoch: int, batches: Batches, on_step: Callable[[int, int], None] | None
     ) -> np.ndarray:
-        """One pass; returns sums over all workers: row losses, rows, tokens, padded tokens."""
+        """One pass; returns sums over all workers: losses, rows, tokens, padded tokens, norms."""
         self.module.train()
-        sums = torch.zeros(4, dtype=torch.float64, device=self.worker.device)
+        sums = torch.zeros(5, dtype=torch.float64, device=self.worker.device)
         for step, batch in enumerate(batches):
             progress = (epoch + step / len(batches)) / self.num_epochs
             sums += self._step(batch.to(self.worker.device), progress)
             if step % _STEPS_BETWEEN_CHECKS == 0 or step == len(batches) - 1:
-                loss = self.worker.add_up(sums[:1].cpu().numpy())[0]
-                _check_finite(loss, epoch, step, self.config)
+                checked = self.worker.add_up(sums[[0, 4]].cpu().numpy())
+                check_finite("the loss or the gradient", checked, step=step)
             if on_step is not None:
                 on_step(step + 1, len(batches))
         return self.worker.add_up(sums.cpu().numpy())
 
     def _step(self, batch: Batch, progress: float) -> Tensor:
-        rate = self.config.learning_rate * rate_share(progress)
+        rate = self.highest_rate * rate_share(progress)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         logits = self.module(batch.token_ids, batch.lengths)
@@ -178,7 +236,9 @@ class Training:
         torch.autograd.backward((losses * batch.weights).sum())
         if len(self.history) < self.config.frozen_epochs:
             self.model.embedding.weight.grad = None  # the optimizer skips it, decay and all
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm, foreach=True)
+        norm = nn.utils.clip_grad_norm_(
+            self.model.parameters(), self.config.clip_norm, foreach=True
+        )
         self.optimizer.step()
         counted = batch.weights > 0
         tokens = (batch.lengths * counted).sum()
@@ -188,7 +248,47 @@ class Training:
                 counted.sum().double(),
                 tokens.double(),
                 torch.tensor(batch.token_ids.numel(), device=tokens.device).double(),
+                norm.double(),
             ]
+        )
+
+    def _epoch_result(
+        self, steps: int, sums: np.ndarray, metrics: Metrics, seconds: float
+    ) -> EpochResult:
+        loss, rows, tokens, padded, _ = sums
+        epoch, best = len(self.history), self.best
+        last_step = (epoch + (steps - 1) / steps) / self.num_epochs
+        return EpochResult(
+            epoch=epoch + 1,
+            steps=steps,
+            training_loss=float(loss / rows),
+            validation=metrics,
+            is_best=best is None or bool(_quality(metrics) > _quality(best.validation)),
+            seconds=seconds,
+            num_tokens=int(tokens),
+            padding_share=float(padded / tokens - 1),
+            highest_rate=self.highest_rate,
+            learning_rate=self.highest_rate * rate_share(last_step),
+        )
+
+
+def check_same_weights(model: Classifier, worker: Worker, epoch: int) -> None:
+    """See that all workers hold the same weights, by sum and squared norm of every tensor.
+
+    Each worker's figures go to a place of their own in a vector that is added up.
+
+    Raises:
+        RunError: they do not.
+    """
+    sums = [(p.double().sum(), p.double().square().sum()) for p in model.parameters()]
+    mine = torch.stack([torch.stack(pair) for pair in sums]).detach().cpu().numpy().ravel()
+    places = np.zeros((worker.world_size, len(mine)))
+    places[worker.rank] = mine
+    found = worker.add_up(places.ravel()).reshape(places.shape)
+    if not np.allclose(found, found[0], rtol=1e-4, atol=1e-3):
+        raise RunError(
+            f"The workers' weights differ after epoch {epoch}, so this epoch is not kept. Run the "
+            "same command again, which carries on from the epoch before, or use --workers 1."
         )
 
 
@@ -225,39 +325,9 @@ def rate_share(progress: float) -> float:
     return max(_FINAL_RATE, (1 - progress) / (1 - _WARM_UP))
 
 
-def _epoch_result(
-    epoch: int,
-    steps: int,
-    sums: np.ndarray,
-    metrics: Metrics,
-    best: EpochResult | None,
-    seconds: float,
-) -> EpochResult:
-    loss, rows, tokens, padded = sums
-    return EpochResult(
-        epoch=epoch + 1,
-        steps=steps,
-        training_loss=float(loss / rows),
-        validation=metrics,
-        is_best=best is None or bool(_quality(metrics) > _quality(best.validation)),
-        seconds=seconds,
-        num_tokens=int(tokens),
-        padding_share=float(padded / tokens - 1),
-    )
-
-
 def _quality(metrics: Metrics) -> tuple[float, float]:
     return metrics.accuracy, -metrics.log_loss
 
 
 def _random_state(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def _check_finite(loss: float, epoch: int, step: int, config: TrainingConfig) -> None:
-    if not math.isfinite(loss):
-        raise RunError(
-            f"The training loss is {loss} in epoch {epoch + 1}, step {step + 1}. "
-            f"Lower training.learning_rate (now {config.learning_rate:g}) or training.clip_norm "
-            f"(now {config.clip_norm:g})."
-        )

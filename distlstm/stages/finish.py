@@ -1,5 +1,6 @@
 """From a training's last checkpoint to a MODEL directory."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,14 @@ from distlstm.atomic import replace_file
 from distlstm.config import ExperimentConfig
 from distlstm.data.corpus import EncodedCorpus
 from distlstm.model.calibration import Calibration
-from distlstm.model.checkpoint import load_best_weights
+from distlstm.model.checkpoint import load_best_weights, restore_training
 from distlstm.model.classifier import Classifier
 from distlstm.model.directory import Model, save_model
 from distlstm.model.linear import LinearModel
-from distlstm.model.loop import EpochResult
-from distlstm.stages.baseline import Baseline
+from distlstm.model.loop import EpochResult, Worker
+from distlstm.stages.baseline import Baseline, final_partner, measure_baseline, wide_partner
 from distlstm.stages.output import Identity
+from distlstm.stages.training_job import TrainingJob
 
 HISTORY_FILE = "history.parquet"
 
@@ -52,11 +54,14 @@ def write_model(
     )
     classifier.load_state_dict(load_best_weights(checkpoint))
     write_history(path / HISTORY_FILE, history)
-    best = max((result for result in history if result.is_best), key=lambda result: result.epoch)
+    best = best_epoch(history)
     facts: dict[str, Any] = {
-        "metrics": {**asdict(calibration.metrics), "ece_uncalibrated": best.validation.ece},
+        "metrics": {
+            **asdict(calibration.metrics),
+            "ece_uncalibrated": history[best - 1].validation.ece,
+        },
         "validation_score_histogram": calibration.score_histogram,
-        "best_epoch": best.epoch,
+        "best_epoch": best,
         "baseline": {"recurrent": asdict(calibration.recurrent), **asdict(baseline)},
         "corpus": asdict(corpus.summary),
         "run": run,
@@ -71,6 +76,30 @@ def write_model(
         facts=facts,
     )
     save_model(model, path)
+
+
+def write_checkpoint(
+    path: Path, *, checkpoint: Path, corpus: EncodedCorpus, config: ExperimentConfig, run: Identity
+) -> None:
+    """Make a MODEL of the best epoch of a checkpoint, calibrated in this process."""
+    job = TrainingJob(corpus, config, Worker())
+    restore_training(job.training, checkpoint)
+    write_model(
+        path,
+        checkpoint=checkpoint,
+        history=job.training.history,
+        corpus=corpus,
+        config=config,
+        calibration=job.calibrate(wide_partner(corpus, config.model)),
+        linear=final_partner(corpus, config.model),
+        baseline=measure_baseline(corpus),
+        run=run,
+    )
+
+
+def best_epoch(history: Sequence[EpochResult]) -> int:
+    """Number of the epoch whose weights are kept."""
+    return max(result.epoch for result in history if result.is_best)
 
 
 def write_history(path: Path, history: list[EpochResult]) -> None:

@@ -23,6 +23,7 @@ from distlstm.stages.labelled_data import (
     check_vectors,
     prepare_corpus,
 )
+from distlstm.stages.out_of_memory import memory_advice
 from distlstm.stages.output import (
     Identity,
     check_output,
@@ -33,15 +34,17 @@ from distlstm.stages.output import (
     withdraw,
 )
 from distlstm.stages.session import Capacity, Resources, our_error, ray_session, run_interruptibly
+from distlstm.stages.tracking import tracked
 from distlstm.stages.train_worker import (
     ProgressFollower,
     WorkerFailure,
     WorkerSettings,
     train_worker,
 )
+from distlstm.stages.unfinished import RAY_RUN, finished_epochs, write_best_so_far
 from distlstm.stages.warm_start import check_apart
 
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS, BEST = "checkpoints", "best"
 _RUN_FILE = "run.json"
 _MAX_FAILURES = 3
 _DEFAULT_WORKERS = 2
@@ -72,6 +75,9 @@ def train(
 ) -> TrainResult:
     """Train a classifier into `output`, or carry on where the same command stopped.
 
+    On Ctrl-C the best epoch so far is written to `best/`, where it does not make the training look
+    finished, before KeyboardInterrupt goes on.
+
     Raises:
         UserError: bad data, an output that another command began, or a MODEL to go on from that
             does not fit the config.
@@ -93,6 +99,7 @@ def train(
     resumed = _begin(output, identity)
     if resumed:
         on_event(Note(f"Carrying on with {output}."))
+    run: _Run | None = None
     try:
         with ray_session(resources) as capacity:
             num_workers = capacity.workers(resources.num_workers, default=_DEFAULT_WORKERS)
@@ -105,6 +112,11 @@ def train(
         if not resumed:
             withdraw(output)
         raise
+    except KeyboardInterrupt:
+        if run is not None:
+            run.keep_best(on_event)
+        raise
+    shutil.rmtree(output / BEST, ignore_errors=True)
     shutil.rmtree(output / CHECKPOINTS)
     return _result(output, started, resumed=resumed)
 
@@ -146,7 +158,11 @@ class _Run:
             cpus_per_worker=capacity.cpus_per_worker,
         )
         on_event(Progress(f"starting {num_workers} workers", 0, 1))
-        checkpoint, calibration = _fit(settings, num_workers, capacity, on_event)
+        finished = finished_epochs(self.output / CHECKPOINTS)
+        with tracked(
+            self.output, settings=self.identity, finished=finished, on_event=on_event
+        ) as tracking:
+            checkpoint, calibration = _fit(settings, num_workers, capacity, tracking)
         on_event(Progress("measuring the linear baseline", 0, 1))
         baseline = measure_baseline(self.corpus)
         on_event(Progress("measuring the linear baseline", 1, 1))
@@ -162,6 +178,18 @@ class _Run:
             run=self.identity,
         )
 
+    def keep_best(self, on_event: OnEvent) -> None:
+        """Write the best epoch so far, of an interrupted training, as a MODEL of its own."""
+        epoch = write_best_so_far(
+            self.output / BEST,
+            checkpoints=self.output / CHECKPOINTS,
+            corpus=self.corpus,
+            config=self.config,
+            run=self.identity,
+        )
+        if epoch is not None:
+            on_event(Note(f"The best model so far, of epoch {epoch}, is in {self.output / BEST}."))
+
 
 def _fit(
     settings: WorkerSettings, num_workers: int, capacity: Capacity, on_event: OnEvent
@@ -175,7 +203,7 @@ def _fit(
             num_workers=num_workers, use_gpu=capacity.use_gpu, resources_per_worker=resources
         ),
         run_config=ray.train.RunConfig(
-            name="run",
+            name=RAY_RUN,
             storage_path=str(settings.progress_file.parent),
             failure_config=ray.train.FailureConfig(max_failures=_MAX_FAILURES),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
@@ -190,7 +218,11 @@ def _fit(
     try:
         result = run_interruptibly(trainer.fit, meanwhile=follow)
     except ray.train.TrainingFailedError as error:
-        raise our_error(error) or RunError(f"Training failed: {_cause(error)}") from error
+        reason = (
+            memory_advice(error, tokens_per_batch=settings.config.training.tokens_per_batch)
+            or f"Training failed: {_cause(error)}"
+        )
+        raise our_error(error) or RunError(reason) from error
     outcome: Calibration | WorkerFailure = result.return_value
     if isinstance(outcome, WorkerFailure):
         raise RunError(outcome.message)

@@ -25,7 +25,7 @@ from distlstm.model.classifier import Classifier
 from distlstm.model.loop import EpochResult, Training, Worker
 from distlstm.model.metrics import Metrics
 from distlstm.stages.baseline import wide_partner
-from distlstm.stages.events import EpochDone, Event, Progress
+from distlstm.stages.events import EpochDone, Event, Note, Progress
 from distlstm.stages.training_job import TrainingJob
 
 _SECONDS_BETWEEN_LINES = 0.3
@@ -59,7 +59,7 @@ def train_worker(settings: WorkerSettings) -> Calibration | WorkerFailure:
     lines = _ProgressLines(settings.progress_file, job.training, active=worker.rank == 0)
     try:
         for result in job.training.run(
-            job.training_batches, job.validation_batches, on_step=lines.step
+            job.training_batches, job.validation_batches, on_step=lines.step, on_note=lines.note
         ):
             lines.epoch(result)
             _report(job.training, result, worker)
@@ -135,6 +135,10 @@ class _ProgressLines:
         """After an epoch."""
         self._append({"of": self.training.num_epochs, "result": asdict(result)})
 
+    def note(self, text: str) -> None:
+        """What a user should know."""
+        self._append({"note": text})
+
     def _append(self, row: dict[str, Any]) -> None:
         if self.active:
             with self.path.open("a", encoding="utf-8") as file:
@@ -165,5 +169,7 @@ def _event(row: dict[str, Any]) -> Event:
     if "result" in row:
         metrics = Metrics(**row["result"].pop("validation"))
         return EpochDone(EpochResult(**row["result"], validation=metrics), row["of"])
+    if "note" in row:
+        return Note(row["note"])
     done, total = row["step"]
     return Progress(f"epoch {row['epoch']} of up to {row['of']}", done, total, "steps")

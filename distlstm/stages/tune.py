@@ -15,11 +15,8 @@ from distlstm.atomic import write_text
 from distlstm.config import ExperimentConfig, to_toml
 from distlstm.data.corpus import CorpusSpec, EncodedCorpus
 from distlstm.errors import RunError, UserError
-from distlstm.model.checkpoint import load_history, restore_training
-from distlstm.model.loop import Worker
-from distlstm.stages.baseline import final_partner, measure_baseline, wide_partner
 from distlstm.stages.events import Note, OnEvent, TrialRow
-from distlstm.stages.finish import write_model
+from distlstm.stages.finish import write_checkpoint
 from distlstm.stages.labelled_data import (
     DataRequest,
     check_first_file,
@@ -28,7 +25,6 @@ from distlstm.stages.labelled_data import (
 )
 from distlstm.stages.output import Identity, check_output, check_same, flat, read_identity, withdraw
 from distlstm.stages.session import Capacity, Resources, ray_session, run_interruptibly
-from distlstm.stages.training_job import TrainingJob
 from distlstm.stages.trials import TrialRecorder, run_trial, search_algorithm, write_trials
 
 STUDY_FILE, TRIALS_FILE, BEST, BEST_CONFIG = "study.json", "trials.parquet", "best", "best.toml"
@@ -209,18 +205,8 @@ def _write_best(
         return
     checkpoint = recorder.checkpoints[best.trial]
     config = config.with_values(best.parameters)
-    job = TrainingJob(corpus, config, Worker())
-    restore_training(job.training, checkpoint)
-    write_model(
-        output / BEST,
-        checkpoint=checkpoint,
-        history=load_history(checkpoint),
-        corpus=corpus,
-        config=config,
-        calibration=job.calibrate(wide_partner(corpus, config.model)),
-        linear=final_partner(corpus, config.model),
-        baseline=measure_baseline(corpus),
-        run=identity,
+    write_checkpoint(
+        output / BEST, checkpoint=checkpoint, corpus=corpus, config=config, run=identity
     )
     write_text(output / BEST_CONFIG, to_toml(config))
     write_trials(output / TRIALS_FILE, recorder.rows)

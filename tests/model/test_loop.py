@@ -1,5 +1,6 @@
 """Tests of the epoch loop, its checkpoints and the MODEL directory."""
 
+import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,7 +18,7 @@ from distlstm.model.batch import Batch
 from distlstm.model.checkpoint import restore_training, save_training
 from distlstm.model.classifier import Classifier
 from distlstm.model.directory import Model, load_model, save_model
-from distlstm.model.loop import Training, Worker, epochs_for, rate_share
+from distlstm.model.loop import Training, Worker, check_same_weights, epochs_for, rate_share
 from distlstm.text.labels import LabelSet
 from distlstm.text.vocabulary import Vocabulary
 
@@ -96,12 +97,94 @@ def test_training_stops_when_patience_runs_out() -> None:
     assert run.finished
 
 
-def test_a_loss_that_is_no_number_ends_the_run_with_advice() -> None:
-    run = training(replace(CONFIG, learning_rate=10.0, clip_norm=1e9), num_epochs=9)
+def spoil(run: Training, *, epoch: int, times: int, value: float = float("nan")) -> list[str]:
+    """Train; before step 6 of an epoch a weight is overwritten, so many times. The notes."""
+    left = [times]
+
+    class Batches(Toy):
+        def __iter__(self) -> Iterator[Batch]:
+            for step, batch in enumerate(super().__iter__()):
+                if now == epoch and step == 5 and left[0]:
+                    left[0] -= 1
+                    with torch.no_grad():
+                        run.model.output.weight.mul_(value)
+                yield batch
+
+    def batches(number: int) -> Toy:
+        nonlocal now
+        now = number
+        return Batches(number)
+
+    now = 0
+    notes: list[str] = []
+    for _ in run.run(batches, lambda: Toy(1000), on_note=notes.append):
+        pass
+    return notes
+
+
+@pytest.mark.parametrize(("epoch", "back"), [(0, "the initial weights"), (2, "the end of epoch 2")])
+def test_a_training_that_diverges_goes_back_once_with_a_quarter_of_the_rate(
+    epoch: int, back: str
+) -> None:
+    run = training()
+    (note,) = spoil(run, epoch=epoch, times=1)
+    assert back in note
+    assert "0.005 in place of 0.02" in note
+    assert [result.epoch for result in run.history] == [1, 2, 3, 4]
+    rates = [result.highest_rate for result in run.history]
+    assert rates == [0.02] * epoch + [0.005] * (4 - epoch)
+    assert all(np.isfinite(result.training_loss) for result in run.history)
+
+
+def test_going_back_leaves_what_a_training_with_that_rate_would_have() -> None:
+    run = training()
+    spoil(run, epoch=0, times=1)
+    quarter = training(replace(CONFIG, learning_rate=0.005))
+    assert [result.training_loss for result in run.history] == losses(quarter)
+
+
+def test_a_training_that_diverges_twice_ends_with_advice() -> None:
+    run = training()
+    with pytest.raises(RunError, match=r"of 0\.005 too.*Lower training\.learning_rate"):
+        spoil(run, epoch=1, times=2)
+    assert [result.epoch for result in run.history] == [1]
+
+
+def test_a_loss_beyond_all_measure_is_a_divergence() -> None:
+    (note,) = spoil(training(), epoch=1, times=1, value=1e4)
+    assert "above 6.93" in note or "no finite" in note
+
+
+def test_a_lowered_rate_is_resumed(tmp_path: Path) -> None:
+    run = training()
+    spoil(run, epoch=1, times=1)
+    save_training(run, tmp_path)
+    second = training(num_epochs=6)
+    restore_training(second, tmp_path)
+    assert second.highest_rate == 0.005
+    with pytest.raises(RunError, match="too"):
+        spoil(second, epoch=4, times=1)
+
+
+def test_workers_whose_weights_differ_are_found_out() -> None:
+    model = training().model
+    other = training().model
     with torch.no_grad():
-        run.model.output.weight.fill_(float("nan"))
-    with pytest.raises(RunError, match="learning_rate"):
-        losses(run)
+        other.output.bias += 0.01
+
+    def gathered(mine: np.ndarray) -> np.ndarray:
+        seen: list[np.ndarray] = []
+        rank_1 = Worker(rank=1, world_size=2, add_up=lambda v: (seen.append(v), v)[1])
+        with contextlib.suppress(RunError):
+            check_same_weights(theirs, rank_1, 1)
+        return mine + seen[0]
+
+    rank_0 = Worker(rank=0, world_size=2, add_up=gathered)
+    theirs = training().model
+    check_same_weights(model, rank_0, 1)
+    theirs = other
+    with pytest.raises(RunError, match="weights differ after epoch 3"):
+        check_same_weights(model, rank_0, 3)
 
 
 @pytest.mark.parametrize(("num_rows", "world_size"), [(13, 2), (13, 3), (1, 2), (2, 3), (16, 2)])

@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from distlstm.model.directory import load_model
+from distlstm.stages.predict import predict_texts
 from tests.commands import TINY
+from tests.stages.test_tracking import tracked_epochs
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 ARGUMENTS = [*TINY, "--set", "training.max_epochs=12", "--set", "training.patience=12"]
@@ -55,6 +58,14 @@ def epochs_done(output: Path) -> int:
     return file.read_text().count('"result"') if file.exists() else 0
 
 
+def check_usable(best: Path, err: str) -> None:
+    """The model of an interrupted training is complete, named, and predicts."""
+    assert f"is in {best}." in err
+    (row,) = predict_texts(["match goal team"], model=best)
+    assert row["predicted_label"] in load_model(best).labels.names
+    assert not (best.parent / "model.json").exists()
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_an_ended_training_leaves_no_process_and_the_same_command_carries_on(
     corpus_file: Path, tmp_path: Path, how: signal.Signals
@@ -69,6 +80,7 @@ def test_an_ended_training_leaves_no_process_and_the_same_command_carries_on(
     if how == signal.SIGINT:
         assert process.returncode == 130
         assert "The same command carries on" in err
+        check_usable(output / "best", err)
     # Of a command that could not end its Ray, two idle agents outlive it for a while.
     agents = {"ray::DashboardAgent", "ray::RuntimeEnvAgent"} if how == signal.SIGKILL else set()
     wait_until(lambda: processes_of(output.as_posix()) <= agents, 60)
@@ -81,3 +93,5 @@ def test_an_ended_training_leaves_no_process_and_the_same_command_carries_on(
     epochs = [int(number) for number in re.findall(r"epoch +(\d+) of up to 12: training", err)]
     assert epochs[0] >= 3
     assert epochs[-1] == 12
+    assert not (output / "best").exists()
+    assert tracked_epochs(output / "events") == list(range(1, 13))

@@ -17,6 +17,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
 def test_train_writes_a_model_directory_without_pickle(model: Path) -> None:
     assert sorted(path.name for path in model.iterdir()) == [
+        "events",
         "history.parquet",
         "model.json",
         "model.safetensors",
