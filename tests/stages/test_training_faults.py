@@ -1,0 +1,106 @@
+"""Tests of `train` under faults: workers and commands killed with SIGKILL, twice.
+
+In the end there is the model of an unbroken run with the same seed, and every epoch once.
+"""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.stages.test_faults import AGENTS, pids_of
+from tests.stages.test_interruption import ARGUMENTS, epochs_done, processes_of, start, wait_until
+from tests.stages.test_tracking import tracked_epochs
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+SECONDS = 300
+NUM_EPOCHS = 12
+
+
+class Job:
+    """A training command, and the mark that its processes carry in their environment."""
+
+    def __init__(self, corpus_file: Path, output: Path) -> None:
+        self.output = output
+        self.command = ["train", corpus_file, "--output", output, *ARGUMENTS, "--workers", 2]
+
+    def start(self) -> subprocess.Popen[str]:
+        return start(self.output.as_posix(), *self.command, "--json")
+
+    def wait_for_epochs(self, process: subprocess.Popen[str], count: int) -> None:
+        """Until so many epochs were reported; the command must be running still."""
+        wait_until(lambda: epochs_done(self.output) >= count or process.poll() is not None, SECONDS)
+        assert process.poll() is None, process.communicate()
+
+    def workers(self) -> list[int]:
+        return pids_of(self.output.as_posix(), "ray::RayTrainWorker")
+
+
+def ended(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """The result of a command that must end well."""
+    out, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, err
+    return dict(json.loads(out))
+
+
+@pytest.fixture(scope="module")
+def unbroken(corpus_file: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The result of a run to which nothing happens."""
+    return ended(Job(corpus_file, tmp_path_factory.mktemp("unbroken") / "m").start())
+
+
+@pytest.fixture
+def job(corpus_file: Path, tmp_path: Path) -> Iterator[Job]:
+    """A training; what a failed test left of its processes is ended."""
+    job = Job(corpus_file, tmp_path / "m")
+    yield job
+    for pid in pids_of(job.output.as_posix()):
+        os.kill(pid, signal.SIGKILL)
+
+
+def check_same(job: Job, result: dict[str, Any], unbroken: dict[str, Any]) -> None:
+    """The metrics are those of the unbroken run, and every epoch is there once."""
+    history = pq.read_table(job.output / "history.parquet").to_pylist()
+    assert [row["epoch"] for row in history] == list(range(1, NUM_EPOCHS + 1))
+    assert tracked_epochs(job.output / "events") == list(range(1, NUM_EPOCHS + 1))
+    expected = pq.read_table(Path(unbroken["model"]) / "history.parquet").to_pylist()
+    losses = [[row["training_loss"] for row in rows] for rows in (history, expected)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-3)
+    assert result["metrics"] == pytest.approx(unbroken["metrics"], abs=1e-3)
+
+
+def test_killed_workers_are_replaced_within_the_run(job: Job, unbroken: dict[str, Any]) -> None:
+    process = job.start()
+    for epochs, which in ((3, 0), (6, -1)):
+        job.wait_for_epochs(process, epochs)
+        os.kill(job.workers()[which], signal.SIGKILL)
+    result = ended(process)
+    check_same(job, result, unbroken)
+
+
+def test_a_command_that_is_killed_twice_carries_on(job: Job, unbroken: dict[str, Any]) -> None:
+    for epochs in (3, 7):
+        process = job.start()
+        job.wait_for_epochs(process, epochs)
+        process.kill()
+        process.communicate()
+        wait_until(lambda: processes_of(job.output.as_posix()) <= AGENTS, SECONDS)
+    before = epochs_done(job.output)
+    process = job.start()
+    job.wait_for_epochs(process, before + 1)
+    first = json.loads(result_lines(job.output)[before])["result"]["epoch"]
+    result = ended(process)
+    assert result["resumed"]
+    assert first >= 6  # at the most one epoch whose checkpoint was not registered is done again
+    check_same(job, result, unbroken)
+
+
+def result_lines(output: Path) -> list[str]:
+    lines = (output / "checkpoints/progress.jsonl").read_text().splitlines()
+    return [line for line in lines if '"result"' in line]
