@@ -130,8 +130,9 @@ def _label_set(counts: pa.Table, spec: CorpusSpec) -> LabelSet:
 
 def _check_labels(labels: LabelSet, num_rows: int, columns: Columns) -> None:
     if num_rows == 0:
+        weight = f", and a weight in {columns.weight!r}" if columns.weight else ""
         raise UserError(
-            f"No row has both a text in {columns.text!r} and a label in {columns.label!r}."
+            f"No row has both a text in {columns.text!r} and a label in {columns.label!r}{weight}."
         )
     if len(labels) < 2:
         raise UserError(
@@ -167,10 +168,14 @@ class _Rows:
 
     tokens: list[TokenIds] = field(default_factory=list)
     label_ids: list[np.ndarray] = field(default_factory=list)
+    weights: list[np.ndarray] = field(default_factory=list)
 
-    def append(self, tokens: TokenIds, label_ids: np.ndarray, keep: np.ndarray) -> None:
+    def append(
+        self, tokens: TokenIds, label_ids: np.ndarray, weights: np.ndarray, keep: np.ndarray
+    ) -> None:
         self.tokens.append(tokens.filter(keep))
         self.label_ids.append(label_ids[keep])
+        self.weights.append(weights[keep])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,17 +192,22 @@ class _Encoder:
     def write(self, job: _Job) -> pa.Table:
         """Encode the job's units into a training and a validation shard; returns one row."""
         training, validation, num_unseen = _Rows(), _Rows(), 0
+        columns = self.columns.without_weight() if job.validation_only else self.columns
         for unit in job.units:
-            for rows in read_labelled(unit, self.columns):
+            for rows in read_labelled(unit, columns):
                 tokens = self.tokenizer.encode(rows.texts)
                 label_ids = self.labels.ids_of(rows.labels).to_numpy(zero_copy_only=False)
                 known, held_out = label_ids != UNKNOWN_LABEL, self._held_out(rows, job)
-                training.append(tokens, label_ids, known & ~held_out)
-                validation.append(tokens, label_ids, known & held_out)
+                training.append(tokens, label_ids, rows.weights, known & ~held_out)
+                validation.append(tokens, label_ids, rows.weights, known & held_out)
                 num_unseen += int((~known).sum())
-        shards = {"training": training, "validation": validation}
-        for split, encoded in shards.items():
-            write_shard(self.path / f"{job.name}.{split}", encoded.tokens, encoded.label_ids)
+        for split, encoded in (("training", training), ("validation", validation)):
+            write_shard(
+                self.path / f"{job.name}.{split}",
+                encoded.tokens,
+                encoded.label_ids,
+                weights=encoded.weights if columns.weight else (),
+            )
         return pa.Table.from_pylist([_measure(job, training, validation, num_unseen)])
 
     def _held_out(self, rows: LabelledRows, job: _Job) -> np.ndarray:
@@ -216,6 +226,7 @@ def _measure(job: _Job, training: _Rows, validation: _Rows, num_unseen: int) -> 
         "tokens": sum(len(tokens.values) for tokens in training.tokens),
         "unknown": sum(int((tokens.values == UNKNOWN_ID).sum()) for tokens in training.tokens),
         "truncated": sum(int(tokens.truncated.sum()) for tokens in training.tokens),
+        "weight": sum(float(weights.sum(dtype=np.float64)) for weights in training.weights),
         "unseen_labels": num_unseen,
     }
 
@@ -224,6 +235,8 @@ def _write_facts(
     path: Path, spec: CorpusSpec, counts: pa.Table, labels: LabelSet, written: pa.Table
 ) -> None:
     total = {name: pc.sum(written[name]).as_py() for name in written.column_names if name != "name"}
+    if total["weight"] == 0:
+        raise UserError(f"All training rows weigh 0 by column {spec.columns.weight!r}.")
     dropped = _as_dict(counts, "dropped")
     if total["unseen_labels"]:
         dropped["validation label never seen in training"] = total["unseen_labels"]

@@ -1,8 +1,8 @@
 """Labelled rows: reading them, counting them, and choosing which ones validate."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from typing import Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -12,20 +12,32 @@ from distlstm.config import TextConfig
 from distlstm.data.reading import read_batches
 from distlstm.data.units import Unit
 from distlstm.errors import UserError
-from distlstm.text.columns import hash_texts, read_labels, read_texts
+from distlstm.text.columns import TextColumn, hash_texts, read_labels, read_texts, read_weights
 from distlstm.text.splitting import split
 from distlstm.text.tokenizer import truncate
 
 _Read = TypeVar("_Read")
+_NO_LABEL, _NO_FAULT = pa.scalar("no label"), pa.scalar(None, pa.string())
 _COUNTS = pa.schema([("kind", pa.string()), ("key", pa.string()), ("count", pa.int64())])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """Where text and label stand in the files."""
+    """Where text and label stand in the files, and what each row weighs."""
 
     text: str = "text"
     label: str = "label"
+    weight: str = ""
+    """Empty: all rows weigh the same."""
+
+    @property
+    def names(self) -> list[str]:
+        """The columns to read."""
+        return [name for name in (self.text, self.label, self.weight) if name]
+
+    def without_weight(self) -> Self:
+        """The same for rows that only validate, which all count the same."""
+        return replace(self, weight="")
 
 
 @dataclass(frozen=True)
@@ -34,6 +46,8 @@ class LabelledRows:
 
     texts: pa.Array
     labels: pa.Array
+    weights: np.ndarray
+    """float32, [rows]; 1 without a weight column."""
     dropped: dict[str, int]
 
 
@@ -41,22 +55,37 @@ def read_labelled(unit: Unit, columns: Columns) -> Iterator[LabelledRows]:
     """The labelled rows of a unit, a batch at a time.
 
     Raises:
-        UserError: a column is missing or of a type that is neither text nor label.
+        UserError: a column is missing or of a type that is neither text, label nor weight.
     """
     for batch in read_batches(
         unit.file,
-        columns=[columns.text, columns.label],
+        columns=columns.names,
         row_groups=unit.row_groups,
         rows=unit.rows,
     ):
         texts = named(read_texts, batch.column(0), columns.text, unit)
         labels = named(read_labels, batch.column(1), columns.label, unit)
-        dropped = {f"{reason} text": count for reason, count in texts.missing.items()}
-        no_label = pc.and_(texts.texts.is_valid(), labels.is_null())
-        if count := pc.sum(no_label).as_py():
-            dropped["no label"] = count
-        keep = pc.and_(texts.texts.is_valid(), labels.is_valid())
-        yield LabelledRows(texts.texts.filter(keep), labels.filter(keep), dropped)
+        faults = pc.if_else(labels.is_null(), _NO_LABEL, _NO_FAULT)
+        weights = np.ones(batch.num_rows, np.float32)
+        if columns.weight:
+            column = named(read_weights, batch.column(2), columns.weight, unit)
+            weights, faults = column.weights, pc.coalesce(faults, column.faults)
+        keep = pc.and_(texts.texts.is_valid(), faults.is_null())
+        yield LabelledRows(
+            texts.texts.filter(keep),
+            labels.filter(keep),
+            weights[keep.to_numpy(zero_copy_only=False)],
+            _dropped(texts, faults),
+        )
+
+
+def _dropped(texts: TextColumn, faults: pa.Array) -> dict[str, int]:
+    """Rows left out by reason: what is wrong with the text, else with the rest of the row."""
+    counts = pc.value_counts(faults.filter(texts.texts.is_valid()).drop_null())
+    return {
+        **{f"{reason} text": count for reason, count in texts.missing.items()},
+        **{row["values"]: row["counts"] for row in counts.to_pylist()},
+    }
 
 
 def named(read: Callable[[pa.Array], _Read], column: pa.Array, name: str, unit: Unit) -> _Read:

@@ -10,8 +10,6 @@ import pyarrow as pa
 from distlstm.atomic import replace_file
 from distlstm.text.tokenizer import TokenIds, run_indices
 
-_SCHEMA = pa.schema([("token_ids", pa.large_list(pa.int32())), ("label_id", pa.int32())])
-
 
 @dataclass(frozen=True)
 class EncodedRows:
@@ -26,21 +24,34 @@ class EncodedRows:
     label_ids: np.ndarray
 
 
-def write_shard(path: Path, tokens: Sequence[TokenIds], label_ids: Sequence[np.ndarray]) -> None:
-    """Write rows, given in batches, as one Arrow file; it appears whole or not at all."""
+def write_shard(
+    path: Path,
+    tokens: Sequence[TokenIds],
+    label_ids: Sequence[np.ndarray],
+    *,
+    weights: Sequence[np.ndarray] = (),
+) -> None:
+    """Write rows, given in batches, as one Arrow file; it appears whole or not at all.
+
+    Without `weights` all rows weigh the same.
+    """
     lengths = np.concatenate([np.zeros(1, np.int64), *(batch.lengths for batch in tokens)])
     values = np.concatenate([np.zeros(0, np.int32), *(batch.values for batch in tokens)])
     labels = np.concatenate([np.zeros(0, np.int32), *label_ids])
     rows = pa.LargeListArray.from_arrays(np.cumsum(lengths), pa.array(values, pa.int32()))
-    batch = pa.RecordBatch.from_arrays([rows, pa.array(labels, pa.int32())], schema=_SCHEMA)
-    with replace_file(path) as temporary, pa.ipc.new_file(str(temporary), _SCHEMA) as writer:
+    columns = {"token_ids": rows, "label_id": pa.array(labels, pa.int32())}
+    if weights:
+        columns["weight"] = pa.array(np.concatenate(weights), pa.float32())
+    batch = pa.RecordBatch.from_pydict(columns)
+    with replace_file(path) as temporary, pa.ipc.new_file(str(temporary), batch.schema) as writer:
         writer.write_batch(batch)
 
 
 class Shards:
     """Random access to the rows of many shards, as if they were one.
 
-    Token ids stay on disk (memory-mapped); lengths and label ids, 8 bytes a row, are in memory.
+    Token ids stay on disk (memory-mapped); lengths, label ids and weights, 12 bytes a row, are in
+    memory.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
@@ -53,6 +64,8 @@ class Shards:
         """Tokens of each row (int32, [rows])."""
         self.label_ids = np.concatenate([np.zeros(0, np.int32), *labels])
         """Label id of each row (int32, [rows])."""
+        self.weights = np.concatenate([np.zeros(0, np.float32), *map(_weights, batches)])
+        """What each row weighs, as given (float32, [rows]); 1 if nothing was."""
         self._first_rows = np.cumsum([0, *map(len, labels)])
 
     def __len__(self) -> int:
@@ -74,3 +87,9 @@ class Shards:
 
 def _map(path: Path) -> pa.RecordBatch:
     return pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+
+
+def _weights(batch: pa.RecordBatch) -> np.ndarray:
+    if "weight" in batch.schema.names:
+        return np.asarray(batch.column("weight").to_numpy())
+    return np.ones(batch.num_rows, np.float32)

@@ -60,7 +60,7 @@ class EpochResult:
     epoch: int
     steps: int
     training_loss: float
-    """Mean over the training rows, with dropout on."""
+    """Mean over the training rows, each counting the same, with dropout on."""
     validation: Metrics
     is_best: bool
     seconds: float
@@ -136,7 +136,9 @@ class Training:
             sums = self._train_epoch(epoch, batches, on_step)
             seconds = time.perf_counter() - started
             metrics = metrics_of(self.validate(validation()))
-            result = _epoch_result(epoch, len(batches), sums, metrics, self.best, seconds)
+            result = _epoch_result(
+                epoch, len(batches), sums, metrics, seconds, is_best=self._is_best(metrics)
+            )
             if result.is_best:
                 self.best_weights = self.model.applied_weights()
             self.history.append(result)
@@ -149,6 +151,15 @@ class Training:
         for logits, label_ids in predict(self.model, batches, device=self.worker.device):
             totals += Totals.of(softmax(logits), label_ids)
         return Totals.from_vector(self.worker.add_up(totals.to_vector()))
+
+    def _is_best(self, metrics: Metrics) -> bool:
+        """By accuracy, of all rows or of each label alike as the loss has it; then by log loss."""
+        balanced = self.config.class_weights == "balanced"
+
+        def quality(of: Metrics) -> tuple[float, float]:
+            return of.macro_recall if balanced else of.accuracy, -of.log_loss
+
+        return self.best is None or quality(metrics) > quality(self.best.validation)
 
     def _train_epoch(
         self, epoch: int, batches: Batches, on_step: Callable[[int, int], None] | None
@@ -228,8 +239,9 @@ def _epoch_result(
     steps: int,
     sums: np.ndarray,
     metrics: Metrics,
-    best: EpochResult | None,
     seconds: float,
+    *,
+    is_best: bool,
 ) -> EpochResult:
     loss, rows, tokens, padded = sums
     return EpochResult(
@@ -237,15 +249,11 @@ def _epoch_result(
         steps=steps,
         training_loss=float(loss / rows),
         validation=metrics,
-        is_best=best is None or bool(_quality(metrics) > _quality(best.validation)),
+        is_best=is_best,
         seconds=seconds,
         num_tokens=int(tokens),
         padding_share=float(padded / tokens - 1),
     )
-
-
-def _quality(metrics: Metrics) -> tuple[float, float]:
-    return metrics.accuracy, -metrics.log_loss
 
 
 def _random_state(*parts: int) -> int:

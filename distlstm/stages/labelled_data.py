@@ -1,6 +1,6 @@
 """The labelled data of `train` and `tune`, from the command's arguments to an encoded corpus."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from distlstm.config import ExperimentConfig
@@ -30,7 +30,7 @@ class DataRequest:
         return CorpusSpec.find(
             self.training,
             self.validation,
-            columns=self.columns,
+            columns=replace(self.columns, weight=config.training.weight_column),
             text=config.text,
             validation_fraction=config.validation_fraction,
         )
@@ -42,9 +42,12 @@ def check_first_file(spec: CorpusSpec) -> None:
     Raises:
         UserError: it cannot, or lists the columns that it has.
     """
-    for files in filter(None, (spec.training, spec.validation)):
-        wanted = [spec.columns.text, spec.columns.label]
-        check_columns(files[0], read_schema(files[0]), wanted)
+    for files, columns in (
+        (spec.training, spec.columns),
+        (spec.validation, spec.columns.without_weight()),
+    ):
+        if files:
+            check_columns(files[0], read_schema(files[0]), columns.names)
 
 
 def prepare_corpus(spec: CorpusSpec, directory: Path, on_event: OnEvent) -> EncodedCorpus:

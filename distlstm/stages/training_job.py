@@ -10,6 +10,7 @@ from distlstm.config import ExperimentConfig
 from distlstm.data.batching import cut_by_length, plan_epoch, rows_of_rank
 from distlstm.data.corpus import EncodedCorpus
 from distlstm.data.shards import Shards
+from distlstm.data.weights import row_weights
 from distlstm.model.batch import Batch
 from distlstm.model.calibration import (
     SCORE_BINS,
@@ -51,6 +52,11 @@ class TrainingJob:
         self.corpus = corpus
         self.config = config
         self.worker = worker
+        self.row_weights = row_weights(
+            corpus.training.label_ids,
+            corpus.training.weights,
+            balanced=config.training.class_weights == "balanced",
+        )
         torch.manual_seed(config.seed)
         model = Classifier(
             config.model, vocab_size=len(corpus.vocabulary), num_labels=len(corpus.labels)
@@ -69,7 +75,10 @@ class TrainingJob:
             rows_of_rank(step, rank=self.worker.rank, world_size=self.worker.world_size)
             for step in self._plan(epoch)
         ]
-        return ShardBatches(self.corpus.training, steps)
+        return ShardBatches(
+            self.corpus.training,
+            [(rows, shares * self.row_weights[rows]) for rows, shares in steps],
+        )
 
     def validation_batches(self) -> ShardBatches:
         """This worker's share of the validation rows, in batches of like length."""

@@ -76,6 +76,48 @@ def read_labels(column: pa.Array) -> pa.Array:
     return pc.if_else(pc.equal(labels, ""), pa.scalar(None, pa.string()), labels)
 
 
+@dataclass(frozen=True, kw_only=True)
+class WeightColumn:
+    """What each row weighs (float32, [rows]), and why a row has no weight (string, [rows])."""
+
+    weights: np.ndarray
+    faults: pa.Array
+
+
+def read_weights(column: pa.Array) -> WeightColumn:
+    """Weights, as numbers or as texts of numbers; a fault is null where the weight can be used.
+
+    Raises:
+        UserError: the column holds something that is no number.
+    """
+    if pa.types.is_dictionary(column.type):
+        return read_weights(column.dictionary_decode())
+    numbers = _as_numbers(column)
+    weights = numbers.fill_null(0).to_numpy(zero_copy_only=False)
+    with np.errstate(over="ignore"):  # too large for a float32 is not finite either
+        weights = weights.astype(np.float32)
+    not_finite = pa.array(~np.isfinite(weights))
+    faults = pc.case_when(
+        pc.make_struct(numbers.is_null(), not_finite, pa.array(weights < 0)),
+        *("no weight", "a weight that is not finite", "a negative weight"),
+        pa.scalar(None, pa.string()),
+    )
+    return WeightColumn(weights=weights, faults=faults)
+
+
+def _as_numbers(column: pa.Array) -> pa.Array:
+    kind = column.type
+    if is_text_type(kind):
+        texts = pc.utf8_trim_whitespace(_as_utf8(column))
+        column = pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)
+    elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
+        raise UserError(f"holds {kind} values; a weight is a number")
+    try:
+        return column.cast(pa.float64())
+    except pa.ArrowInvalid as error:
+        raise UserError("holds texts that are no numbers; a weight is a number") from error
+
+
 def hash_texts(texts: pa.Array) -> np.ndarray:
     """A 64-bit hash of each text (uint64, [rows]), the same on every machine and in every run."""
     values = texts.to_numpy(zero_copy_only=False)
