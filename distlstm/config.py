@@ -99,7 +99,7 @@ class TrainingConfig:
     rows_per_batch: Count = 128
     """Rows of a step at the most, over all workers."""
     label_smoothing: Annotated[float, Range(0, 0.9)] = 0.1
-    """Share of the target spread evenly over all labels."""
+    """Share of the target spread evenly over all labels; of none where rows have probabilities."""
     class_weights: Literal["none", "balanced"] = "none"
     """With "balanced", a row weighs rows / (labels * rows of its label), so that each label has the
     same say; the best epoch is then the one of highest macro recall, not accuracy."""

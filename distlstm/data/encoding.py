@@ -36,7 +36,7 @@ from distlstm.data.labelled import (
     read_labelled,
 )
 from distlstm.data.parallel import Progress, map_on_cluster
-from distlstm.data.shards import write_shard
+from distlstm.data.shards import one_hot, write_shard
 from distlstm.data.units import Unit, cut_into_units, group_small, unit_limit
 from distlstm.errors import UserError
 from distlstm.text.labels import UNKNOWN_LABEL, LabelSet
@@ -169,13 +169,32 @@ class _Rows:
     tokens: list[TokenIds] = field(default_factory=list)
     label_ids: list[np.ndarray] = field(default_factory=list)
     weights: list[np.ndarray] = field(default_factory=list)
+    soft_targets: list[np.ndarray | None] = field(default_factory=list)
 
-    def append(
-        self, tokens: TokenIds, label_ids: np.ndarray, weights: np.ndarray, keep: np.ndarray
-    ) -> None:
-        self.tokens.append(tokens.filter(keep))
-        self.label_ids.append(label_ids[keep])
-        self.weights.append(weights[keep])
+    def append(self, rows: "_EncodedBatch", keep: np.ndarray) -> None:
+        self.tokens.append(rows.tokens.filter(keep))
+        self.label_ids.append(rows.label_ids[keep])
+        self.weights.append(rows.weights[keep])
+        self.soft_targets.append(None if rows.targets is None else rows.targets[keep])
+
+    def targets(self, num_labels: int) -> list[np.ndarray]:
+        """Of all batches, if one has any: a row with a single label is sure of it."""
+        if all(targets is None for targets in self.soft_targets):
+            return []
+        return [
+            one_hot(label_ids, num_labels) if targets is None else targets
+            for label_ids, targets in zip(self.label_ids, self.soft_targets, strict=True)
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _EncodedBatch:
+    """Labelled rows as numbers; `targets` [rows, C] only of rows with probabilities."""
+
+    tokens: TokenIds
+    label_ids: np.ndarray
+    weights: np.ndarray
+    targets: np.ndarray | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,20 +214,29 @@ class _Encoder:
         columns = self.columns.without_weight() if job.validation_only else self.columns
         for unit in job.units:
             for rows in read_labelled(unit, columns):
-                tokens = self.tokenizer.encode(rows.texts)
-                label_ids = self.labels.ids_of(rows.labels).to_numpy(zero_copy_only=False)
-                known, held_out = label_ids != UNKNOWN_LABEL, self._held_out(rows, job)
-                training.append(tokens, label_ids, rows.weights, known & ~held_out)
-                validation.append(tokens, label_ids, rows.weights, known & held_out)
+                encoded = self._encode(rows)
+                known, held_out = encoded.label_ids != UNKNOWN_LABEL, self._held_out(rows, job)
+                training.append(encoded, known & ~held_out)
+                validation.append(encoded, known & held_out)
                 num_unseen += int((~known).sum())
-        for split, encoded in (("training", training), ("validation", validation)):
+        for split, kept in (("training", training), ("validation", validation)):
             write_shard(
                 self.path / f"{job.name}.{split}",
-                encoded.tokens,
-                encoded.label_ids,
-                weights=encoded.weights if columns.weight else (),
+                kept.tokens,
+                kept.label_ids,
+                weights=kept.weights if columns.weight else (),
+                targets=kept.targets(len(self.labels)),
             )
         return pa.Table.from_pylist([_measure(job, training, validation, num_unseen)])
+
+    def _encode(self, rows: LabelledRows) -> _EncodedBatch:
+        soft = rows.soft_labels
+        return _EncodedBatch(
+            tokens=self.tokenizer.encode(rows.texts),
+            label_ids=self.labels.ids_of(rows.labels).to_numpy(zero_copy_only=False),
+            weights=rows.weights,
+            targets=None if soft is None else soft.over(self.labels),
+        )
 
     def _held_out(self, rows: LabelledRows, job: _Job) -> np.ndarray:
         if job.validation_only:

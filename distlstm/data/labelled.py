@@ -13,6 +13,7 @@ from distlstm.data.reading import read_batches
 from distlstm.data.units import Unit
 from distlstm.errors import UserError
 from distlstm.text.columns import TextColumn, hash_texts, read_labels, read_texts, read_weights
+from distlstm.text.soft_labels import SoftLabels, is_soft, read_soft_labels
 from distlstm.text.splitting import split
 from distlstm.text.tokenizer import truncate
 
@@ -46,6 +47,9 @@ class LabelledRows:
 
     texts: pa.Array
     labels: pa.Array
+    """Of a distribution, the most probable label."""
+    soft_labels: SoftLabels | None
+    """The distributions, where the files have them."""
     weights: np.ndarray
     """float32, [rows]; 1 without a weight column."""
     dropped: dict[str, int]
@@ -64,8 +68,13 @@ def read_labelled(unit: Unit, columns: Columns) -> Iterator[LabelledRows]:
         rows=unit.rows,
     ):
         texts = named(read_texts, batch.column(0), columns.text, unit)
-        labels = named(read_labels, batch.column(1), columns.label, unit)
-        faults = pc.if_else(labels.is_null(), _NO_LABEL, _NO_FAULT)
+        soft = None
+        if is_soft(batch.column(1).type):
+            soft = named(read_soft_labels, batch.column(1), columns.label, unit)
+            labels, faults = soft.most_probable(), soft.faults
+        else:
+            labels = named(read_labels, batch.column(1), columns.label, unit)
+            faults = pc.if_else(labels.is_null(), _NO_LABEL, _NO_FAULT)
         weights = np.ones(batch.num_rows, np.float32)
         if columns.weight:
             column = named(read_weights, batch.column(2), columns.weight, unit)
@@ -74,6 +83,7 @@ def read_labelled(unit: Unit, columns: Columns) -> Iterator[LabelledRows]:
         yield LabelledRows(
             texts.texts.filter(keep),
             labels.filter(keep),
+            None if soft is None else soft.filter(keep),
             weights[keep.to_numpy(zero_copy_only=False)],
             _dropped(texts, faults),
         )
@@ -106,6 +116,8 @@ def count_labelled(
 ) -> pa.Table:
     """Count tokens and labels of training rows, labels of held-out rows, and rows dropped.
 
+    A label that has probabilities is there even if it is nowhere the most probable: with count 0.
+
     Returns:
         Columns kind (`token`, `training`, `validation`, `dropped`), key, count: a table that
         `merge_counts` adds to others of its kind.
@@ -120,6 +132,7 @@ def count_labelled(
                 _value_counts("token", tokens.flatten()),
                 _value_counts("training", rows.labels.filter(training)),
                 _value_counts("validation", rows.labels.filter(held_out)),
+                _labels_without_rows(rows.soft_labels),
                 _count_table("dropped", list(rows.dropped), list(rows.dropped.values())),
             ]
     return merge_counts(pa.concat_tables(tables))
@@ -134,6 +147,11 @@ def merge_counts(counts: pa.Table) -> pa.Table:
 def _value_counts(kind: str, values: pa.Array) -> pa.Table:
     counts = pc.value_counts(values)
     return _count_table(kind, counts.field("values"), counts.field("counts"))
+
+
+def _labels_without_rows(soft: SoftLabels | None) -> pa.Table:
+    names = [] if soft is None else list(soft.names)
+    return _count_table("training", names, [0] * len(names))
 
 
 def _count_table(kind: str, keys: pa.Array | list[str], counts: pa.Array | list[int]) -> pa.Table:

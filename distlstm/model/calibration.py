@@ -42,9 +42,13 @@ def fit_temperature(
     logits: np.ndarray,
     label_ids: np.ndarray,
     *,
+    targets: np.ndarray | None = None,
     add_up: Callable[[np.ndarray], np.ndarray] = lambda vector: vector,
 ) -> float:
     """The temperature with the least log loss on held-out rows ([B, C] and [B]).
+
+    With `targets` [B, C], labels' probabilities, the loss is the cross-entropy against them: the
+    scores are to be as sure as whoever gave them, not as their most probable label alone.
 
     The loss is convex in the inverse temperature, so the zero of its slope is bisected. With
     `add_up`, which adds a vector up over workers, the rows are those of all workers together.
@@ -53,7 +57,10 @@ def fit_temperature(
     if add_up(np.array([float(len(label_ids))]))[0] == 0:
         return 1.0
     logits = logits.astype(np.float64)
-    of_truth = logits[np.arange(len(label_ids)), label_ids].sum()
+    if targets is None:
+        of_truth = logits[np.arange(len(label_ids)), label_ids].sum()
+    else:
+        of_truth = (targets * logits).sum()
     low, high = 1 / _HOTTEST, 1 / _COLDEST
     for _ in range(_HALVINGS):
         middle = (low + high) / 2

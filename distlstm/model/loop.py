@@ -182,9 +182,7 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         logits = self.module(batch.token_ids, batch.lengths)
-        losses = F.cross_entropy(
-            logits, batch.label_ids, reduction="none", label_smoothing=self.config.label_smoothing
-        )
+        losses = row_losses(logits, batch, label_smoothing=self.config.label_smoothing)
         self.optimizer.zero_grad()
         torch.autograd.backward((losses * batch.weights).sum())
         nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm, foreach=True)
@@ -199,6 +197,18 @@ class Training:
                 torch.tensor(batch.token_ids.numel(), device=tokens.device).double(),
             ]
         )
+
+
+def row_losses(logits: Tensor, batch: Batch, *, label_smoothing: float) -> Tensor:
+    """Cross-entropy of each row, [B]: against its label, smoothed, or against its distribution.
+
+    A distribution is not smoothed; it says by itself how sure of a label one can be.
+    """
+    if batch.targets is not None:
+        return F.cross_entropy(logits, batch.targets, reduction="none")
+    return F.cross_entropy(
+        logits, batch.label_ids, reduction="none", label_smoothing=label_smoothing
+    )
 
 
 def predict(

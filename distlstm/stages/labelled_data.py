@@ -85,4 +85,4 @@ def _describe(corpus: EncodedCorpus, on_event: OnEvent) -> None:
     rare = [label for label in corpus.labels.names if summary.label_counts.get(label, 0) < 2]
     if rare:
         names = ", ".join(map(repr, rare[:5])) + (", ..." if len(rare) > 5 else "")
-        on_event(Note(f"Labels with a single training row, hardly learnable: {names}."))
+        on_event(Note(f"Labels with at most a single training row, hardly learnable: {names}."))

@@ -37,11 +37,20 @@ class ShardBatches:
     def __len__(self) -> int:
         return len(self.steps)
 
+    def targets(self) -> np.ndarray | None:
+        """The labels' probabilities in all rows, batch after batch; None if no row has any."""
+        rows = [rows for rows, _ in self.steps]
+        return self.shards.targets_of(np.concatenate([np.zeros(0, np.int64), *rows]))
+
     def __iter__(self) -> Iterator[Batch]:
         for rows, weights in self.steps:
             taken = self.shards.take(rows)
             yield Batch.of_rows(
-                taken.token_ids, taken.lengths, label_ids=taken.label_ids, weights=weights
+                taken.token_ids,
+                taken.lengths,
+                label_ids=taken.label_ids,
+                weights=weights,
+                targets=taken.targets,
             )
 
 
@@ -98,12 +107,13 @@ class TrainingJob:
         """Fit the temperature of the best weights, and measure them with it on validation."""
         self.training.model.load_state_dict(self.training.best_weights)
         num_labels = len(self.corpus.labels)
-        batches = list(
-            predict(self.training.model, self.validation_batches(), device=self.worker.device)
-        )
+        validation = self.validation_batches()
+        batches = list(predict(self.training.model, validation, device=self.worker.device))
         logits = np.concatenate([np.zeros((0, num_labels)), *(batch[0] for batch in batches)])
         label_ids = np.concatenate([np.zeros(0, np.int64), *(batch[1] for batch in batches)])
-        temperature = fit_temperature(logits, label_ids, add_up=self.worker.add_up)
+        temperature = fit_temperature(
+            logits, label_ids, targets=validation.targets(), add_up=self.worker.add_up
+        )
         totals, histogram = Totals.zero(num_labels), np.zeros(SCORE_BINS)
         if len(label_ids):
             probabilities = softmax(logits, temperature)

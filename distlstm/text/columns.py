@@ -65,6 +65,11 @@ def read_labels(column: pa.Array) -> pa.Array:
         UserError: the column holds something that is no label, such as 0.5 or a list.
     """
     kind = column.type
+    if _is_list_of_numbers(kind):
+        raise UserError(
+            f"holds {kind} values, which do not name their labels; give probabilities as a struct "
+            "or a map of label to probability"
+        )
     if pa.types.is_floating(kind):
         column = _whole_numbers(column)
     elif pa.types.is_dictionary(kind):
@@ -122,6 +127,13 @@ def hash_texts(texts: pa.Array) -> np.ndarray:
     """A 64-bit hash of each text (uint64, [rows]), the same on every machine and in every run."""
     values = texts.to_numpy(zero_copy_only=False)
     return np.asarray(pd.util.hash_array(values, categorize=False))
+
+
+def _is_list_of_numbers(kind: pa.DataType) -> bool:
+    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    numbers = (pa.types.is_floating, pa.types.is_integer, pa.types.is_decimal)
+    is_list = any(check(kind) for check in lists)
+    return is_list and any(check(kind.value_type) for check in numbers)
 
 
 def _as_utf8(column: pa.Array) -> pa.Array:

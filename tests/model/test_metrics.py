@@ -96,3 +96,9 @@ def test_the_temperature_has_the_least_log_loss_and_changes_no_prediction() -> N
 
 def test_without_rows_the_temperature_is_one() -> None:
     assert fit_temperature(np.zeros((0, 3)), np.zeros(0, np.int64)) == 1.0
+
+
+def test_a_temperature_makes_scores_as_sure_as_the_distributions_were() -> None:
+    teacher = np.random.default_rng(0).dirichlet(np.ones(4), 500)
+    logits, label_ids = 2.5 * np.log(teacher), teacher.argmax(1)
+    assert fit_temperature(logits, label_ids, targets=teacher) == pytest.approx(2.5, rel=1e-4)
