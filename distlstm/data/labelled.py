@@ -67,26 +67,41 @@ def read_labelled(unit: Unit, columns: Columns) -> Iterator[LabelledRows]:
         row_groups=unit.row_groups,
         rows=unit.rows,
     ):
-        texts = named(read_texts, batch.column(0), columns.text, unit)
-        soft = None
-        if is_soft(batch.column(1).type):
-            soft = named(read_soft_labels, batch.column(1), columns.label, unit)
-            labels, faults = soft.most_probable(), soft.faults
-        else:
-            labels = named(read_labels, batch.column(1), columns.label, unit)
-            faults = pc.if_else(labels.is_null(), _NO_LABEL, _NO_FAULT)
-        weights = np.ones(batch.num_rows, np.float32)
-        if columns.weight:
-            column = named(read_weights, batch.column(2), columns.weight, unit)
-            weights, faults = column.weights, pc.coalesce(faults, column.faults)
-        keep = pc.and_(texts.texts.is_valid(), faults.is_null())
-        yield LabelledRows(
-            texts.texts.filter(keep),
-            labels.filter(keep),
-            None if soft is None else soft.filter(keep),
-            weights[keep.to_numpy(zero_copy_only=False)],
-            _dropped(texts, faults),
-        )
+        yield _labelled(batch, columns, unit)
+
+
+def _labelled(batch: pa.RecordBatch, columns: Columns, unit: Unit) -> LabelledRows:
+    texts = named(read_texts, batch.column(0), columns.text, unit)
+    labels = named(_read_label_column, batch.column(1), columns.label, unit)
+    weights, faults = np.ones(batch.num_rows, np.float32), labels.faults
+    if columns.weight:
+        column = named(read_weights, batch.column(2), columns.weight, unit)
+        weights, faults = column.weights, pc.coalesce(faults, column.faults)
+    keep = pc.and_(texts.texts.is_valid(), faults.is_null())
+    return LabelledRows(
+        texts.texts.filter(keep),
+        labels.labels.filter(keep),
+        labels.soft and labels.soft.filter(keep),
+        weights[keep.to_numpy(zero_copy_only=False)],
+        _dropped(texts, faults),
+    )
+
+
+@dataclass(frozen=True)
+class _LabelColumn:
+    """Labels, plain or the most probable of `soft`, and why a row has none: string, [rows]."""
+
+    labels: pa.Array
+    soft: SoftLabels | None
+    faults: pa.Array
+
+
+def _read_label_column(column: pa.Array) -> _LabelColumn:
+    if is_soft(column.type):
+        soft = read_soft_labels(column)
+        return _LabelColumn(soft.most_probable(), soft, soft.faults)
+    labels = read_labels(column)
+    return _LabelColumn(labels, None, pc.if_else(labels.is_null(), _NO_LABEL, _NO_FAULT))
 
 
 def _dropped(texts: TextColumn, faults: pa.Array) -> dict[str, int]:
