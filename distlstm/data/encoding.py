@@ -31,6 +31,7 @@ from distlstm.data.labelled import (
     Columns,
     LabelledRows,
     count_labelled,
+    each_label,
     is_validation,
     merge_counts,
     read_labelled,
@@ -39,6 +40,7 @@ from distlstm.data.parallel import Progress, map_on_cluster
 from distlstm.data.shards import one_hot, write_shard
 from distlstm.data.units import Unit, cut_into_units, group_small, unit_limit
 from distlstm.errors import UserError
+from distlstm.text.columns import is_label_set
 from distlstm.text.labels import UNKNOWN_LABEL, LabelSet
 from distlstm.text.tokenizer import TokenIds, Tokenizer
 from distlstm.text.vocabulary import UNKNOWN_ID, Vocabulary
@@ -61,6 +63,7 @@ def _encode(spec: CorpusSpec, path: Path, progress: Progress) -> None:
     training, validation = _bundles(spec.training), _bundles(spec.validation)
     counts = _count(spec, training, progress)
     labels = _label_set(counts, spec)
+    kind = "multi" if _as_dict(counts, "sets") else "single"
     vocabulary = Vocabulary.from_counts(_of_kind(counts, "token", "token"), spec.text)
     path.mkdir(parents=True, exist_ok=True)
     vocabulary.save(path / VOCABULARY_FILE)
@@ -69,6 +72,7 @@ def _encode(spec: CorpusSpec, path: Path, progress: Progress) -> None:
         columns=spec.columns,
         tokenizer=Tokenizer(spec.text, vocabulary),
         labels=labels,
+        kind=kind,
         validation_fraction=spec.validation_fraction,
         never_held_out=tuple(_only_held_out(counts)),
     )
@@ -78,7 +82,7 @@ def _encode(spec: CorpusSpec, path: Path, progress: Progress) -> None:
     for table in map_on_cluster(encoder.write, jobs):
         tables.append(table)
         progress("encoding", len(tables), len(jobs))
-    _write_facts(path, spec, counts, labels, pa.concat_tables(tables).sort_by("name"))
+    _write_facts(path, spec, counts, labels, kind, pa.concat_tables(tables).sort_by("name"))
 
 
 def _bundles(files: Sequence[SourceFile]) -> list[list[Unit]]:
@@ -117,7 +121,8 @@ def _only_held_out(counts: pa.Table) -> set[str]:
 def _label_set(counts: pa.Table, spec: CorpusSpec) -> LabelSet:
     training, validation = _as_dict(counts, "training"), _as_dict(counts, "validation")
     labels = LabelSet.of([*training, *validation])
-    num_rows = sum(training.values()) + sum(validation.values())
+    sets = _as_dict(counts, "sets")
+    num_rows = sum(sets.values()) or sum(training.values()) + sum(validation.values())
     _check_labels(labels, num_rows, spec.columns)
     held_out = sum(validation.values()) - sum(validation[name] for name in _only_held_out(counts))
     if not spec.validation and held_out == 0:
@@ -205,6 +210,7 @@ class _Encoder:
     columns: Columns
     tokenizer: Tokenizer
     labels: LabelSet
+    kind: str
     validation_fraction: float
     never_held_out: tuple[str, ...]
 
@@ -214,6 +220,7 @@ class _Encoder:
         columns = self.columns.without_weight() if job.validation_only else self.columns
         for unit in job.units:
             for rows in read_labelled(unit, columns):
+                _check_kind(rows, unit, self)
                 encoded = self._encode(rows)
                 known, held_out = encoded.label_ids != UNKNOWN_LABEL, self._held_out(rows, job)
                 training.append(encoded, known & ~held_out)
@@ -230,9 +237,15 @@ class _Encoder:
         return pa.Table.from_pylist([_measure(job, training, validation, num_unseen)])
 
     def _encode(self, rows: LabelledRows) -> _EncodedBatch:
-        soft = rows.soft_labels
+        tokens, soft = self.tokenizer.encode(rows.texts), rows.soft_labels
+        if self.kind == "multi":
+            none = np.zeros(len(rows.labels), np.int32)
+            members = self.labels.members_of(rows.labels)
+            return _EncodedBatch(
+                tokens=tokens, label_ids=none, weights=rows.weights, targets=members
+            )
         return _EncodedBatch(
-            tokens=self.tokenizer.encode(rows.texts),
+            tokens=tokens,
             label_ids=self.labels.ids_of(rows.labels).to_numpy(zero_copy_only=False),
             weights=rows.weights,
             targets=None if soft is None else soft.over(self.labels),
@@ -242,8 +255,20 @@ class _Encoder:
         if job.validation_only:
             return np.ones(len(rows.labels), bool)
         only_training = pa.array(self.never_held_out, pa.string())
-        movable = pc.is_in(rows.labels, value_set=only_training).to_numpy(zero_copy_only=False)
+        movable = pc.is_in(each_label(rows.labels), value_set=only_training)
+        movable = movable.to_numpy(zero_copy_only=False)
+        if self.kind == "multi":
+            row_of = pc.list_parent_indices(rows.labels).to_numpy(zero_copy_only=False)
+            movable = np.bincount(row_of[movable], minlength=len(rows.labels)) > 0
         return np.asarray(is_validation(rows.texts, self.validation_fraction) & ~movable)
+
+
+def _check_kind(rows: LabelledRows, unit: Unit, encoder: _Encoder) -> None:
+    if len(rows.labels) and is_label_set(rows.labels.type) != (encoder.kind == "multi"):
+        raise UserError(
+            f"Column {encoder.columns.label!r} holds lists of labels in some files and one label a "
+            f"row in others, such as {unit.file.path}. Give files of one kind."
+        )
 
 
 def _measure(job: _Job, training: _Rows, validation: _Rows, num_unseen: int) -> dict[str, Any]:
@@ -260,7 +285,7 @@ def _measure(job: _Job, training: _Rows, validation: _Rows, num_unseen: int) -> 
 
 
 def _write_facts(
-    path: Path, spec: CorpusSpec, counts: pa.Table, labels: LabelSet, written: pa.Table
+    path: Path, spec: CorpusSpec, counts: pa.Table, labels: LabelSet, kind: str, written: pa.Table
 ) -> None:
     total = {name: pc.sum(written[name]).as_py() for name in written.column_names if name != "name"}
     if total["weight"] == 0:
@@ -282,5 +307,5 @@ def _write_facts(
         split: [f"{name}.{split}" for name in written["name"].to_pylist()]
         for split in ("training", "validation")
     }
-    facts = {"summary": asdict(summary), "labels": list(labels.names), **shards}
+    facts = {"summary": asdict(summary), "labels": list(labels.names), "kind": kind, **shards}
     write_text(path / FACTS_FILE, json.dumps(facts, ensure_ascii=False, indent=1) + "\n")

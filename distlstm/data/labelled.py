@@ -12,7 +12,14 @@ from distlstm.config import TextConfig
 from distlstm.data.reading import read_batches
 from distlstm.data.units import Unit
 from distlstm.errors import UserError
-from distlstm.text.columns import TextColumn, hash_texts, read_labels, read_texts, read_weights
+from distlstm.text.columns import (
+    TextColumn,
+    hash_texts,
+    is_label_set,
+    read_labels,
+    read_texts,
+    read_weights,
+)
 from distlstm.text.soft_labels import SoftLabels, is_soft, read_soft_labels
 from distlstm.text.splitting import split
 from distlstm.text.tokenizer import truncate
@@ -47,7 +54,7 @@ class LabelledRows:
 
     texts: pa.Array
     labels: pa.Array
-    """Of a distribution, the most probable label."""
+    """Of a distribution, the most probable label; of sets of labels, lists."""
     soft_labels: SoftLabels | None
     """The distributions, where the files have them."""
     weights: np.ndarray
@@ -145,9 +152,10 @@ def count_labelled(
             tokens, _ = truncate(split(rows.texts.filter(training), text), text.max_tokens)
             tables += [
                 _value_counts("token", tokens.flatten()),
-                _value_counts("training", rows.labels.filter(training)),
-                _value_counts("validation", rows.labels.filter(held_out)),
+                _value_counts("training", each_label(rows.labels.filter(training))),
+                _value_counts("validation", each_label(rows.labels.filter(held_out))),
                 _labels_without_rows(rows.soft_labels),
+                _count_sets(rows.labels, held_out),
                 _count_table("dropped", list(rows.dropped), list(rows.dropped.values())),
             ]
     return merge_counts(pa.concat_tables(tables))
@@ -162,6 +170,20 @@ def merge_counts(counts: pa.Table) -> pa.Table:
 def _value_counts(kind: str, values: pa.Array) -> pa.Table:
     counts = pc.value_counts(values)
     return _count_table(kind, counts.field("values"), counts.field("counts"))
+
+
+def each_label(labels: pa.Array) -> pa.Array:
+    """The labels of some rows, one after the other; those of sets in turn."""
+    return pc.list_flatten(labels) if is_label_set(labels.type) else labels
+
+
+def _count_sets(labels: pa.Array, held_out: pa.Array) -> pa.Table:
+    """Rows with a set of labels, which no count of labels gives."""
+    if not is_label_set(labels.type):
+        return _COUNTS.empty_table()
+    num_held_out = pc.sum(held_out).as_py() or 0
+    counts = [len(labels) - num_held_out, num_held_out]
+    return _count_table("sets", ["training", "validation"], counts)
 
 
 def _labels_without_rows(soft: SoftLabels | None) -> pa.Table:

@@ -23,6 +23,8 @@ class Calibration:
     temperature: float
     metrics: Metrics
     score_histogram: list[int]
+    thresholds: tuple[float, ...] = ()
+    """By label id, of a model that gives sets of labels."""
     """Rows by the score of the predicted label, as `score_histogram` counts them."""
 
 
@@ -43,12 +45,14 @@ def fit_temperature(
     label_ids: np.ndarray,
     *,
     targets: np.ndarray | None = None,
+    probabilities: Callable[[np.ndarray, float], np.ndarray] = softmax,
     add_up: Callable[[np.ndarray], np.ndarray] = lambda vector: vector,
 ) -> float:
     """The temperature with the least log loss on held-out rows ([B, C] and [B]).
 
     With `targets` [B, C], labels' probabilities, the loss is the cross-entropy against them: the
-    scores are to be as sure as whoever gave them, not as their most probable label alone.
+    scores are to be as sure as whoever gave them, not as their most probable label alone. With a
+    sigmoid for `probabilities`, it is the binary cross-entropy.
 
     The loss is convex in the inverse temperature, so the zero of its slope is bisected. With
     `add_up`, which adds a vector up over workers, the rows are those of all workers together.
@@ -64,7 +68,7 @@ def fit_temperature(
     low, high = 1 / _HOTTEST, 1 / _COLDEST
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        expected = (softmax(logits, 1 / middle) * logits).sum() if len(logits) else 0.0
+        expected = (probabilities(logits, 1 / middle) * logits).sum() if len(logits) else 0.0
         slope = add_up(np.array([expected - of_truth]))[0]
         low, high = (low, middle) if slope > 0 else (middle, high)
     return float(2 / (low + high))

@@ -118,6 +118,8 @@ def fit_linear(
 ) -> LinearModel:
     """Train on rows with `label_ids` (int64 [R]), at least one; no randomness is involved.
 
+    Where rows have sets of labels, `label_ids` is float32 [R, C] instead: 1 where a row has one.
+
     Each label against the rest: the least of |w|^2 / 2 + sum of max(0, 1 - y (w.x + b))^2, where
     y is 1 or -1 and b, as in LIBLINEAR (Fan et al. 2008), is the weight of a feature that is 1 in
     every row. Memory is a few times [R, 32] and [F, 32] float32, and the result [F, C].
@@ -125,10 +127,11 @@ def fit_linear(
     features = fit_features(token_ids, offsets)
     rows = features.transform(token_ids, offsets)
     columns = rows.transposed()
-    label_of_row, labels = torch.from_numpy(label_ids.astype(np.int64)), torch.arange(num_labels)
+    of_row, labels = torch.from_numpy(label_ids.astype(np.int64)), torch.arange(num_labels)
     alphas = []
     for block in torch.split(labels, _LABELS_AT_ONCE):
-        signs = torch.where(label_of_row[:, None] == block, 1.0, -1.0)
+        has_label = of_row[:, None] == block if of_row.ndim == 1 else of_row[:, block] == 1
+        signs = torch.where(has_label, 1.0, -1.0)
         alphas.append(_minimise(_Problem(rows, columns, signs)))
     alpha = torch.cat(alphas, dim=1)
     return LinearModel(features, columns.times(alpha), alpha.sum(0))

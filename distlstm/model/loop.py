@@ -13,14 +13,13 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from distlstm.config import TrainingConfig
 from distlstm.errors import RunError
 from distlstm.model.batch import Batch
-from distlstm.model.calibration import softmax
 from distlstm.model.classifier import Classifier, recurrent_dtype
-from distlstm.model.metrics import Metrics, Totals, metrics_of
+from distlstm.model.label_kind import ONE_LABEL, LabelKind, Sums
+from distlstm.model.metrics import Metrics
 
 _WARM_UP = 0.1
 _FINAL_RATE = 0.01
@@ -82,7 +81,9 @@ class Training:
         num_epochs: int,
         seed: int,
         worker: Worker,
+        kind: LabelKind = ONE_LABEL,
     ) -> None:
+        self.kind = kind
         self.config = config
         self.num_epochs = num_epochs
         self.seed = seed
@@ -135,7 +136,7 @@ class Training:
             batches = training(epoch)
             sums = self._train_epoch(epoch, batches, on_step)
             seconds = time.perf_counter() - started
-            metrics = metrics_of(self.validate(validation()))
+            metrics = self.kind.metrics(self.validate(validation()))
             result = _epoch_result(
                 epoch, len(batches), sums, metrics, seconds, is_best=self._is_best(metrics)
             )
@@ -144,20 +145,21 @@ class Training:
             self.history.append(result)
             yield result
 
-    def validate(self, batches: Iterable[Batch]) -> Totals:
+    def validate(self, batches: Iterable[Batch]) -> Sums:
         """Sums over the validation batches of all workers."""
-        num_labels = self.model.output.out_features
-        totals = Totals.zero(num_labels)
-        for logits, label_ids in predict(self.model, batches, device=self.worker.device):
-            totals += Totals.of(softmax(logits), label_ids)
-        return Totals.from_vector(self.worker.add_up(totals.to_vector()))
+        kind = self.kind
+        totals = kind.zero(self.model.output.out_features)
+        for logits, batch in predict(self.model, batches, device=self.worker.device):
+            members = None if batch.targets is None else batch.targets.numpy()
+            totals += kind.totals(kind.probabilities(logits), batch.label_ids.numpy(), members)
+        return kind.from_vector(self.worker.add_up(totals.to_vector()))
 
     def _is_best(self, metrics: Metrics) -> bool:
         """By accuracy, of all rows or of each label alike as the loss has it; then by log loss."""
         balanced = self.config.class_weights == "balanced"
 
         def quality(of: Metrics) -> tuple[float, float]:
-            return of.macro_recall if balanced else of.accuracy, -of.log_loss
+            return of.macro_recall if balanced else self.kind.quality(of), -of.log_loss
 
         return self.best is None or quality(metrics) > quality(self.best.validation)
 
@@ -182,7 +184,7 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         logits = self.module(batch.token_ids, batch.lengths)
-        losses = row_losses(logits, batch, label_smoothing=self.config.label_smoothing)
+        losses = self.kind.losses(logits, batch, label_smoothing=self.config.label_smoothing)
         self.optimizer.zero_grad()
         torch.autograd.backward((losses * batch.weights).sum())
         nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm, foreach=True)
@@ -199,36 +201,24 @@ class Training:
         )
 
 
-def row_losses(logits: Tensor, batch: Batch, *, label_smoothing: float) -> Tensor:
-    """Cross-entropy of each row, [B]: against its label, smoothed, or against its distribution.
-
-    A distribution is not smoothed; it says by itself how sure of a label one can be.
-    """
-    if batch.targets is not None:
-        return F.cross_entropy(logits, batch.targets, reduction="none")
-    return F.cross_entropy(
-        logits, batch.label_ids, reduction="none", label_smoothing=label_smoothing
-    )
-
-
 def predict(
     model: Classifier, batches: Iterable[Batch], *, device: torch.device
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Logits (float32 [B, C]) and label ids ([B]) of each batch, without dropout.
+) -> Iterator[tuple[np.ndarray, Batch]]:
+    """Logits (float32 [B, C]) of each batch, and the batch, without dropout.
 
     A batch's logits are fetched after the next one has been sent, so that a GPU never waits for it.
     """
     model.eval()
-    sent: tuple[Tensor, Tensor] | None = None
+    sent: tuple[Tensor, Batch] | None = None
     for batch in batches:
         with torch.inference_mode():
             token_ids = batch.token_ids.to(device, non_blocking=True)
             logits = model(token_ids, batch.lengths.to(device, non_blocking=True))
         if sent is not None:
-            yield sent[0].cpu().numpy(), sent[1].numpy()
-        sent = logits, batch.label_ids
+            yield sent[0].cpu().numpy(), sent[1]
+        sent = logits, batch
     if sent is not None:
-        yield sent[0].cpu().numpy(), sent[1].numpy()
+        yield sent[0].cpu().numpy(), sent[1]
 
 
 def epochs_for(config: TrainingConfig, steps_per_epoch: int) -> int:

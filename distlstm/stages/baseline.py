@@ -6,8 +6,9 @@ import numpy as np
 
 from distlstm.data.corpus import EncodedCorpus
 from distlstm.data.shards import EncodedRows, Shards
+from distlstm.model.label_kind import label_kind
 from distlstm.model.linear import fit_linear
-from distlstm.model.metrics import Metrics, Totals, metrics_of
+from distlstm.model.metrics import Metrics
 
 _MAX_TOKENS = 20_000_000
 
@@ -27,15 +28,21 @@ def measure_baseline(corpus: EncodedCorpus, *, seed: int) -> Baseline:
     num_labels = len(corpus.labels)
     training = _rows(corpus.training, seed)
     validation = _rows(corpus.validation, seed)
-    linear = fit_linear(
-        training.token_ids, _offsets(training), training.label_ids, num_labels=num_labels
-    )
-    most_frequent = int(np.bincount(corpus.training.label_ids, minlength=num_labels).argmax())
-    majority = np.full(len(validation.label_ids), most_frequent)
-    predicted = linear.predict(validation.token_ids, _offsets(validation))
+    multi = corpus.kind == "multi"
+    truth = training.targets if multi and training.targets is not None else training.label_ids
+    linear = fit_linear(training.token_ids, _offsets(training), truth, num_labels=num_labels)
+    if multi:
+        scores = linear.logits(validation.token_ids, _offsets(validation)).numpy()
+        predicted = (scores > 0).astype(np.float64)
+        majority = np.tile(truth.mean(0) > 0.5, (len(validation.label_ids), 1)).astype(np.float64)
+    else:
+        labels = linear.predict(validation.token_ids, _offsets(validation))
+        predicted = np.eye(num_labels)[labels]
+        most_frequent = int(np.bincount(corpus.training.label_ids, minlength=num_labels).argmax())
+        majority = np.eye(num_labels)[np.full(len(validation.label_ids), most_frequent)]
     return Baseline(
-        majority=_metrics(majority, validation, num_labels),
-        linear=_metrics(predicted, validation, num_labels),
+        majority=_metrics(majority, validation, corpus),
+        linear=_metrics(predicted, validation, corpus),
         linear_rows=len(training.label_ids),
     )
 
@@ -53,5 +60,6 @@ def _offsets(rows: EncodedRows) -> np.ndarray:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(rows.lengths)])
 
 
-def _metrics(predicted: np.ndarray, rows: EncodedRows, num_labels: int) -> Metrics:
-    return metrics_of(Totals.of(np.eye(num_labels)[predicted], rows.label_ids))
+def _metrics(probabilities: np.ndarray, rows: EncodedRows, corpus: EncodedCorpus) -> Metrics:
+    kind = label_kind(corpus.kind)
+    return kind.metrics(kind.totals(probabilities, rows.label_ids, rows.targets))

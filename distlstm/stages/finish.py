@@ -14,6 +14,7 @@ from distlstm.model.calibration import Calibration
 from distlstm.model.checkpoint import load_best_weights
 from distlstm.model.classifier import Classifier
 from distlstm.model.directory import Model, save_model
+from distlstm.model.label_kind import label_kind
 from distlstm.model.loop import EpochResult
 from distlstm.stages.baseline import Baseline
 from distlstm.stages.output import Identity
@@ -64,6 +65,7 @@ def write_model(
         vocabulary=corpus.vocabulary,
         labels=corpus.labels,
         temperature=calibration.temperature,
+        kind=label_kind(corpus.kind, calibration.thresholds),
         facts=facts,
     )
     save_model(model, path)

@@ -8,7 +8,7 @@ from distlstm.data.corpus import CorpusSpec, EncodedCorpus
 from distlstm.data.encoding import encode_corpus
 from distlstm.data.labelled import Columns
 from distlstm.data.reading import check_columns, read_schema
-from distlstm.errors import RunError
+from distlstm.errors import RunError, UserError
 from distlstm.stages.events import Note, OnEvent, Progress
 from distlstm.stages.session import our_error
 
@@ -67,6 +67,15 @@ def prepare_corpus(spec: CorpusSpec, directory: Path, on_event: OnEvent) -> Enco
         raise our_error(error) or RunError(f"Reading the data failed: {error}") from error
     _describe(corpus, on_event)
     return corpus
+
+
+def check_weights(corpus: EncodedCorpus, config: ExperimentConfig) -> None:
+    """Raise a UserError if balanced labels are asked for where a row has a set of them."""
+    if corpus.kind == "multi" and config.training.class_weights == "balanced":
+        raise UserError(
+            "training.class_weights = balanced needs rows of one label; these have lists of them. "
+            "Weigh single rows with training.weight_column instead."
+        )
 
 
 def _describe(corpus: EncodedCorpus, on_event: OnEvent) -> None:

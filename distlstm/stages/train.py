@@ -17,7 +17,12 @@ from distlstm.model.directory import FACTS_FILE, load_facts
 from distlstm.stages.baseline import measure_baseline
 from distlstm.stages.events import Note, OnEvent, Progress
 from distlstm.stages.finish import HISTORY_FILE, read_history, write_model
-from distlstm.stages.labelled_data import DataRequest, check_first_file, prepare_corpus
+from distlstm.stages.labelled_data import (
+    DataRequest,
+    check_first_file,
+    check_weights,
+    prepare_corpus,
+)
 from distlstm.stages.output import (
     Identity,
     check_output,
@@ -87,6 +92,7 @@ def train(
         with ray_session(resources) as capacity:
             num_workers = capacity.workers(resources.num_workers, default=_DEFAULT_WORKERS)
             corpus = prepare_corpus(spec, output / CHECKPOINTS, on_event)
+            check_weights(corpus, config)
             run = _Run(corpus=corpus, config=config, output=output, identity=identity)
             run.train(capacity, num_workers, on_event)
     except UserError:

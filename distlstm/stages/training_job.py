@@ -17,11 +17,10 @@ from distlstm.model.calibration import (
     Calibration,
     fit_temperature,
     score_histogram,
-    softmax,
 )
 from distlstm.model.classifier import Classifier
+from distlstm.model.label_kind import LabelSets, fit_thresholds, label_kind
 from distlstm.model.loop import Training, Worker, epochs_for, predict
-from distlstm.model.metrics import Totals, metrics_of
 
 _VALIDATION_ROWS_PER_BATCH = 256
 
@@ -76,6 +75,7 @@ class TrainingJob:
             num_epochs=epochs_for(config.training, len(self._plan(0))),
             seed=config.seed,
             worker=worker,
+            kind=label_kind(corpus.kind),
         )
 
     def training_batches(self, epoch: int) -> ShardBatches:
@@ -109,21 +109,32 @@ class TrainingJob:
         num_labels = len(self.corpus.labels)
         validation = self.validation_batches()
         batches = list(predict(self.training.model, validation, device=self.worker.device))
-        logits = np.concatenate([np.zeros((0, num_labels)), *(batch[0] for batch in batches)])
-        label_ids = np.concatenate([np.zeros(0, np.int64), *(batch[1] for batch in batches)])
-        temperature = fit_temperature(
-            logits, label_ids, targets=validation.targets(), add_up=self.worker.add_up
+        logits = np.concatenate([np.zeros((0, num_labels)), *(logits for logits, _ in batches)])
+        label_ids = np.concatenate(
+            [np.zeros(0, np.int64), *(batch.label_ids.numpy() for _, batch in batches)]
         )
-        totals, histogram = Totals.zero(num_labels), np.zeros(SCORE_BINS)
+        targets, kind, add_up = validation.targets(), self.training.kind, self.worker.add_up
+        temperature = fit_temperature(
+            *(logits, label_ids),
+            targets=targets,
+            probabilities=kind.probabilities,
+            add_up=add_up,
+        )
+        totals, histogram = kind.zero(num_labels), np.zeros(SCORE_BINS)
+        probabilities = np.zeros((0, num_labels))
         if len(label_ids):
-            probabilities = softmax(logits, temperature)
-            totals += Totals.of(probabilities, label_ids)
+            probabilities = kind.probabilities(logits, temperature)
             histogram += score_histogram(probabilities.max(1))
-        summed = self.worker.add_up(totals.to_vector())
+        if kind.name == "multi":
+            members = np.zeros((0, num_labels)) if targets is None else targets
+            kind = LabelSets(fit_thresholds(probabilities, members, add_up=add_up))
+        if len(label_ids):
+            totals += kind.totals(probabilities, label_ids, targets)
         return Calibration(
             temperature=temperature,
-            metrics=metrics_of(Totals.from_vector(summed)),
-            score_histogram=self.worker.add_up(histogram).astype(int).tolist(),
+            metrics=kind.metrics(kind.from_vector(add_up(totals.to_vector()))),
+            score_histogram=add_up(histogram).astype(int).tolist(),
+            thresholds=kind.thresholds,
         )
 
     def _plan(self, epoch: int) -> list[np.ndarray]:

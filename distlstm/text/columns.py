@@ -61,10 +61,14 @@ def read_texts(column: pa.Array) -> TextColumn:
 def read_labels(column: pa.Array) -> pa.Array:
     """Labels as strings: integers, booleans and whole floats by their digits; empty is null.
 
+    Lists of texts, sets of labels, stay lists of strings: each label once, none empty.
+
     Raises:
         UserError: the column holds something that is no label, such as 0.5 or a list.
     """
     kind = column.type
+    if is_label_set(kind):
+        return _read_label_sets(column)
     if _is_list_of_numbers(kind):
         raise UserError(
             f"holds {kind} values, which do not name their labels; give probabilities as a struct "
@@ -129,11 +133,32 @@ def hash_texts(texts: pa.Array) -> np.ndarray:
     return np.asarray(pd.util.hash_array(values, categorize=False))
 
 
-def _is_list_of_numbers(kind: pa.DataType) -> bool:
+def is_label_set(kind: pa.DataType) -> bool:
+    """Whether a label column of this Arrow type holds lists of texts."""
+    return _is_list(kind) and is_text_type(kind.value_type)
+
+
+def _is_list(kind: pa.DataType) -> bool:
     lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(check(kind) for check in lists)
+
+
+def _read_label_sets(column: pa.Array) -> pa.Array:
+    labels = read_labels(pc.list_flatten(column))
+    rows = pc.list_parent_indices(column)
+    held = pa.table({"row": rows.cast(pa.int64()), "label": labels}).filter(labels.is_valid())
+    distinct = held.group_by(["row", "label"]).aggregate([]).sort_by("row")
+    lengths = np.bincount(distinct["row"].to_numpy(), minlength=len(column))
+    return pa.ListArray.from_arrays(
+        pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32()),
+        distinct["label"].combine_chunks(),
+        mask=column.is_null(),
+    )
+
+
+def _is_list_of_numbers(kind: pa.DataType) -> bool:
     numbers = (pa.types.is_floating, pa.types.is_integer, pa.types.is_decimal)
-    is_list = any(check(kind) for check in lists)
-    return is_list and any(check(kind.value_type) for check in numbers)
+    return _is_list(kind) and any(check(kind.value_type) for check in numbers)
 
 
 def _as_utf8(column: pa.Array) -> pa.Array:

@@ -17,7 +17,8 @@ from distlstm.model.batch import Batch
 from distlstm.model.checkpoint import restore_training, save_training
 from distlstm.model.classifier import Classifier
 from distlstm.model.directory import Model, load_model, save_model
-from distlstm.model.loop import Training, Worker, epochs_for, rate_share, row_losses
+from distlstm.model.label_kind import ONE_LABEL
+from distlstm.model.loop import Training, Worker, epochs_for, rate_share
 from distlstm.text.labels import LabelSet
 from distlstm.text.vocabulary import Vocabulary
 
@@ -143,7 +144,7 @@ def test_a_distributions_loss_is_the_mean_of_its_labels_losses() -> None:
         labels = np.full(6, label)
         batch = Batch.of_rows(tokens, lengths, label_ids=labels, targets=targets)
         smoothing = 0.0 if targets is None else 0.3  # of a distribution, none
-        return row_losses(logits, batch, label_smoothing=smoothing).numpy()
+        return ONE_LABEL.losses(logits, batch, label_smoothing=smoothing).numpy()
 
     of_labels = np.stack([losses(None, label) for label in range(3)], axis=1)
     np.testing.assert_allclose(losses(targets), (targets * of_labels).sum(1), rtol=1e-5)
