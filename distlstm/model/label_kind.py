@@ -4,8 +4,8 @@ Whatever depends on that in training, validation and prediction is a method of `
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol, Self, TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -18,6 +18,8 @@ from distlstm.model.set_metrics import SetTotals, set_metrics_of, set_report_of
 
 KindName = Literal["single", "multi"]
 _Array = TypeVar("_Array", Tensor, np.ndarray)
+AddUp = Callable[[np.ndarray], np.ndarray]
+"""Adds a vector up over workers."""
 _GRID = 100
 """Thresholds are hundredths: fine enough for validation rows, and sums over workers stay small."""
 
@@ -66,6 +68,14 @@ class LabelKind(Protocol):
 
     def decided(self, probabilities: np.ndarray) -> np.ndarray:
         """Which labels each row gets: bool [B, C]."""
+        ...
+
+    def certain(self, margins: np.ndarray) -> np.ndarray:
+        """As probabilities 0 and 1, what a model answers whose margins [B, C] are these."""
+        ...
+
+    def fitted(self, probabilities: np.ndarray, members: np.ndarray | None, add_up: AddUp) -> Self:
+        """The same with thresholds fitted on held-out rows, if it has any; see `fit_thresholds`."""
         ...
 
     def zero(self, num_labels: int) -> Sums:
@@ -121,6 +131,15 @@ class OneLabel:
         """The most probable label."""
         return np.asarray(probabilities.argmax(1)[:, None] == np.arange(probabilities.shape[1]))
 
+    def certain(self, margins: np.ndarray) -> np.ndarray:
+        """The label of the largest margin."""
+        return self.decided(margins).astype(np.float64)
+
+    def fitted(self, probabilities: np.ndarray, members: np.ndarray | None, add_up: AddUp) -> Self:
+        """Nothing is fitted."""
+        del probabilities, members, add_up
+        return self
+
     def zero(self, num_labels: int) -> Totals:
         """The sums over no rows."""
         return Totals.zero(num_labels)
@@ -170,6 +189,16 @@ class LabelSets:
     def decided(self, probabilities: np.ndarray) -> np.ndarray:
         """The labels at or above their threshold; what is no number is below."""
         return np.asarray(probabilities >= np.array(self.thresholds or 0.5))
+
+    def certain(self, margins: np.ndarray) -> np.ndarray:
+        """The labels of positive margin."""
+        return (margins > 0).astype(np.float64)
+
+    def fitted(self, probabilities: np.ndarray, members: np.ndarray | None, add_up: AddUp) -> Self:
+        """With a threshold for each label."""
+        if members is None:  # a worker without a row
+            members = np.zeros_like(probabilities)
+        return replace(self, thresholds=fit_thresholds(probabilities, members, add_up=add_up))
 
     def zero(self, num_labels: int) -> SetTotals:
         """The sums over no rows."""
@@ -223,7 +252,7 @@ def fit_thresholds(
     probabilities: np.ndarray,
     members: np.ndarray,
     *,
-    add_up: Callable[[np.ndarray], np.ndarray] = lambda vector: vector,
+    add_up: AddUp = lambda vector: vector,
 ) -> tuple[float, ...]:
     """Each label's threshold with the highest F1 on held-out rows ([B, C] both), in hundredths.
 

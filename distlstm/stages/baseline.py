@@ -28,21 +28,17 @@ def measure_baseline(corpus: EncodedCorpus, *, seed: int) -> Baseline:
     num_labels = len(corpus.labels)
     training = _rows(corpus.training, seed)
     validation = _rows(corpus.validation, seed)
-    multi = corpus.kind == "multi"
-    truth = training.targets if multi and training.targets is not None else training.label_ids
-    linear = fit_linear(training.token_ids, _offsets(training), truth, num_labels=num_labels)
-    if multi:
-        scores = linear.logits(validation.token_ids, _offsets(validation)).numpy()
-        predicted = (scores > 0).astype(np.float64)
-        majority = np.tile(truth.mean(0) > 0.5, (len(validation.label_ids), 1)).astype(np.float64)
+    if corpus.kind == "multi" and training.targets is not None:
+        truth, counts = training.targets, training.targets.sum(0)
     else:
-        labels = linear.predict(validation.token_ids, _offsets(validation))
-        predicted = np.eye(num_labels)[labels]
-        most_frequent = int(np.bincount(corpus.training.label_ids, minlength=num_labels).argmax())
-        majority = np.eye(num_labels)[np.full(len(validation.label_ids), most_frequent)]
+        truth = training.label_ids
+        counts = np.bincount(corpus.training.label_ids, minlength=num_labels)
+    linear = fit_linear(training.token_ids, _offsets(training), truth, num_labels=num_labels)
+    margins = linear.logits(validation.token_ids, _offsets(validation)).numpy()
+    more_than_half = np.tile(counts - len(truth) / 2, (len(validation.label_ids), 1))
     return Baseline(
-        majority=_metrics(majority, validation, corpus),
-        linear=_metrics(predicted, validation, corpus),
+        majority=_metrics(more_than_half, validation, corpus),
+        linear=_metrics(margins, validation, corpus),
         linear_rows=len(training.label_ids),
     )
 
@@ -60,6 +56,6 @@ def _offsets(rows: EncodedRows) -> np.ndarray:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(rows.lengths)])
 
 
-def _metrics(probabilities: np.ndarray, rows: EncodedRows, corpus: EncodedCorpus) -> Metrics:
+def _metrics(margins: np.ndarray, rows: EncodedRows, corpus: EncodedCorpus) -> Metrics:
     kind = label_kind(corpus.kind)
-    return kind.metrics(kind.totals(probabilities, rows.label_ids, rows.targets))
+    return kind.metrics(kind.totals(kind.certain(margins), rows.label_ids, rows.targets))

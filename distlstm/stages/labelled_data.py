@@ -71,7 +71,9 @@ def prepare_corpus(spec: CorpusSpec, directory: Path, on_event: OnEvent) -> Enco
 
 def check_weights(corpus: EncodedCorpus, config: ExperimentConfig) -> None:
     """Raise a UserError if balanced labels are asked for where a row has a set of them."""
-    if corpus.kind == "multi" and config.training.class_weights == "balanced":
+    domain = config.search.space.get("training.class_weights")
+    asked = (config.training.class_weights, *(domain.values if domain else ()))
+    if corpus.kind == "multi" and "balanced" in asked:
         raise UserError(
             "training.class_weights = balanced needs rows of one label; these have lists of them. "
             "Weigh single rows with training.weight_column instead."

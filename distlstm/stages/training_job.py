@@ -19,7 +19,7 @@ from distlstm.model.calibration import (
     score_histogram,
 )
 from distlstm.model.classifier import Classifier
-from distlstm.model.label_kind import LabelSets, fit_thresholds, label_kind
+from distlstm.model.label_kind import label_kind
 from distlstm.model.loop import Training, Worker, epochs_for, predict
 
 _VALIDATION_ROWS_PER_BATCH = 256
@@ -108,11 +108,12 @@ class TrainingJob:
         self.training.model.load_state_dict(self.training.best_weights)
         num_labels = len(self.corpus.labels)
         validation = self.validation_batches()
-        batches = list(predict(self.training.model, validation, device=self.worker.device))
-        logits = np.concatenate([np.zeros((0, num_labels)), *(logits for logits, _ in batches)])
-        label_ids = np.concatenate(
-            [np.zeros(0, np.int64), *(batch.label_ids.numpy() for _, batch in batches)]
-        )
+        batches = [
+            (logits, batch.label_ids.numpy())
+            for logits, batch in predict(self.training.model, validation, device=self.worker.device)
+        ]
+        logits = np.concatenate([np.zeros((0, num_labels)), *(batch[0] for batch in batches)])
+        label_ids = np.concatenate([np.zeros(0, np.int64), *(batch[1] for batch in batches)])
         targets, kind, add_up = validation.targets(), self.training.kind, self.worker.add_up
         temperature = fit_temperature(
             *(logits, label_ids),
@@ -125,9 +126,7 @@ class TrainingJob:
         if len(label_ids):
             probabilities = kind.probabilities(logits, temperature)
             histogram += score_histogram(probabilities.max(1))
-        if kind.name == "multi":
-            members = np.zeros((0, num_labels)) if targets is None else targets
-            kind = LabelSets(fit_thresholds(probabilities, members, add_up=add_up))
+        kind = kind.fitted(probabilities, targets, add_up)
         if len(label_ids):
             totals += kind.totals(probabilities, label_ids, targets)
         return Calibration(

@@ -20,7 +20,12 @@ from distlstm.model.loop import Worker
 from distlstm.stages.baseline import measure_baseline
 from distlstm.stages.events import Note, OnEvent, TrialRow
 from distlstm.stages.finish import write_model
-from distlstm.stages.labelled_data import DataRequest, check_first_file, prepare_corpus
+from distlstm.stages.labelled_data import (
+    DataRequest,
+    check_first_file,
+    check_weights,
+    prepare_corpus,
+)
 from distlstm.stages.output import Identity, check_output, check_same, flat, read_identity, withdraw
 from distlstm.stages.session import Capacity, Resources, ray_session, run_interruptibly
 from distlstm.stages.training_job import TrainingJob
@@ -92,6 +97,7 @@ def tune(
         with ray_session(resources) as capacity:
             concurrency = _concurrency(capacity, resources, limits)
             corpus = prepare_corpus(spec, output, on_event)
+            check_weights(corpus, config)
             _search(corpus, config, output, capacity, concurrency, limits, recorder)
     except UserError:
         if recorded is None:
