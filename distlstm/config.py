@@ -104,9 +104,14 @@ class TrainingConfig:
     rows_per_batch: Count = 128
     """Rows of a step at the most, over all workers."""
     label_smoothing: Annotated[float, Range(0, 0.9)] = 0.1
-    """Share of the target spread evenly over all labels."""
+    """Share of the target spread evenly over all labels; of none where rows have probabilities."""
     frozen_epochs: Annotated[int, Range(0)] = 0
     """Epochs, the first ones, in which the embedding stays as it is."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """With "balanced", a row weighs rows / (labels * rows of its label), so that each label has the
+    same say; the best epoch is then the one of highest macro recall, not accuracy."""
+    weight_column: str = ""
+    """Column of the training data that says what each row weighs; none if empty."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the recurrent layers; "auto" is bf16 where the processor has it."""
 
@@ -327,6 +332,8 @@ def _read_domain(entry: Any, where: str) -> Domain:
     _, _, parameter = where.partition("search.space.")
     if not parameter.startswith(("model.", "training.")):
         raise UserError(f"{where}: only [model] and [training] fields can be searched.")
+    if parameter == "training.weight_column":
+        raise UserError(f"{where}: the data is the same for all trials, so it cannot be searched.")
     if not isinstance(entry, Mapping) or len(entry) != 1:
         raise UserError(f"{where} must look like {{choice = [64, 128]}}, not {entry!r}.")
     kind, values = next(iter(entry.items()))

@@ -134,6 +134,8 @@ class EncodedCorpus:
         self.path = path
         self.summary = CorpusSummary(**facts["summary"])
         self.labels = LabelSet(tuple(facts["labels"]))
+        self.kind: str = facts["kind"]
+        """`single`: each row has one label; `multi`: a set of any number of them."""
         self.vocabulary = Vocabulary.load(path / VOCABULARY_FILE)
         self.training = Shards([path / name for name in facts["training"]])
         self.validation = Shards([path / name for name in facts["validation"]])

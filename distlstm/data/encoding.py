@@ -32,14 +32,16 @@ from distlstm.data.labelled import (
     Columns,
     LabelledRows,
     count_labelled,
+    each_label,
     is_validation,
     merge_counts,
     read_labelled,
 )
 from distlstm.data.parallel import Progress, map_on_cluster
-from distlstm.data.shards import write_shard
+from distlstm.data.shards import one_hot, write_shard
 from distlstm.data.units import Unit, cut_into_units, group_small, unit_limit
 from distlstm.errors import UserError
+from distlstm.text.columns import is_label_set
 from distlstm.text.labels import UNKNOWN_LABEL, LabelSet
 from distlstm.text.tokenizer import TokenIds, Tokenizer
 from distlstm.text.vocabulary import UNKNOWN_ID, Vocabulary
@@ -63,6 +65,7 @@ def _encode(spec: CorpusSpec, path: Path, progress: Progress) -> None:
     training, validation = _bundles(spec.training), _bundles(spec.validation)
     counts = _count(spec, training, progress)
     labels = _label_set(counts, spec)
+    kind = "multi" if _as_dict(counts, "sets") else "single"
     vocabulary = _vocabulary(counts, spec)
     path.mkdir(parents=True, exist_ok=True)
     vocabulary.save(path / VOCABULARY_FILE)
@@ -72,6 +75,7 @@ def _encode(spec: CorpusSpec, path: Path, progress: Progress) -> None:
         columns=spec.columns,
         tokenizer=Tokenizer(spec.text, vocabulary),
         labels=labels,
+        kind=kind,
         validation_fraction=spec.validation_fraction,
         never_held_out=tuple(_only_held_out(counts)),
     )
@@ -82,7 +86,7 @@ def _encode(spec: CorpusSpec, path: Path, progress: Progress) -> None:
         tables.append(table)
         progress("encoding", len(tables), len(jobs))
     written = pa.concat_tables(tables).sort_by("name")
-    _write_facts(path, spec, counts, labels, written, coverage)
+    _write_facts(path, spec, counts, labels, kind, written, coverage)
 
 
 def _bundles(files: Sequence[SourceFile]) -> list[list[Unit]]:
@@ -162,7 +166,8 @@ def _vocabulary(counts: pa.Table, spec: CorpusSpec) -> Vocabulary:
 def _label_set(counts: pa.Table, spec: CorpusSpec) -> LabelSet:
     training, validation = _as_dict(counts, "training"), _as_dict(counts, "validation")
     labels = LabelSet.of([*training, *validation])
-    num_rows = sum(training.values()) + sum(validation.values())
+    sets = _as_dict(counts, "sets")
+    num_rows = sum(sets.values()) or sum(training.values()) + sum(validation.values())
     _check_labels(labels, num_rows, spec.columns)
     held_out = sum(validation.values()) - sum(validation[name] for name in _only_held_out(counts))
     if not spec.validation and held_out == 0:
@@ -176,8 +181,9 @@ def _label_set(counts: pa.Table, spec: CorpusSpec) -> LabelSet:
 
 def _check_labels(labels: LabelSet, num_rows: int, columns: Columns) -> None:
     if num_rows == 0:
+        weight = f", and a weight in {columns.weight!r}" if columns.weight else ""
         raise UserError(
-            f"No row has both a text in {columns.text!r} and a label in {columns.label!r}."
+            f"No row has both a text in {columns.text!r} and a label in {columns.label!r}{weight}."
         )
     if len(labels) < 2:
         raise UserError(
@@ -213,10 +219,33 @@ class _Rows:
 
     tokens: list[TokenIds] = field(default_factory=list)
     label_ids: list[np.ndarray] = field(default_factory=list)
+    weights: list[np.ndarray] = field(default_factory=list)
+    soft_targets: list[np.ndarray | None] = field(default_factory=list)
 
-    def append(self, tokens: TokenIds, label_ids: np.ndarray, keep: np.ndarray) -> None:
-        self.tokens.append(tokens.filter(keep))
-        self.label_ids.append(label_ids[keep])
+    def append(self, rows: "_EncodedBatch", keep: np.ndarray) -> None:
+        self.tokens.append(rows.tokens.filter(keep))
+        self.label_ids.append(rows.label_ids[keep])
+        self.weights.append(rows.weights[keep])
+        self.soft_targets.append(None if rows.targets is None else rows.targets[keep])
+
+    def targets(self, num_labels: int) -> list[np.ndarray]:
+        """Of all batches, if one has any: a row with a single label is sure of it."""
+        if all(targets is None for targets in self.soft_targets):
+            return []
+        return [
+            one_hot(label_ids, num_labels) if targets is None else targets
+            for label_ids, targets in zip(self.label_ids, self.soft_targets, strict=True)
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _EncodedBatch:
+    """Labelled rows as numbers; `targets` [rows, C] only of rows with probabilities."""
+
+    tokens: TokenIds
+    label_ids: np.ndarray
+    weights: np.ndarray
+    targets: np.ndarray | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,31 +256,65 @@ class _Encoder:
     columns: Columns
     tokenizer: Tokenizer
     labels: LabelSet
+    kind: str
     validation_fraction: float
     never_held_out: tuple[str, ...]
 
     def write(self, job: _Job) -> pa.Table:
         """Encode the job's units into a training and a validation shard; returns one row."""
         training, validation, num_unseen = _Rows(), _Rows(), 0
+        columns = self.columns.without_weight() if job.validation_only else self.columns
         for unit in job.units:
-            for rows in read_labelled(unit, self.columns):
-                tokens = self.tokenizer.encode(rows.texts)
-                label_ids = self.labels.ids_of(rows.labels).to_numpy(zero_copy_only=False)
-                known, held_out = label_ids != UNKNOWN_LABEL, self._held_out(rows, job)
-                training.append(tokens, label_ids, known & ~held_out)
-                validation.append(tokens, label_ids, known & held_out)
+            for rows in read_labelled(unit, columns):
+                _check_kind(rows, unit, self)
+                encoded = self._encode(rows)
+                known, held_out = encoded.label_ids != UNKNOWN_LABEL, self._held_out(rows, job)
+                training.append(encoded, known & ~held_out)
+                validation.append(encoded, known & held_out)
                 num_unseen += int((~known).sum())
-        shards = {"training": training, "validation": validation}
-        for split, encoded in shards.items():
-            write_shard(self.path / f"{job.name}.{split}", encoded.tokens, encoded.label_ids)
+        for split, kept in (("training", training), ("validation", validation)):
+            write_shard(
+                self.path / f"{job.name}.{split}",
+                kept.tokens,
+                kept.label_ids,
+                weights=kept.weights if columns.weight else (),
+                targets=kept.targets(len(self.labels)),
+            )
         return pa.Table.from_pylist([_measure(job, training, validation, num_unseen)])
+
+    def _encode(self, rows: LabelledRows) -> _EncodedBatch:
+        tokens, soft = self.tokenizer.encode(rows.texts), rows.soft_labels
+        if self.kind == "multi":
+            none = np.zeros(len(rows.labels), np.int32)
+            members = self.labels.members_of(rows.labels)
+            return _EncodedBatch(
+                tokens=tokens, label_ids=none, weights=rows.weights, targets=members
+            )
+        return _EncodedBatch(
+            tokens=tokens,
+            label_ids=self.labels.ids_of(rows.labels).to_numpy(zero_copy_only=False),
+            weights=rows.weights,
+            targets=None if soft is None else soft.over(self.labels),
+        )
 
     def _held_out(self, rows: LabelledRows, job: _Job) -> np.ndarray:
         if job.validation_only:
             return np.ones(len(rows.labels), bool)
         only_training = pa.array(self.never_held_out, pa.string())
-        movable = pc.is_in(rows.labels, value_set=only_training).to_numpy(zero_copy_only=False)
+        movable = pc.is_in(each_label(rows.labels), value_set=only_training)
+        movable = movable.to_numpy(zero_copy_only=False)
+        if self.kind == "multi":
+            row_of = pc.list_parent_indices(rows.labels).to_numpy(zero_copy_only=False)
+            movable = np.bincount(row_of[movable], minlength=len(rows.labels)) > 0
         return np.asarray(is_validation(rows.texts, self.validation_fraction) & ~movable)
+
+
+def _check_kind(rows: LabelledRows, unit: Unit, encoder: _Encoder) -> None:
+    if len(rows.labels) and is_label_set(rows.labels.type) != (encoder.kind == "multi"):
+        raise UserError(
+            f"Column {encoder.columns.label!r} holds lists of labels in some files and one label a "
+            f"row in others, such as {unit.file.path}. Give files of one kind."
+        )
 
 
 def _measure(job: _Job, training: _Rows, validation: _Rows, num_unseen: int) -> dict[str, Any]:
@@ -262,6 +325,7 @@ def _measure(job: _Job, training: _Rows, validation: _Rows, num_unseen: int) -> 
         "tokens": sum(len(tokens.values) for tokens in training.tokens),
         "unknown": sum(int((tokens.values == UNKNOWN_ID).sum()) for tokens in training.tokens),
         "truncated": sum(int(tokens.truncated.sum()) for tokens in training.tokens),
+        "weight": sum(float(weights.sum(dtype=np.float64)) for weights in training.weights),
         "unseen_labels": num_unseen,
     }
 
@@ -271,10 +335,13 @@ def _write_facts(
     spec: CorpusSpec,
     counts: pa.Table,
     labels: LabelSet,
+    kind: str,
     written: pa.Table,
     coverage: _Coverage,
 ) -> None:
     total = {name: pc.sum(written[name]).as_py() for name in written.column_names if name != "name"}
+    if total["weight"] == 0:
+        raise UserError(f"All training rows weigh 0 by column {spec.columns.weight!r}.")
     dropped = _as_dict(counts, "dropped")
     if total["unseen_labels"]:
         dropped["validation label never seen in training"] = total["unseen_labels"]
@@ -294,5 +361,5 @@ def _write_facts(
         split: [f"{name}.{split}" for name in written["name"].to_pylist()]
         for split in ("training", "validation")
     }
-    facts = {"summary": asdict(summary), "labels": list(labels.names), **shards}
+    facts = {"summary": asdict(summary), "labels": list(labels.names), "kind": kind, **shards}
     write_text(path / FACTS_FILE, json.dumps(facts, ensure_ascii=False, indent=1) + "\n")

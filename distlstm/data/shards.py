@@ -10,20 +10,20 @@ import pyarrow as pa
 from distlstm.atomic import replace_file
 from distlstm.text.tokenizer import TokenIds, run_indices
 
-_SCHEMA = pa.schema([("token_ids", pa.large_list(pa.int32())), ("label_id", pa.int32())])
-
 
 @dataclass(frozen=True)
 class EncodedRows:
     """Some rows of an encoded corpus.
 
     `token_ids` (int32, [sum of lengths]) holds the rows one after the other; `lengths` and
-    `label_ids` are int64, [rows].
+    `label_ids` are int64, [rows]; `targets` (float32, [rows, C]) are the labels' probabilities, if
+    the corpus has any, and label ids then the most probable ones.
     """
 
     token_ids: np.ndarray
     lengths: np.ndarray
     label_ids: np.ndarray
+    targets: np.ndarray | None = None
 
     @property
     def offsets(self) -> np.ndarray:
@@ -31,21 +31,40 @@ class EncodedRows:
         return np.concatenate([np.zeros(1, np.int64), np.cumsum(self.lengths)])
 
 
-def write_shard(path: Path, tokens: Sequence[TokenIds], label_ids: Sequence[np.ndarray]) -> None:
-    """Write rows, given in batches, as one Arrow file; it appears whole or not at all."""
+def write_shard(
+    path: Path,
+    tokens: Sequence[TokenIds],
+    label_ids: Sequence[np.ndarray],
+    *,
+    weights: Sequence[np.ndarray] = (),
+    targets: Sequence[np.ndarray] = (),
+) -> None:
+    """Write rows, given in batches, as one Arrow file; it appears whole or not at all.
+
+    Without `weights` all rows weigh the same; without `targets` each row has its one label.
+    """
     lengths = np.concatenate([np.zeros(1, np.int64), *(batch.lengths for batch in tokens)])
     values = np.concatenate([np.zeros(0, np.int32), *(batch.values for batch in tokens)])
     labels = np.concatenate([np.zeros(0, np.int32), *label_ids])
     rows = pa.LargeListArray.from_arrays(np.cumsum(lengths), pa.array(values, pa.int32()))
-    batch = pa.RecordBatch.from_arrays([rows, pa.array(labels, pa.int32())], schema=_SCHEMA)
-    with replace_file(path) as temporary, pa.ipc.new_file(str(temporary), _SCHEMA) as writer:
+    columns = {"token_ids": rows, "label_id": pa.array(labels, pa.int32())}
+    if weights:
+        columns["weight"] = pa.array(np.concatenate(weights), pa.float32())
+    if targets:
+        probabilities = np.concatenate(targets).astype(np.float32, copy=False)
+        columns["target"] = pa.FixedSizeListArray.from_arrays(
+            pa.array(probabilities.ravel()), probabilities.shape[1]
+        )
+    batch = pa.RecordBatch.from_pydict(columns)
+    with replace_file(path) as temporary, pa.ipc.new_file(str(temporary), batch.schema) as writer:
         writer.write_batch(batch)
 
 
 class Shards:
     """Random access to the rows of many shards, as if they were one.
 
-    Token ids stay on disk (memory-mapped); lengths and label ids, 8 bytes a row, are in memory.
+    Token ids and targets stay on disk (memory-mapped); lengths, label ids and weights, 12 bytes a
+    row, are in memory.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
@@ -58,6 +77,9 @@ class Shards:
         """Tokens of each row (int32, [rows])."""
         self.label_ids = np.concatenate([np.zeros(0, np.int32), *labels])
         """Label id of each row (int32, [rows])."""
+        self.weights = np.concatenate([np.zeros(0, np.float32), *map(_weights, batches)])
+        """What each row weighs, as given (float32, [rows]); 1 if nothing was."""
+        self._targets = [_targets(batch) for batch in batches]
         self._first_rows = np.cumsum([0, *map(len, labels)])
 
     def __len__(self) -> int:
@@ -74,8 +96,46 @@ class Shards:
             sources = self._starts[shard][rows[mine] - self._first_rows[shard]]
             targets = run_indices((ends - lengths)[mine], lengths[mine])
             token_ids[targets] = self._tokens[shard][run_indices(sources, lengths[mine])]
-        return EncodedRows(token_ids, lengths, self.label_ids[rows].astype(np.int64))
+        label_ids = self.label_ids[rows].astype(np.int64)
+        return EncodedRows(token_ids, lengths, label_ids, self.targets_of(rows))
+
+    def targets_of(self, rows: np.ndarray) -> np.ndarray | None:
+        """The labels' probabilities (float32, [rows, C]) in these rows; None if no row has any.
+
+        From the shards that have them; the rows of the others are sure of their label.
+        """
+        num_labels = next((found.shape[1] for found in self._targets if found is not None), None)
+        if num_labels is None:
+            return None
+        targets = one_hot(self.label_ids[rows], num_labels)
+        shard_of = np.searchsorted(self._first_rows, rows, side="right") - 1
+        for shard in np.unique(shard_of):
+            found = self._targets[shard]
+            if found is not None:
+                mine = np.flatnonzero(shard_of == shard)
+                targets[mine] = found[rows[mine] - self._first_rows[shard]]
+        return targets
 
 
 def _map(path: Path) -> pa.RecordBatch:
     return pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+
+
+def one_hot(label_ids: np.ndarray, num_labels: int) -> np.ndarray:
+    """All probability on one label: float32, [rows, C]."""
+    targets = np.zeros((len(label_ids), num_labels), np.float32)
+    targets[np.arange(len(label_ids)), label_ids] = 1
+    return targets
+
+
+def _targets(batch: pa.RecordBatch) -> np.ndarray | None:
+    if "target" not in batch.schema.names:
+        return None
+    column = batch.column("target")
+    return np.asarray(column.values.to_numpy().reshape(len(column), column.type.list_size))
+
+
+def _weights(batch: pa.RecordBatch) -> np.ndarray:
+    if "weight" in batch.schema.names:
+        return np.asarray(batch.column("weight").to_numpy())
+    return np.ones(batch.num_rows, np.float32)

@@ -14,13 +14,15 @@ class Batch:
 
     `token_ids` is int64 [B, T], padded on the right; `lengths`, `label_ids` are int64 [B];
     `weights` (float32 [B]) is what each row's loss counts: with equal weights 1/B, their mean.
-    Every length is at least 1.
+    `targets` (float32 [B, C]) are the labels' probabilities that the loss is taken against, if not
+    simply the label ids. Every length is at least 1.
     """
 
     token_ids: torch.Tensor
     lengths: torch.Tensor
     label_ids: torch.Tensor
     weights: torch.Tensor
+    targets: torch.Tensor | None = None
 
     @classmethod
     def of_rows(
@@ -30,6 +32,7 @@ class Batch:
         *,
         label_ids: np.ndarray | None = None,
         weights: np.ndarray | None = None,
+        targets: np.ndarray | None = None,
     ) -> "Batch":
         """Pad rows that stand one after the other in `token_ids` (int32, [sum of lengths])."""
         count, longest = len(lengths), int(lengths.max())
@@ -42,6 +45,7 @@ class Batch:
             torch.from_numpy(lengths.astype(np.int64)),
             torch.from_numpy(labels.astype(np.int64)),
             torch.from_numpy(shares.astype(np.float32)),
+            None if targets is None else torch.from_numpy(targets),
         )
 
     @property
@@ -51,7 +55,9 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on another device."""
-        return replace(
-            self,
-            **{name: value.to(device, non_blocking=True) for name, value in vars(self).items()},
-        )
+        moved = {
+            name: value.to(device, non_blocking=True)
+            for name, value in vars(self).items()
+            if value is not None
+        }
+        return replace(self, **moved)

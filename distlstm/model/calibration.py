@@ -29,11 +29,18 @@ class Calibration:
     """Of the recurrent model alone, at a temperature of its own."""
     score_histogram: list[int]
     """Rows by the score of the predicted label, as `score_histogram` counts them."""
+    thresholds: tuple[float, ...] = ()
+    """By label id, of a model that gives sets of labels."""
 
 
 def score_histogram(scores: np.ndarray) -> np.ndarray:
     """Rows by score, in 20 bins of equal width from 0 to 1 (int64)."""
     return np.histogram(scores, SCORE_BINS, (0, 1))[0]
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Probabilities (float64 [B, C]), each by itself; nothing overflows."""
+    return np.asarray(0.5 * (1 + np.tanh(logits.astype(np.float64) / 2)))
 
 
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
@@ -45,8 +52,9 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 
 def fit_weights(
     logits: np.ndarray,
-    label_ids: np.ndarray,
+    targets: np.ndarray,
     *,
+    independent: bool = False,
     add_up: Callable[[np.ndarray], np.ndarray] = lambda vector: vector,
 ) -> np.ndarray:
     """How much each of K models' logits count, [K]: the sum with the least log loss.
@@ -57,16 +65,25 @@ def fit_weights(
 
     Args:
         logits: of held-out rows, [K, B, C].
-        label_ids: their labels, [B].
+        targets: the labels' probabilities in these rows, [B, C]: the scores are to be as sure as
+            whoever gave them.
+        independent: whether each label is there or not by itself, not one of them.
         add_up: adds a vector up over the workers.
     """
     count = len(logits)
-    if add_up(np.array([float(len(label_ids))]))[0] == 0:
+    if add_up(np.array([float(len(targets))]))[0] == 0:
         return np.asarray(np.eye(count)[0])
     logits = logits.astype(np.float64)
     least = np.where(np.arange(count) == 0, _LEAST_WEIGHT, 0.0)
     weights = np.full(count, _FIRST_WEIGHT)
-    loss, slope, curvature = _loss(logits, label_ids, weights, add_up)
+    measure = _independent_loss if independent else _loss
+
+    def measured(weights: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        loss, slope, curvature = measure(logits, targets, weights)
+        sums = add_up(np.concatenate([[loss], slope, curvature.ravel()]))
+        return float(sums[0]), sums[1 : 1 + count], sums[1 + count :].reshape(count, count)
+
+    loss, slope, curvature = measured(weights)
     for _ in range(_STEPS):
         free = (weights > least) | (slope < 0)
         step = np.zeros(count)
@@ -75,7 +92,7 @@ def fit_weights(
         )
         for halving in range(_HALVINGS):
             tried = np.clip(weights + step * 0.5**halving, least, _MOST_WEIGHT)
-            found = _loss(logits, label_ids, tried, add_up)
+            found = measured(tried)
             if found[0] <= loss:
                 break
         else:
@@ -88,20 +105,26 @@ def fit_weights(
 
 
 def _loss(
-    logits: np.ndarray,
-    label_ids: np.ndarray,
-    weights: np.ndarray,
-    add_up: Callable[[np.ndarray], np.ndarray],
+    logits: np.ndarray, targets: np.ndarray, weights: np.ndarray
 ) -> tuple[float, np.ndarray, np.ndarray]:
-    """Log loss, its slope [K] and its curvature [K, K], over the rows of all workers."""
-    count = len(logits)
-    probabilities = softmax(np.tensordot(weights, logits, axes=1))
-    of_truth = probabilities[np.arange(len(label_ids)), label_ids]
+    """Cross-entropy, its slope [K] and its curvature [K, K]."""
+    scores = np.tensordot(weights, logits, axes=1)
+    probabilities = softmax(scores)
+    highest = scores.max(1, initial=-np.inf)
+    partition = highest + np.log(np.exp(scores - highest[:, None]).sum(1))
     expected = np.einsum("bc,kbc->kb", probabilities, logits)
+    slope = expected.sum(1) - np.einsum("bc,kbc->k", targets, logits)
     squares = np.einsum("bc,kbc,lbc->kl", probabilities, logits, logits, optimize=True)
-    truths = logits[:, np.arange(len(label_ids)), label_ids]
-    loss = -np.log(np.maximum(of_truth, np.finfo(np.float64).tiny)).sum()
-    slope = (expected - truths).sum(1)
-    curvature = squares - expected @ expected.T
-    sums = add_up(np.concatenate([[loss], slope, curvature.ravel()]))
-    return float(sums[0]), sums[1 : 1 + count], sums[1 + count :].reshape(count, count)
+    return partition.sum() - (targets * scores).sum(), slope, squares - expected @ expected.T
+
+
+def _independent_loss(
+    logits: np.ndarray, targets: np.ndarray, weights: np.ndarray
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """Binary cross-entropy over all labels, its slope [K] and its curvature [K, K]."""
+    scores = np.tensordot(weights, logits, axes=1)
+    probabilities = sigmoid(scores)
+    loss = np.logaddexp(0, scores).sum() - (targets * scores).sum()
+    slope = np.einsum("bc,kbc->k", probabilities - targets, logits)
+    spread = probabilities * (1 - probabilities)
+    return loss, slope, np.einsum("bc,kbc,lbc->kl", spread, logits, logits, optimize=True)

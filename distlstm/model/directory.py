@@ -26,6 +26,7 @@ from distlstm.atomic import replace_file, write_text
 from distlstm.config import ExperimentConfig, read_config
 from distlstm.errors import UserError
 from distlstm.model.classifier import Classifier
+from distlstm.model.label_kind import ONE_LABEL, LabelKind, label_kind
 from distlstm.model.linear import LinearModel
 from distlstm.text.labels import LabelSet
 from distlstm.text.vocabulary import Vocabulary
@@ -48,6 +49,7 @@ class Model:
     temperature: float
     wide: LinearModel | None = None
     """The linear partner; its logits are added to those of the classifier over the temperature."""
+    kind: LabelKind = ONE_LABEL
     facts: dict[str, Any] = field(default_factory=dict)
     """Measured when it was trained: `metrics`, `baseline`, `corpus`."""
     fingerprint: str = ""
@@ -75,6 +77,7 @@ def save_model(model: Model, path: Path) -> None:
         "labels": list(model.labels.names),
         "vocabulary_size": len(model.vocabulary),
         "temperature": model.temperature,
+        **_kind_facts(model.kind),
         **model.facts,
         "files": {name: _digest(path / name) for name in written},
         "versions": {
@@ -105,6 +108,7 @@ def load_model(path: Path) -> Model:
             labels=labels,
             temperature=_read_temperature(facts["temperature"]),
             wide=_load_wide(path, facts, len(vocabulary), len(labels)),
+            kind=_read_kind(facts, len(labels)),
             facts={key: facts[key] for key in ("metrics", "baseline", "corpus") if key in facts},
             fingerprint=_fingerprint(facts),
         )
@@ -164,6 +168,21 @@ def _read_temperature(value: Any) -> float:
     if type(value) not in (int, float) or not 0 < value < math.inf:
         raise ValueError(f"its temperature is {value!r}, not a number above 0")
     return float(value)
+
+
+def _kind_facts(kind: LabelKind) -> dict[str, Any]:
+    """What `model.json` says of sets of labels; nothing of single ones."""
+    if kind.name == "single":
+        return {}
+    return {"kind": kind.name, "thresholds": list(kind.thresholds)}
+
+
+def _read_kind(facts: dict[str, Any], num_labels: int) -> LabelKind:
+    kind = label_kind(facts.get("kind", "single"), facts.get("thresholds", ()))
+    right = all(type(value) is float and 0 < value < 1 for value in kind.thresholds)
+    if not right or len(kind.thresholds) != (num_labels if kind.name == "multi" else 0):
+        raise ValueError(f"its thresholds are not {num_labels} numbers between 0 and 1")
+    return kind
 
 
 class _NoInitialWeights(TorchFunctionMode):
@@ -240,4 +259,5 @@ def _check_digest(path: Path, expected: dict[str, Any]) -> None:
 
 def _fingerprint(facts: dict[str, Any]) -> str:
     decisive = [facts[key] for key in ("files", "labels", "text", "model", "temperature")]
+    decisive += [facts[key] for key in ("kind", "thresholds") if key in facts]
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]

@@ -38,7 +38,7 @@ from distlstm.text.subwords import Subwords
 _SUBWORD_SHARE = 0.3
 _RATIO_SHARE = 10.0
 _MOST_WEIGHTS = 2**25
-_COST, _TOLERANCE, _SMALLEST = 1.0, 1e-4, 1e-30
+_TOLERANCE, _SMALLEST = 1e-4, 1e-30
 _NEWTON_STEPS, _GRADIENT_STEPS, _HALVINGS, _LABELS_AT_ONCE = 30, 10, 10, 32
 
 
@@ -187,8 +187,11 @@ def fit_linear(
     *,
     num_labels: int,
     subwords: Subwords,
+    row_weights: np.ndarray | None = None,
 ) -> LinearModel:
     """Train on rows with `label_ids` (int64 [R]), at least one; no randomness is involved.
+
+    Where rows have sets of labels, `label_ids` is float32 [R, C] instead: 1 where a row has one.
 
     Each label against the rest: the least of |w|^2 / 2 + sum of max(0, 1 - y (w.x + b))^2, where
     y is 1 or -1 and b, as in LIBLINEAR (Fan et al. 2008), is the weight of a feature that is 1 in
@@ -197,20 +200,23 @@ def fit_linear(
     Args:
         token_ids: of all rows (int32 [N]).
         offsets: where each row starts (int64 [R + 1]).
-        label_ids: of the rows.
+        label_ids: of the rows; or which labels they have, 1 or 0 in [R, C].
         num_labels: C.
         subwords: of each token of the vocabulary.
+        row_weights: how much each row's shortfall counts (float32 [R]); 1 if not given.
     """
     features, prior = fit_features(token_ids, offsets, subwords, most=_MOST_WEIGHTS // num_labels)
     rows = features.transform(token_ids, offsets)
     columns = rows.transposed()
-    label_of_row, labels = torch.from_numpy(label_ids.astype(np.int64)), torch.arange(num_labels)
+    costs = torch.ones(len(label_ids), 1)
+    if row_weights is not None:
+        costs = torch.from_numpy(row_weights)[:, None]
+    of_row, labels = torch.from_numpy(label_ids.astype(np.int64)), torch.arange(num_labels)
     weights, biases = [], []
     for block in torch.split(labels, _LABELS_AT_ONCE):
-        has_label = label_of_row[:, None] == block
-        problem = _Problem(
-            rows, columns, prior, _squared_ratios(columns, has_label), 2.0 * has_label - 1
-        )
+        has_label = of_row[:, None] == block if of_row.ndim == 1 else of_row[:, block] == 1
+        signs, ratios = 2.0 * has_label - 1, _squared_ratios(columns, has_label)
+        problem = _Problem(rows, columns, prior, ratios, signs, costs)
         alpha = _minimise(problem)
         weights.append(problem.weights(alpha))
         biases.append(alpha.sum(0))
@@ -247,7 +253,8 @@ class _Vector:
 class _Problem:
     """Training rows S [R, F], the same [F, R], what the features stand for, and the labels.
 
-    `ratios` [F, C] are squared log-count ratios; `signs` [R, C]: 1 where a row has the label.
+    `ratios` [F, C] are squared log-count ratios; `signs` [R, C]: 1 where a row has the label;
+    `costs` [R, 1]: what a row's shortfall counts.
     """
 
     rows: SparseRows
@@ -255,6 +262,7 @@ class _Problem:
     prior: Prior
     ratios: Tensor
     signs: Tensor
+    costs: Tensor
 
     def weights(self, alpha: Tensor) -> Tensor:
         """Of the features, [F, C]: G G^T S^T alpha."""
@@ -268,7 +276,9 @@ class _Problem:
         return (1 - self.signs * scores).clamp(min=0)
 
     def objective(self, weights: _Vector) -> Tensor:
-        return weights.dot(weights) / 2 + _COST * self.shortfall(weights.scores).square().sum(0)
+        return weights.dot(weights) / 2 + (
+            self.costs * self.shortfall(weights.scores).square()
+        ).sum(0)
 
 
 def _minimise(problem: _Problem) -> Tensor:
@@ -277,8 +287,8 @@ def _minimise(problem: _Problem) -> Tensor:
     weights = _Vector(nothing, nothing)
     for _ in range(_NEWTON_STEPS):
         shortfall = problem.shortfall(weights.scores)
-        descent = problem.vector(2 * _COST * problem.signs * shortfall - weights.alpha)
-        direction = _newton_direction(problem, descent, 2 * _COST * (shortfall > 0))
+        descent = problem.vector(2 * problem.costs * problem.signs * shortfall - weights.alpha)
+        direction = _newton_direction(problem, descent, 2 * problem.costs * (shortfall > 0))
         promised = descent.dot(direction) / problem.objective(weights)
         weights = weights.plus(_step_length(problem, weights, direction), direction)
         if bool((promised <= _TOLERANCE).all()):
@@ -304,7 +314,7 @@ def _newton_direction(problem: _Problem, descent: _Vector, curvature: Tensor) ->
 def _step_length(problem: _Problem, start: _Vector, direction: _Vector) -> Tensor:
     """How far to go, [C], in [0, 2): the objective's slope along a line only grows, so bisect."""
     at_start, growth = start.dot(direction), direction.dot(direction)
-    pull, step = 2 * _COST * problem.signs * direction.scores, torch.zeros_like(growth)
+    pull, step = 2 * problem.costs * problem.signs * direction.scores, torch.zeros_like(growth)
     for halving in range(_HALVINGS):
         further = step + 0.5**halving
         shortfall = problem.shortfall(start.scores + further * direction.scores)

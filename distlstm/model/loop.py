@@ -16,12 +16,10 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from distlstm.config import TrainingConfig
 from distlstm.errors import RunError
 from distlstm.model.batch import Batch
-from distlstm.model.calibration import softmax
 from distlstm.model.classifier import Classifier, recurrent_dtype
 from distlstm.model.divergence import (
     RATE_AFTER,
@@ -30,7 +28,8 @@ from distlstm.model.divergence import (
     check_finite,
     check_loss,
 )
-from distlstm.model.metrics import Metrics, Totals, metrics_of
+from distlstm.model.label_kind import ONE_LABEL, LabelKind, Sums
+from distlstm.model.metrics import Metrics
 
 _WARM_UP = 0.1
 _FINAL_RATE = 0.01
@@ -70,7 +69,7 @@ class EpochResult:
     epoch: int
     steps: int
     training_loss: float
-    """Mean over the training rows, with dropout on."""
+    """Mean over the training rows, each counting the same, with dropout on."""
     validation: Metrics
     is_best: bool
     seconds: float
@@ -96,7 +95,9 @@ class Training:
         num_epochs: int,
         seed: int,
         worker: Worker,
+        kind: LabelKind = ONE_LABEL,
     ) -> None:
+        self.kind = kind
         self.config = config
         self.num_epochs = num_epochs
         self.seed = seed
@@ -177,7 +178,7 @@ class Training:
         seconds = time.perf_counter() - started
         if (epoch + 1) / self.num_epochs > _WARM_UP:
             check_loss(float(sums[0] / sums[1]), num_labels=self.model.output.out_features)
-        metrics = metrics_of(self.validate(validation()))
+        metrics = self.kind.metrics(self.validate(validation()))
         check_finite(
             "the validation loss", np.array([metrics.log_loss]), step=max(0, len(batches) - 1)
         )
@@ -200,13 +201,23 @@ class Training:
             f"a learning rate of {self.highest_rate:g} in place of {self.config.learning_rate:g}."
         )
 
-    def validate(self, batches: Iterable[Batch]) -> Totals:
+    def validate(self, batches: Iterable[Batch]) -> Sums:
         """Sums over the validation batches of all workers."""
-        num_labels = self.model.output.out_features
-        totals = Totals.zero(num_labels)
-        for logits, label_ids in predict(self.model, batches, device=self.worker.device):
-            totals += Totals.of(softmax(logits), label_ids)
-        return Totals.from_vector(self.worker.add_up(totals.to_vector()))
+        kind = self.kind
+        totals = kind.zero(self.model.output.out_features)
+        for logits, batch in predict(self.model, batches, device=self.worker.device):
+            members = None if batch.targets is None else batch.targets.numpy()
+            totals += kind.totals(kind.probabilities(logits), batch.label_ids.numpy(), members)
+        return kind.from_vector(self.worker.add_up(totals.to_vector()))
+
+    def _is_best(self, metrics: Metrics) -> bool:
+        """By accuracy, of all rows or of each label alike as the loss has it; then by log loss."""
+        balanced = self.config.class_weights == "balanced"
+
+        def quality(of: Metrics) -> tuple[float, float]:
+            return of.macro_recall if balanced else self.kind.quality(of), -of.log_loss
+
+        return self.best is None or quality(metrics) > quality(self.best.validation)
 
     def _train_epoch(
         self, epoch: int, batches: Batches, on_step: Callable[[int, int], None] | None
@@ -229,9 +240,7 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         logits = self.module(batch.token_ids, batch.lengths)
-        losses = F.cross_entropy(
-            logits, batch.label_ids, reduction="none", label_smoothing=self.config.label_smoothing
-        )
+        losses = self.kind.losses(logits, batch, label_smoothing=self.config.label_smoothing)
         self.optimizer.zero_grad()
         torch.autograd.backward((losses * batch.weights).sum())
         if len(self.history) < self.config.frozen_epochs:
@@ -256,14 +265,14 @@ class Training:
         self, steps: int, sums: np.ndarray, metrics: Metrics, seconds: float
     ) -> EpochResult:
         loss, rows, tokens, padded, _ = sums
-        epoch, best = len(self.history), self.best
+        epoch = len(self.history)
         last_step = (epoch + (steps - 1) / steps) / self.num_epochs
         return EpochResult(
             epoch=epoch + 1,
             steps=steps,
             training_loss=float(loss / rows),
             validation=metrics,
-            is_best=best is None or bool(_quality(metrics) > _quality(best.validation)),
+            is_best=self._is_best(metrics),
             seconds=seconds,
             num_tokens=int(tokens),
             padding_share=float(padded / tokens - 1),
@@ -294,22 +303,22 @@ def check_same_weights(model: Classifier, worker: Worker, epoch: int) -> None:
 
 def predict(
     model: Classifier, batches: Iterable[Batch], *, device: torch.device
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Logits (float32 [B, C]) and label ids ([B]) of each batch, without dropout.
+) -> Iterator[tuple[np.ndarray, Batch]]:
+    """Logits (float32 [B, C]) of each batch, and the batch, without dropout.
 
     A batch's logits are fetched after the next one has been sent, so that a GPU never waits for it.
     """
     model.eval()
-    sent: tuple[Tensor, Tensor] | None = None
+    sent: tuple[Tensor, Batch] | None = None
     for batch in batches:
         with torch.inference_mode():
             token_ids = batch.token_ids.to(device, non_blocking=True)
             logits = model(token_ids, batch.lengths.to(device, non_blocking=True))
         if sent is not None:
-            yield sent[0].cpu().numpy(), sent[1].numpy()
-        sent = logits, batch.label_ids
+            yield sent[0].cpu().numpy(), sent[1]
+        sent = logits, batch
     if sent is not None:
-        yield sent[0].cpu().numpy(), sent[1].numpy()
+        yield sent[0].cpu().numpy(), sent[1]
 
 
 def epochs_for(config: TrainingConfig, steps_per_epoch: int) -> int:
@@ -323,10 +332,6 @@ def rate_share(progress: float) -> float:
     if progress < _WARM_UP:
         return max(_FINAL_RATE, progress / _WARM_UP)
     return max(_FINAL_RATE, (1 - progress) / (1 - _WARM_UP))
-
-
-def _quality(metrics: Metrics) -> tuple[float, float]:
-    return metrics.accuracy, -metrics.log_loss
 
 
 def _random_state(*parts: int) -> int:

@@ -18,9 +18,11 @@ def write_evaluation_report(path: Path) -> None:
     """(Re)write the report of an evaluation, from its `metrics.json` and `errors.parquet`."""
     report = json.loads((path / METRICS_FILE).read_text(encoding="utf-8"))
     figures = [(name, f"{value:.4f}") for name, value in report.items() if isinstance(value, float)]
-    sections = [_by_label(report), _confusions(report), _mistakes(path)]
-    if len(report["labels"]) <= _MAX_MATRIX:
-        sections.insert(1, _matrix(report))
+    sections = [_by_label(report), _mistakes(path)]
+    if "confusion_matrix" in report:
+        sections.insert(1, _confusions(report))
+        if len(report["labels"]) <= _MAX_MATRIX:
+            sections.insert(1, _matrix(report))
     page = Page(
         title="Evaluation",
         subtitle=f"{report['num_rows']:,} labelled rows, {len(report['labels'])} labels",
@@ -64,12 +66,19 @@ def _confusions(report: dict[str, Any]) -> Section:
     return Section(title="Most frequent confusions", table=table)
 
 
+def _shown(value: object) -> str:
+    """A label, a set of labels or a score."""
+    if isinstance(value, list):
+        return ", ".join(value) or "none"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
 def _mistakes(path: Path) -> Section:
     errors = pq.read_table(path / ERRORS_FILE).slice(0, _MAX_MISTAKES).to_pylist()
-    rows = [
-        [row["text"][:400], row["label"], row["predicted_label"], f"{row['predicted_score']:.3f}"]
-        for row in errors
-    ]
+    rows = []
+    for row in errors:
+        del row["file"]
+        rows.append([row.pop("text")[:400], *map(_shown, row.values())])
     table = PageTable(
         header=["text", "true label", "predicted label", "score"], rows=rows, numeric=3
     )

@@ -10,11 +10,12 @@ import numpy as np
 from safetensors.torch import load_file, save_file
 
 from distlstm.atomic import replace_file
-from distlstm.config import ModelConfig
+from distlstm.config import ExperimentConfig
 from distlstm.data.corpus import EncodedCorpus
 from distlstm.data.shards import EncodedRows, Shards
+from distlstm.model.label_kind import label_kind
 from distlstm.model.linear import LinearModel, fit_linear
-from distlstm.model.metrics import Metrics, Totals, metrics_of
+from distlstm.model.metrics import Metrics
 from distlstm.text.subwords import subwords_of
 
 _LINEAR_FILE = "linear.safetensors"
@@ -31,16 +32,23 @@ class Baseline:
     """Training rows the linear model saw; a sample of a large corpus."""
 
 
-def wide_partner(corpus: EncodedCorpus, config: ModelConfig) -> LinearModel | None:
-    """The linear model, if the recurrent one is to have it for a partner."""
-    return linear_model(corpus) if config.wide else None
+def wide_partner(corpus: EncodedCorpus, config: ExperimentConfig) -> LinearModel | None:
+    """The linear model, if the recurrent one is to have it for a partner.
+
+    Not where labels are balanced: it weighs all rows alike, and would unbalance them again.
+    """
+    return linear_model(corpus) if _has_partner(config) else None
 
 
-def final_partner(corpus: EncodedCorpus, config: ModelConfig) -> LinearModel | None:
+def final_partner(corpus: EncodedCorpus, config: ExperimentConfig) -> LinearModel | None:
     """The partner to be kept: rows held out to judge it by are no longer withheld from it."""
-    if not config.wide or not corpus.summary.held_out:
+    if not _has_partner(config) or not corpus.summary.held_out:
         return wide_partner(corpus, config)
     return _fit(corpus, [corpus.training, corpus.validation])
+
+
+def _has_partner(config: ExperimentConfig) -> bool:
+    return config.model.wide and config.training.class_weights == "none"
 
 
 def linear_model(corpus: EncodedCorpus) -> LinearModel:
@@ -58,28 +66,39 @@ def linear_model(corpus: EncodedCorpus) -> LinearModel:
 
 
 def _fit(corpus: EncodedCorpus, splits: Sequence[Shards]) -> LinearModel:
-    rows = [shards.take(_sample(shards)) for shards in splits]
+    samples = [(shards, _sample(shards)) for shards in splits]
+    rows = [shards.take(sample) for shards, sample in samples]
+    given = np.concatenate([shards.weights[sample] for shards, sample in samples])
     lengths = np.concatenate([part.lengths for part in rows])
     return fit_linear(
         np.concatenate([part.token_ids for part in rows]),
         np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]),
-        np.concatenate([part.label_ids for part in rows]),
+        np.concatenate([_truth(corpus, part) for part in rows]),
         num_labels=len(corpus.labels),
         subwords=subwords_of(corpus.vocabulary.tokens),
+        row_weights=(given / given.mean()).astype(np.float32),
     )
+
+
+def _truth(corpus: EncodedCorpus, rows: EncodedRows) -> np.ndarray:
+    """Label ids [rows], or which labels a row has [rows, C]."""
+    if corpus.kind == "multi" and rows.targets is not None:
+        return rows.targets
+    return rows.label_ids
 
 
 def measure_baseline(corpus: EncodedCorpus) -> Baseline:
     """Judge both on the validation split, or on some 20 million tokens of it."""
-    num_labels = len(corpus.labels)
     validation = corpus.validation.take(_sample(corpus.validation))
-    most_frequent = int(np.bincount(corpus.training.label_ids, minlength=num_labels).argmax())
-    majority = np.full(len(validation.label_ids), most_frequent)
-    predicted = linear_model(corpus).predict(validation.token_ids, validation.offsets)
+    margins = linear_model(corpus).logits(validation.token_ids, validation.offsets)
+    training = corpus.training.take(_sample(corpus.training))
+    truth = _truth(corpus, training)
+    counts = truth.sum(0) if truth.ndim == 2 else np.bincount(truth, minlength=len(corpus.labels))
+    more_than_half = np.tile(counts - len(truth) / 2, (len(validation.label_ids), 1))
     return Baseline(
-        majority=_metrics(majority, validation, num_labels),
-        linear=_metrics(predicted, validation, num_labels),
-        linear_rows=len(_sample(corpus.training)),
+        majority=_metrics(more_than_half, validation, corpus),
+        linear=_metrics(margins, validation, corpus),
+        linear_rows=len(truth),
     )
 
 
@@ -92,5 +111,6 @@ def _sample(shards: Shards) -> np.ndarray:
     return np.sort(rng.choice(len(shards), int(len(shards) * share), replace=False))
 
 
-def _metrics(predicted: np.ndarray, rows: EncodedRows, num_labels: int) -> Metrics:
-    return metrics_of(Totals.of(np.eye(num_labels)[predicted], rows.label_ids))
+def _metrics(margins: np.ndarray, rows: EncodedRows, corpus: EncodedCorpus) -> Metrics:
+    kind = label_kind(corpus.kind)
+    return kind.metrics(kind.totals(kind.certain(margins), rows.label_ids, rows.targets))

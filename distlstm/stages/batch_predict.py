@@ -122,14 +122,21 @@ def settings_of(request: PredictRequest) -> PredictionSettings:
     """What decides the content of the parts.
 
     Raises:
-        UserError: the model is damaged.
+        UserError: the model is damaged, or gives sets of labels, which have no order to cut.
     """
+    label_sets = load_facts(request.model).get("kind") == "multi"
+    if label_sets and not (request.top_k is None and request.min_score is None):
+        raise UserError(
+            "--top-k and --min-score are for models of one label a row; this one writes every "
+            "label that reaches its threshold."
+        )
     return PredictionSettings(
         model=model_fingerprint(request.model),
         text_column=request.text_column,
         columns=request.columns,
         top_k=request.top_k,
         min_score=request.min_score,
+        label_sets=label_sets,
     )
 
 

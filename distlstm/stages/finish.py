@@ -15,6 +15,7 @@ from distlstm.model.calibration import Calibration
 from distlstm.model.checkpoint import load_best_weights, restore_training
 from distlstm.model.classifier import Classifier
 from distlstm.model.directory import Model, save_model
+from distlstm.model.label_kind import label_kind
 from distlstm.model.linear import LinearModel
 from distlstm.model.loop import EpochResult, Worker
 from distlstm.stages.baseline import Baseline, final_partner, measure_baseline, wide_partner
@@ -73,6 +74,7 @@ def write_model(
         labels=corpus.labels,
         temperature=calibration.temperature,
         wide=linear.scaled(calibration.wide_weight) if linear else None,
+        kind=label_kind(corpus.kind, calibration.thresholds),
         facts=facts,
     )
     save_model(model, path)
@@ -90,8 +92,8 @@ def write_checkpoint(
         history=job.training.history,
         corpus=corpus,
         config=config,
-        calibration=job.calibrate(wide_partner(corpus, config.model)),
-        linear=final_partner(corpus, config.model),
+        calibration=job.calibrate(wide_partner(corpus, config)),
+        linear=final_partner(corpus, config),
         baseline=measure_baseline(corpus),
         run=run,
     )

@@ -1,7 +1,7 @@
 """The labelled data of `train` and `tune`, from the command's arguments to an encoded corpus."""
 
 from collections.abc import Container
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +36,7 @@ class DataRequest:
         return CorpusSpec.find(
             self.training,
             self.validation,
-            columns=self.columns,
+            columns=replace(self.columns, weight=config.training.weight_column),
             text=config.text,
             validation_fraction=config.validation_fraction,
             inherited=None if self.init is None else inherit(self.init, config),
@@ -49,9 +49,12 @@ def check_first_file(spec: CorpusSpec) -> None:
     Raises:
         UserError: it cannot, or lists the columns that it has.
     """
-    for files in filter(None, (spec.training, spec.validation)):
-        wanted = [spec.columns.text, spec.columns.label]
-        check_columns(files[0], read_schema(files[0]), wanted)
+    for files, columns in (
+        (spec.training, spec.columns),
+        (spec.validation, spec.columns.without_weight()),
+    ):
+        if files:
+            check_columns(files[0], read_schema(files[0]), columns.names)
 
 
 def check_vectors(
@@ -100,6 +103,17 @@ def prepare_corpus(spec: CorpusSpec, directory: Path, on_event: OnEvent) -> Enco
     return corpus
 
 
+def check_weights(corpus: EncodedCorpus, config: ExperimentConfig) -> None:
+    """Raise a UserError if balanced labels are asked for where a row has a set of them."""
+    domain = config.search.space.get("training.class_weights")
+    asked = (config.training.class_weights, *(domain.values if domain else ()))
+    if corpus.kind == "multi" and "balanced" in asked:
+        raise UserError(
+            "training.class_weights = balanced needs rows of one label; these have lists of them. "
+            "Weigh single rows with training.weight_column instead."
+        )
+
+
 def _describe(corpus: EncodedCorpus, inherited: Inherited | None, on_event: OnEvent) -> None:
     summary = corpus.summary
     on_event(
@@ -125,7 +139,9 @@ def _describe(corpus: EncodedCorpus, inherited: Inherited | None, on_event: OnEv
         _describe_inherited(corpus, inherited, on_event)
         rare = [label for label in rare if label not in inherited.labels]
     if rare:
-        on_event(Note(f"Labels with a single training row, hardly learnable: {_listed(rare)}."))
+        on_event(
+            Note(f"Labels with at most a single training row, hardly learnable: {_listed(rare)}.")
+        )
 
 
 def _describe_inherited(corpus: EncodedCorpus, inherited: Inherited, on_event: OnEvent) -> None:

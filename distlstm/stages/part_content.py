@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from distlstm.model.calibration import SCORE_BINS, score_histogram
+from distlstm.model.label_kind import ONE_LABEL, LabelKind
 from distlstm.stages.parts import PREDICTED, TOP_K
 from distlstm.stages.predictor import Predictions
 from distlstm.text.columns import TextColumn
@@ -31,6 +32,29 @@ def prediction_columns(
     return columns if top_k is None else columns | _top_k(predictions, label_names, top_k)
 
 
+def label_set_columns(
+    predictions: Predictions, label_names: pa.Array, kind: LabelKind
+) -> dict[str, pa.Array]:
+    """The columns that a model of label sets adds, null where there is no text.
+
+    A row's labels that reach their threshold, the most probable first; perhaps none.
+    """
+    known = predictions.has_text
+    probabilities = predictions.probabilities[known]
+    decided = kind.decided(probabilities)
+    order = np.argsort(-np.where(decided, probabilities, -1), axis=1, kind="stable")
+    counts = np.zeros(len(known), np.int64)
+    counts[known] = decided.sum(1)
+    chosen = np.arange(order.shape[1]) < counts[known][:, None]
+    offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
+    scores = np.take_along_axis(probabilities, order, axis=1)[chosen]
+    values = (label_names.take(pa.array(order[chosen])), pa.array(scores))
+    return {
+        name: pa.ListArray.from_arrays(offsets, value, mask=pa.array(~known))
+        for name, value in zip(TOP_K, values, strict=True)
+    }
+
+
 def _top_k(predictions: Predictions, label_names: pa.Array, top_k: int) -> dict[str, pa.Array]:
     known = predictions.has_text
     k = min(top_k, len(label_names))
@@ -49,6 +73,7 @@ class Tally:
     """Sums over the rows of a unit; `label_counts` is float64 [C]."""
 
     label_counts: np.ndarray
+    kind: LabelKind = ONE_LABEL
     histogram: np.ndarray = field(default_factory=lambda: np.zeros(SCORE_BINS, np.int64))
     missing: Counter[str] = field(default_factory=Counter)
     num_rows: int = 0
@@ -59,8 +84,7 @@ class Tally:
     def add(self, predictions: Predictions, texts: TextColumn) -> None:
         """Count some rows."""
         known = predictions.has_text
-        label_ids = predictions.label_ids[known]
-        self.label_counts += np.bincount(label_ids, minlength=len(self.label_counts))
+        self.label_counts += self.kind.decided(predictions.probabilities[known]).sum(0)
         self.histogram += score_histogram(predictions.scores[known])
         self.missing.update(texts.missing)
         self.num_rows += len(known)

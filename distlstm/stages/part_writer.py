@@ -15,7 +15,7 @@ from distlstm.data.files import has_changed
 from distlstm.data.units import Unit
 from distlstm.errors import UserError
 from distlstm.stages.ahead import run_ahead
-from distlstm.stages.part_content import Tally, prediction_columns
+from distlstm.stages.part_content import Tally, label_set_columns, prediction_columns
 from distlstm.stages.parts import (
     FOOTER_KEY,
     Part,
@@ -123,7 +123,7 @@ class PartWriter:
         self.progress.rows_done += rows
 
     def _write(self, unit: Unit, pieces: Iterable[_Predicted | Unreadable]) -> Part:
-        tally = Tally(np.zeros(len(self.label_names)))
+        tally = Tally(np.zeros(len(self.label_names)), self.predictor.model.kind)
         with replace_file(self.output / part_name(unit)) as temporary:
             batches = self._output_rows(pieces, tally)
             first = next(batches)
@@ -147,15 +147,19 @@ class PartWriter:
             tally.add(piece.predictions, piece.rows.texts)
             rows = piece.rows.batch
             rows = rows.select(self.settings.kept(rows.schema))
-            added = prediction_columns(
-                piece.predictions,
-                self.label_names,
-                top_k=self.settings.top_k,
-                min_score=self.settings.min_score,
-            )
-            for name, column in added.items():
+            for name, column in self._added(piece.predictions).items():
                 rows = rows.append_column(name, column)
             yield rows
+
+    def _added(self, predictions: Predictions) -> dict[str, pa.Array]:
+        if self.settings.label_sets:
+            return label_set_columns(predictions, self.label_names, self.predictor.model.kind)
+        return prediction_columns(
+            predictions,
+            self.label_names,
+            top_k=self.settings.top_k,
+            min_score=self.settings.min_score,
+        )
 
     def _part(self, unit: Unit, tally: Tally) -> Part:
         counted = tally.label_counts.astype(int).tolist()

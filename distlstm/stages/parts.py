@@ -32,6 +32,8 @@ class PredictionSettings:
     """Input columns to keep; None is all."""
     top_k: int | None
     min_score: float | None
+    label_sets: bool = False
+    """The model gives each row a set of labels."""
 
     def kept(self, schema: pa.Schema) -> list[str]:
         """Columns of an input that come out."""
@@ -47,6 +49,8 @@ class PredictionSettings:
     @property
     def added(self) -> tuple[str, ...]:
         """Columns that come out beside those of the input."""
+        if self.label_sets:
+            return TOP_K
         return PREDICTED if self.top_k is None else (*PREDICTED, *TOP_K)
 
 
@@ -90,8 +94,11 @@ def unit_key(unit: Unit) -> dict[str, Any]:
 
 
 def plain(settings: PredictionSettings) -> dict[str, Any]:
-    """The settings as JSON gives them back."""
-    return dict(json.loads(json.dumps(asdict(settings))))
+    """The settings as JSON gives them back; `label_sets` only where it says something."""
+    table = asdict(settings)
+    if not settings.label_sets:
+        del table["label_sets"]
+    return dict(json.loads(json.dumps(table)))
 
 
 def part_name(unit: Unit) -> str:

@@ -10,7 +10,6 @@ import torch
 
 from distlstm.data.batching import cut_by_length
 from distlstm.model.batch import Batch
-from distlstm.model.calibration import softmax
 from distlstm.model.classifier import recurrent_dtype
 from distlstm.model.directory import Model, load_model
 from distlstm.model.loop import predict
@@ -149,7 +148,7 @@ class Predictor:
         outputs = predict(self.classifier, padded, device=self.device)
         for rows, (logits, _) in zip(batches, outputs, strict=True):
             recurrent = logits / self.model.temperature
-            probabilities[rows] = softmax(recurrent + texts.wide_logits[rows])
+            probabilities[rows] = self.model.kind.probabilities(recurrent + texts.wide_logits[rows])
             if on_rows is not None:
                 on_rows(rows_per_token * float(tokens.lengths[rows].sum()))
         of_distinct = Predictions(

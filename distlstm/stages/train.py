@@ -21,6 +21,7 @@ from distlstm.stages.labelled_data import (
     DataRequest,
     check_first_file,
     check_vectors,
+    check_weights,
     prepare_corpus,
 )
 from distlstm.stages.out_of_memory import memory_advice
@@ -104,6 +105,7 @@ def train(
         with ray_session(resources) as capacity:
             num_workers = capacity.workers(resources.num_workers, default=_DEFAULT_WORKERS)
             corpus = prepare_corpus(spec, output / CHECKPOINTS, on_event)
+            check_weights(corpus, config)
             run = _Run(
                 corpus=corpus, config=config, init=data.init, output=output, identity=identity
             )
@@ -173,7 +175,7 @@ class _Run:
             corpus=self.corpus,
             config=self.config,
             calibration=calibration,
-            linear=final_partner(self.corpus, self.config.model),
+            linear=final_partner(self.corpus, self.config),
             baseline=baseline,
             run=self.identity,
         )

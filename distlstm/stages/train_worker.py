@@ -66,9 +66,9 @@ def train_worker(settings: WorkerSettings) -> Calibration | WorkerFailure:
     except RunError as error:
         return WorkerFailure(str(error))
     if worker.rank == 0:
-        wide_partner(job.corpus, settings.config.model)
+        wide_partner(job.corpus, settings.config)
     worker.add_up(np.zeros(1))  # all wait for it to be fitted
-    return job.calibrate(wide_partner(job.corpus, settings.config.model))
+    return job.calibrate(wide_partner(job.corpus, settings.config))
 
 
 def _this_worker() -> Worker:

@@ -10,21 +10,22 @@ import torch
 from distlstm.config import ExperimentConfig
 from distlstm.data.batching import cut_by_length, plan_epoch, rows_of_rank
 from distlstm.data.corpus import EncodedCorpus
-from distlstm.data.shards import Shards
+from distlstm.data.shards import Shards, one_hot
+from distlstm.data.weights import row_weights
 from distlstm.model.batch import Batch
 from distlstm.model.calibration import (
     Calibration,
     fit_weights,
     score_histogram,
-    softmax,
 )
 from distlstm.model.classifier import Classifier
 from distlstm.model.directory import load_model
 from distlstm.model.embedding import set_vectors
 from distlstm.model.growth import grow_from
+from distlstm.model.label_kind import LabelKind, label_kind
 from distlstm.model.linear import LinearModel
 from distlstm.model.loop import Training, Worker, epochs_for, predict
-from distlstm.model.metrics import Metrics, Totals, metrics_of
+from distlstm.model.metrics import Metrics
 
 _VALIDATION_ROWS_PER_BATCH = 256
 
@@ -40,11 +41,27 @@ class ShardBatches:
     def __len__(self) -> int:
         return len(self.steps)
 
+    @property
+    def _rows(self) -> np.ndarray:
+        return np.concatenate([np.zeros(0, np.int64), *(rows for rows, _ in self.steps)])
+
+    def label_ids(self) -> np.ndarray:
+        """Of all rows, batch after batch (int64, [rows])."""
+        return np.asarray(self.shards.label_ids[self._rows], np.int64)
+
+    def targets(self) -> np.ndarray | None:
+        """The labels' probabilities in all rows, batch after batch; None if no row has any."""
+        return self.shards.targets_of(self._rows)
+
     def __iter__(self) -> Iterator[Batch]:
         for rows, weights in self.steps:
             taken = self.shards.take(rows)
             yield Batch.of_rows(
-                taken.token_ids, taken.lengths, label_ids=taken.label_ids, weights=weights
+                taken.token_ids,
+                taken.lengths,
+                label_ids=taken.label_ids,
+                weights=weights,
+                targets=taken.targets,
             )
 
 
@@ -63,6 +80,11 @@ class TrainingJob:
         self.corpus = corpus
         self.config = config
         self.worker = worker
+        self.row_weights = row_weights(
+            corpus.training.label_ids,
+            corpus.training.weights,
+            balanced=config.training.class_weights == "balanced",
+        )
         torch.manual_seed(config.seed)
         model = Classifier(
             config.model, vocab_size=len(corpus.vocabulary), num_labels=len(corpus.labels)
@@ -77,6 +99,7 @@ class TrainingJob:
             num_epochs=epochs_for(config.training, len(self._plan(0))),
             seed=config.seed,
             worker=worker,
+            kind=label_kind(corpus.kind),
         )
 
     def training_batches(self, epoch: int) -> ShardBatches:
@@ -85,7 +108,10 @@ class TrainingJob:
             rows_of_rank(step, rank=self.worker.rank, world_size=self.worker.world_size)
             for step in self._plan(epoch)
         ]
-        return ShardBatches(self.corpus.training, steps)
+        return ShardBatches(
+            self.corpus.training,
+            [(rows, shares * self.row_weights[rows]) for rows, shares in steps],
+        )
 
     def validation_batches(self) -> ShardBatches:
         """This worker's share of the validation rows, in batches of like length."""
@@ -105,29 +131,44 @@ class TrainingJob:
         """Fit temperature and the linear partner's weight, and measure the whole on validation."""
         self.training.model.load_state_dict(self.training.best_weights)
         num_labels = len(self.corpus.labels)
-        batches = self.validation_batches()
-        outputs = list(predict(self.training.model, batches, device=self.worker.device))
+        batches, kind, add_up = self.validation_batches(), self.training.kind, self.worker.add_up
+        outputs = predict(self.training.model, batches, device=self.worker.device)
         recurrent = np.concatenate([np.zeros((0, num_labels)), *(logits for logits, _ in outputs)])
-        label_ids = np.concatenate([np.zeros(0, np.int64), *(labels for _, labels in outputs)])
+        label_ids, targets = batches.label_ids(), batches.targets()
+        truth = one_hot(label_ids, num_labels) if targets is None else targets
         logits = recurrent[None]
         if linear is not None:
             logits = np.stack([recurrent, _linear_logits(linear, batches, num_labels)])
-        weights = fit_weights(logits, label_ids, add_up=self.worker.add_up)
-        alone = fit_weights(logits[:1], label_ids, add_up=self.worker.add_up)
-        probabilities = softmax(np.tensordot(weights, logits, axes=1))
-        histogram = score_histogram(probabilities.max(1, initial=0.0))
+        weights, alone = (
+            fit_weights(some, truth, independent=kind.name == "multi", add_up=add_up)
+            for some in (logits, logits[:1])
+        )
+        probabilities = kind.probabilities(np.tensordot(weights, logits, axes=1))
+        kind = kind.fitted(probabilities, targets, add_up)
+        histogram = score_histogram(probabilities.max(1, initial=0.0)).astype(np.float64)
         return Calibration(
             temperature=float(1 / weights[0]),
             wide_weight=float(weights[1:].sum()),
-            metrics=self._metrics(probabilities, label_ids),
-            recurrent=self._metrics(softmax(alone[0] * recurrent), label_ids),
-            score_histogram=self.worker.add_up(histogram.astype(float)).astype(int).tolist(),
+            metrics=self._metrics(kind, probabilities, label_ids, targets),
+            recurrent=self._metrics(
+                self.training.kind, kind.probabilities(alone[0] * recurrent), label_ids, targets
+            ),
+            score_histogram=add_up(histogram).astype(int).tolist(),
+            thresholds=kind.thresholds,
         )
 
-    def _metrics(self, probabilities: np.ndarray, label_ids: np.ndarray) -> Metrics:
+    def _metrics(
+        self,
+        kind: LabelKind,
+        probabilities: np.ndarray,
+        label_ids: np.ndarray,
+        targets: np.ndarray | None,
+    ) -> Metrics:
         """Over the rows of all workers."""
-        totals = Totals.of(probabilities, label_ids)
-        return metrics_of(Totals.from_vector(self.worker.add_up(totals.to_vector())))
+        totals = kind.zero(probabilities.shape[1])
+        if len(label_ids):
+            totals += kind.totals(probabilities, label_ids, targets)
+        return kind.metrics(kind.from_vector(self.worker.add_up(totals.to_vector())))
 
     def _plan(self, epoch: int) -> list[np.ndarray]:
         return plan_epoch(

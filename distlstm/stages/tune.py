@@ -21,6 +21,7 @@ from distlstm.stages.labelled_data import (
     DataRequest,
     check_first_file,
     check_vectors,
+    check_weights,
     prepare_corpus,
 )
 from distlstm.stages.output import Identity, check_output, check_same, flat, read_identity, withdraw
@@ -94,6 +95,7 @@ def tune(
         with ray_session(resources) as capacity:
             concurrency = _concurrency(capacity, resources, limits)
             corpus = prepare_corpus(spec, output, on_event)
+            check_weights(corpus, config)
             _search(corpus, config, output, capacity, concurrency, limits, recorder)
     except UserError:
         if recorded is None:

@@ -61,10 +61,19 @@ def read_texts(column: pa.Array) -> TextColumn:
 def read_labels(column: pa.Array) -> pa.Array:
     """Labels as strings: integers, booleans and whole floats by their digits; empty is null.
 
+    Lists of texts, sets of labels, stay lists of strings: each label once, none empty.
+
     Raises:
         UserError: the column holds something that is no label, such as 0.5 or a list.
     """
     kind = column.type
+    if is_label_set(kind):
+        return _read_label_sets(column)
+    if _is_list_of_numbers(kind):
+        raise UserError(
+            f"holds {kind} values, which do not name their labels; give probabilities as a struct "
+            "or a map of label to probability"
+        )
     if pa.types.is_floating(kind):
         column = _whole_numbers(column)
     elif pa.types.is_dictionary(kind):
@@ -76,10 +85,80 @@ def read_labels(column: pa.Array) -> pa.Array:
     return pc.if_else(pc.equal(labels, ""), pa.scalar(None, pa.string()), labels)
 
 
+@dataclass(frozen=True, kw_only=True)
+class WeightColumn:
+    """What each row weighs (float32, [rows]), and why a row has no weight (string, [rows])."""
+
+    weights: np.ndarray
+    faults: pa.Array
+
+
+def read_weights(column: pa.Array) -> WeightColumn:
+    """Weights, as numbers or as texts of numbers; a fault is null where the weight can be used.
+
+    Raises:
+        UserError: the column holds something that is no number.
+    """
+    if pa.types.is_dictionary(column.type):
+        return read_weights(column.dictionary_decode())
+    numbers = _as_numbers(column)
+    weights = numbers.fill_null(0).to_numpy(zero_copy_only=False)
+    with np.errstate(over="ignore"):  # too large for a float32 is not finite either
+        weights = weights.astype(np.float32)
+    not_finite = pa.array(~np.isfinite(weights))
+    faults = pc.case_when(
+        pc.make_struct(numbers.is_null(), not_finite, pa.array(weights < 0)),
+        *("no weight", "a weight that is not finite", "a negative weight"),
+        pa.scalar(None, pa.string()),
+    )
+    return WeightColumn(weights=weights, faults=faults)
+
+
+def _as_numbers(column: pa.Array) -> pa.Array:
+    kind = column.type
+    if is_text_type(kind):
+        texts = pc.utf8_trim_whitespace(_as_utf8(column))
+        column = pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)
+    elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
+        raise UserError(f"holds {kind} values; a weight is a number")
+    try:
+        return column.cast(pa.float64())
+    except pa.ArrowInvalid as error:
+        raise UserError("holds texts that are no numbers; a weight is a number") from error
+
+
 def hash_texts(texts: pa.Array) -> np.ndarray:
     """A 64-bit hash of each text (uint64, [rows]), the same on every machine and in every run."""
     values = texts.to_numpy(zero_copy_only=False)
     return np.asarray(pd.util.hash_array(values, categorize=False))
+
+
+def is_label_set(kind: pa.DataType) -> bool:
+    """Whether a label column of this Arrow type holds lists of texts."""
+    return _is_list(kind) and is_text_type(kind.value_type)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(check(kind) for check in lists)
+
+
+def _read_label_sets(column: pa.Array) -> pa.Array:
+    labels = read_labels(pc.list_flatten(column))
+    rows = pc.list_parent_indices(column)
+    held = pa.table({"row": rows.cast(pa.int64()), "label": labels}).filter(labels.is_valid())
+    distinct = held.group_by(["row", "label"]).aggregate([]).sort_by("row")
+    lengths = np.bincount(distinct["row"].to_numpy(), minlength=len(column))
+    return pa.ListArray.from_arrays(
+        pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32()),
+        distinct["label"].combine_chunks(),
+        mask=column.is_null(),
+    )
+
+
+def _is_list_of_numbers(kind: pa.DataType) -> bool:
+    numbers = (pa.types.is_floating, pa.types.is_integer, pa.types.is_decimal)
+    return _is_list(kind) and any(check(kind.value_type) for check in numbers)
 
 
 def _as_utf8(column: pa.Array) -> pa.Array:

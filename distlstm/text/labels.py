@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -32,3 +33,12 @@ class LabelSet:
         """The label id (int32) of each label; -1 for null and for labels not in the set."""
         names = pa.array(self.names, pa.string())
         return pc.fill_null(pc.index_in(labels, value_set=names, skip_nulls=True), UNKNOWN_LABEL)
+
+    def members_of(self, sets: pa.ListArray) -> np.ndarray:
+        """1 where a row's set has the label (float32, [rows, C]); other labels are left out."""
+        ids = self.ids_of(pc.list_flatten(sets)).to_numpy(zero_copy_only=False)
+        rows = pc.list_parent_indices(sets).to_numpy(zero_copy_only=False)
+        members = np.zeros((len(sets), len(self)), np.float32)
+        known = ids != UNKNOWN_LABEL
+        members[rows[known], ids[known]] = 1
+        return members

@@ -71,6 +71,8 @@ def test_a_unit_reads_its_own_row_groups(tmp_path: Path) -> None:
     [
         ({"text": ["a"], "label": [0.5]}, "Column 'label' of .*a.parquet holds fractions"),
         ({"text": ["a"], "label": [[1]]}, "Column 'label' of .*a.parquet holds list"),
+        ({"text": ["a"], "label": [[0.5]]}, "Column 'label' of .*a.parquet holds list.* a struct"),
+        ({"text": ["a"], "label": [{"x": "y"}]}, "Column 'label' of .* must be a number"),
         ({"text": [1], "label": ["x"]}, "Column 'text' of .*a.parquet holds int64"),
         ({"text": ["a"]}, "No column 'label' in .*a.parquet. It has: text"),
     ],
@@ -173,3 +175,37 @@ def test_counts_are_the_same_however_they_are_merged(
             expected[kind, key] += count
     assert dict(as_counter(at_once)) == dict(as_counter(in_steps)) == dict(expected)
     assert at_once.schema == in_steps.schema == COUNTS
+
+
+def test_distributions_are_read_with_their_most_probable_label(tmp_path: Path) -> None:
+    rows = {
+        "text": ["a", None, "b", "c", "d", "e"],
+        "label": [
+            {"x": 1, "y": 3},
+            {"x": 1},
+            None,
+            {"x": -1.0},
+            {"x": 0, "y": 0},
+            {"x": 2, "y": 0},
+        ],
+        "w": [5.0, None, None, None, 1.0, 6.0],
+    }
+    (read,) = read_labelled(unit_of(tmp_path / "a.parquet", rows), Columns(weight="w"))
+    assert read.soft_labels is not None
+    assert (read.texts.to_pylist(), read.weights.tolist()) == (["a", "e"], [5.0, 6.0])
+    assert read.labels.to_pylist() == ["y", "x"]
+    assert read.soft_labels.probabilities.tolist() == [[0.25, 0.75], [1.0, 0.0]]
+    assert read.dropped == {
+        "null text": 1,
+        "no label": 1,
+        "a negative or infinite probability": 1,
+        "probabilities that are all 0": 1,
+    }
+
+
+def test_a_label_that_is_nowhere_the_most_probable_is_counted_0_times(tmp_path: Path) -> None:
+    rows = {"text": ["a", "b"], "label": [{"x": 0.6, "y": 0.4}] * 2}
+    unit = unit_of(tmp_path / "a.parquet", rows)
+    counts = count_labelled([unit], Columns(), TextConfig(), validation_fraction=0)
+    found = {row["key"]: row["count"] for row in counts.to_pylist() if row["kind"] == "training"}
+    assert found == {"x": 2, "y": 0}

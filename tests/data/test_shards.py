@@ -86,3 +86,37 @@ def test_a_shard_replaces_an_earlier_one_whole_and_alone(tmp_path: Path) -> None
     write(tmp_path / "a", [[([2], 2)], [([3], 3)]])
     assert Shards([tmp_path / "a"]).label_ids.tolist() == [2, 3]
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.lists(ROW, max_size=4)), max_size=5), st.data())
+def test_targets_and_weights_are_taken_from_the_shards_that_have_them(
+    tmp_path_factory: pytest.TempPathFactory,
+    written: list[tuple[bool, list[Row]]],
+    data: st.DataObject,
+) -> None:
+    directory, rng = tmp_path_factory.mktemp("shards"), np.random.default_rng(0)
+    paths, targets, weights = [], [np.zeros((0, 4), np.float32)], [np.zeros(0, np.float32)]
+    for i, (soft, rows) in enumerate(written):
+        labels = np.array([label for _, label in rows], np.int32)
+        given_targets, given_weights = rng.random((len(rows), 4), np.float32), np.zeros(len(rows))
+        write_shard(
+            directory / str(i),
+            [token_ids(rows)],
+            [labels],
+            weights=[given_weights] if soft else [],
+            targets=[given_targets] if soft else [],
+        )
+        paths.append(directory / str(i))
+        targets.append(given_targets if soft else np.eye(4, dtype=np.float32)[labels])
+        weights.append(given_weights if soft else np.ones(len(rows)))
+    shards, all_targets = Shards(paths), np.concatenate(targets)
+    assert shards.weights.tolist() == np.concatenate(weights).tolist()
+    indices = st.lists(st.integers(0, len(shards) - 1), max_size=9) if len(shards) else st.just([])
+    wanted = np.array(data.draw(indices), np.int64)
+    taken = shards.take(wanted).targets
+    if any(soft for soft, _ in written):
+        assert taken is not None
+        assert taken.tolist() == all_targets[wanted].tolist()
+    else:
+        assert taken is None

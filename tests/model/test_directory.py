@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from distlstm.errors import UserError
 from distlstm.model.batch import Batch
 from distlstm.model.classifier import Classifier
 from distlstm.model.directory import Model, load_model, save_model
+from distlstm.model.label_kind import LabelSets
 from distlstm.model.linear import LinearModel
 from distlstm.model.ngrams import NgramFeatures
 from distlstm.text.labels import LabelSet
@@ -252,3 +254,37 @@ def test_saving_over_a_model_leaves_the_new_one_and_nothing_else(directory: Path
     assert load_model(directory).config.model.cell == "gru"
     assert load_model(directory).fingerprint != first
     assert len(list(directory.iterdir())) == 3
+
+
+def test_the_thresholds_of_label_sets_are_kept_and_decide_the_fingerprint(tmp_path: Path) -> None:
+    prints = set()
+    for name, last in (("a", 0.25), ("b", 0.75)):
+        save_model(replace(model(), kind=LabelSets((0.5, 0.01, last))), tmp_path / name)
+        loaded = load_model(tmp_path / name)
+        assert loaded.kind == LabelSets((0.5, 0.01, last))
+        prints.add(loaded.fingerprint)
+    assert len(prints) == 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kind": "pairs"},
+        {"kind": ["multi"]},
+        {"kind": "multi"},
+        {"kind": "multi", "thresholds": [0.5, 0.5]},
+        {"kind": "multi", "thresholds": [0.5, 0.5, 1.5]},
+        {"kind": "multi", "thresholds": [0.5, 0.5, "0.5"]},
+        {"kind": "multi", "thresholds": [0.5, 0.5, float("nan")]},
+        {"kind": "multi", "thresholds": 7},
+    ],
+)
+def test_labels_of_an_unknown_kind_or_without_thresholds_are_refused(
+    directory: Path, changes: dict[str, object]
+) -> None:
+    edit(directory, **changes)
+    assert_refused(directory)
+
+
+def test_a_model_of_one_label_says_nothing_of_kinds(directory: Path) -> None:
+    assert not {"kind", "thresholds"} & facts_of(directory).keys()

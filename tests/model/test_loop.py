@@ -18,6 +18,7 @@ from distlstm.model.batch import Batch
 from distlstm.model.checkpoint import restore_training, save_training
 from distlstm.model.classifier import Classifier
 from distlstm.model.directory import Model, load_model, save_model
+from distlstm.model.label_kind import ONE_LABEL
 from distlstm.model.loop import Training, Worker, check_same_weights, epochs_for, rate_share
 from distlstm.text.labels import LabelSet
 from distlstm.text.vocabulary import Vocabulary
@@ -215,6 +216,23 @@ def test_the_ranks_gradients_average_to_that_of_one_worker(num_rows: int, world_
         for rank in range(world_size)
     ]
     torch.testing.assert_close(torch.stack(ranks).mean(0), alone, atol=1e-5, rtol=0)
+
+
+def test_a_distributions_loss_is_the_mean_of_its_labels_losses() -> None:
+    rng = np.random.default_rng(0)
+    logits, targets = torch.randn(6, 3), rng.dirichlet(np.ones(3), 6).astype(np.float32)
+    tokens, lengths = np.arange(2, 8, dtype=np.int32), np.ones(6, np.int64)
+
+    def losses(targets: np.ndarray | None, label: int = 0) -> np.ndarray:
+        labels = np.full(6, label)
+        batch = Batch.of_rows(tokens, lengths, label_ids=labels, targets=targets)
+        smoothing = 0.0 if targets is None else 0.3  # of a distribution, none
+        return ONE_LABEL.losses(logits, batch, label_smoothing=smoothing).numpy()
+
+    of_labels = np.stack([losses(None, label) for label in range(3)], axis=1)
+    np.testing.assert_allclose(losses(targets), (targets * of_labels).sum(1), rtol=1e-5)
+    sure = np.tile(np.eye(3, dtype=np.float32)[1], (6, 1))
+    np.testing.assert_allclose(losses(sure), losses(None, 1), rtol=1e-6)
 
 
 def test_epochs_follow_from_the_steps_of_one() -> None:

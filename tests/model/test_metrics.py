@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from distlstm.model.calibration import fit_weights, softmax
+from distlstm.model.calibration import fit_weights, sigmoid, softmax
 from distlstm.model.metrics import Totals, label_metrics, metrics_of, report_of
 
 
@@ -91,7 +91,7 @@ def test_the_temperature_has_the_least_log_loss_and_changes_no_prediction() -> N
     def loss(temperature: float) -> float:
         return metrics_of(Totals.of(softmax(logits, temperature), truth)).log_loss
 
-    best = 1 / fit_weights(logits[None], truth)[0]
+    best = 1 / fit_weights(logits[None], np.eye(3)[truth])[0]
     assert loss(best) <= min(loss(t) for t in np.geomspace(0.06, 19, 400)) + 1e-9
     assert best > 1.5
     assert (softmax(logits, best).argmax(1) == logits.argmax(1)).all()
@@ -105,23 +105,25 @@ def test_two_models_are_weighed_so_that_their_sum_has_the_least_log_loss() -> No
     def loss(weights: np.ndarray) -> float:
         return metrics_of(Totals.of(softmax(np.tensordot(weights, both, 1)), truth)).log_loss
 
-    best = fit_weights(both, truth)
+    best = fit_weights(both, np.eye(3)[truth])
     near = [best + np.array([a, b]) for a in (-0.02, 0, 0.02) for b in (-0.02, 0, 0.02)]
     assert loss(best) <= min(map(loss, near)) + 1e-9
-    assert loss(best) < min(loss(np.array([fit_weights(both[:1], truth)[0], 0])), loss(np.ones(2)))
+    assert loss(best) < min(
+        loss(np.array([fit_weights(both[:1], np.eye(3)[truth])[0], 0])), loss(np.ones(2))
+    )
 
 
 def test_a_partner_that_is_always_wrong_gets_no_say() -> None:
     one, truth = problem(3)
-    weights = fit_weights(np.stack([one, -5 * np.eye(3)[truth]]), truth)
+    weights = fit_weights(np.stack([one, -5 * np.eye(3)[truth]]), np.eye(3)[truth])
     assert weights[1] == 0
-    np.testing.assert_allclose(weights[0], fit_weights(one[None], truth)[0], rtol=1e-6)
+    np.testing.assert_allclose(weights[0], fit_weights(one[None], np.eye(3)[truth])[0], rtol=1e-6)
 
 
 def test_weights_fitted_over_workers_are_those_of_all_rows() -> None:
     one, truth = problem(3)
     both = np.stack([one, one[:, ::-1]])
-    halves = [(both[:, i::2], truth[i::2]) for i in (0, 1)]
+    halves = [(both[:, i::2], np.eye(3)[truth[i::2]]) for i in (0, 1)]
     met, sums = threading.Barrier(2), [np.zeros(0), np.zeros(0)]
 
     def work(rank: int) -> np.ndarray:
@@ -137,8 +139,22 @@ def test_weights_fitted_over_workers_are_those_of_all_rows() -> None:
     with ThreadPoolExecutor(2) as threads:
         found = list(threads.map(work, (0, 1)))
     np.testing.assert_array_equal(found[0], found[1])
-    np.testing.assert_allclose(found[0], fit_weights(both, truth), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found[0], fit_weights(both, np.eye(3)[truth]), rtol=1e-4, atol=1e-6)
 
 
 def test_without_rows_the_temperature_is_one() -> None:
-    assert fit_weights(np.zeros((2, 0, 3)), np.zeros(0, np.int64)).tolist() == [1.0, 0.0]
+    assert fit_weights(np.zeros((2, 0, 3)), np.zeros((0, 3))).tolist() == [1.0, 0.0]
+
+
+def test_a_temperature_makes_scores_as_sure_as_the_distributions_were() -> None:
+    teacher = np.random.default_rng(0).dirichlet(np.ones(4), 500)
+    logits = 2.5 * np.log(teacher)
+    assert 1 / fit_weights(logits[None], teacher)[0] == pytest.approx(2.5, rel=1e-4)
+
+
+def test_labels_that_are_there_by_themselves_are_weighed_by_binary_cross_entropy() -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(2000, 4))
+    members = (rng.random((2000, 4)) < sigmoid(scores)).astype(float)
+    weights = fit_weights(np.stack([3 * scores, scores]), members, independent=True)
+    assert 3 * weights[0] + weights[1] == pytest.approx(1, abs=0.1)

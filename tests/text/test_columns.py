@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from distlstm.errors import UserError
 from distlstm.text.columns import hash_texts, is_text_type, read_labels, read_texts
+from distlstm.text.labels import LabelSet
 
 TEXTS = ["before", " a\t", None, "", "é 你好", "\u3000", "after", None]
 TEXT_TYPES = [pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary()]
@@ -149,3 +150,24 @@ def test_equal_texts_have_equal_hashes_in_any_order_and_slice(
 def test_a_text_has_the_same_hash_in_every_run() -> None:
     hashes = hash_texts(pa.array(["distlstm", "分类"])).tolist()
     assert hashes == [12814677255365684717, 12088269414298530809]
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.list_(pa.string()), pa.large_list(pa.large_string()), pa.list_(pa.binary())]
+)
+def test_sets_of_labels_keep_each_label_once(kind: pa.DataType) -> None:
+    rows = [["b", " a ", "a", None, ""], [], None, [None], ["c"]]
+    sets = read_labels(pa.array([["x"], *rows], kind).slice(1))
+    found = [None if row is None else sorted(row) for row in sets.to_pylist()]
+    assert found == [["a", "b"], [], None, [], ["c"]]
+    assert sets.type == pa.list_(pa.string())
+
+
+def test_a_column_of_empty_sets_is_one_of_sets() -> None:
+    assert read_labels(pa.array([[], None])).to_pylist() == [[], None]
+
+
+def test_members_stand_by_label_id() -> None:
+    sets = pa.array([["x"], ["b", "unknown"], None, [], ["a", "b"]]).slice(1)
+    members = LabelSet(("a", "b")).members_of(sets)
+    assert members.tolist() == [[0, 1], [0, 0], [0, 0], [1, 1]]

@@ -1,0 +1,21 @@
+"""What each training row counts in the loss, as a pure function."""
+
+import numpy as np
+
+
+def row_weights(label_ids: np.ndarray, given: np.ndarray, *, balanced: bool) -> np.ndarray:
+    """The weight of each row in the loss (float32, [rows]), 1 on average.
+
+    So the size of a step does not depend on the scale of the weights. A step's loss is divided by
+    its rows, not by the sum of their weights: then its gradient is, on average, that of all rows.
+
+    Args:
+        label_ids: of the training rows, [rows].
+        given: what each row weighs by itself, [rows]; not all 0.
+        balanced: also weigh each row by rows / (labels * rows of its label), as scikit-learn does.
+    """
+    weights = given.astype(np.float64)
+    if balanced:
+        counts = np.bincount(label_ids)
+        weights = weights / counts[label_ids]
+    return np.asarray((weights / weights.mean()).astype(np.float32))

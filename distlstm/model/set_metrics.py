@@ -1,0 +1,131 @@
+"""How a classifier is judged that gives a row any number of labels, as sums over rows.
+
+Definitions are scikit-learn's for an indicator matrix (a test holds them to it). Where they speak
+of rows of one label, they are taken over decisions, one for each row and label: the Matthews
+coefficient, the log loss and the calibration error.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from distlstm.model.metrics import LabelMetrics, Metrics
+
+_BINS = 15
+_SMALLEST = float(np.finfo(np.float64).eps)
+
+
+@dataclass(frozen=True)
+class SetTotals:
+    """Addable sums over rows, for C labels.
+
+    `counts` [C, 3] holds, by label, the rows that rightly got it, that have it, and that got it;
+    `num_rows` and `num_exact` are all rows and those with no wrong label and none missing;
+    `log_loss` is the sum of each row's mean over the labels; `bins` [15, 3] holds, by probability,
+    the number of decisions, the sum of their probabilities and how many labels were there.
+    """
+
+    counts: np.ndarray
+    num_rows: float
+    num_exact: float
+    log_loss: float
+    bins: np.ndarray
+
+    @classmethod
+    def zero(cls, num_labels: int) -> "SetTotals":
+        """The sums over no rows."""
+        return cls(np.zeros((num_labels, 3)), 0.0, 0.0, 0.0, np.zeros((_BINS, 3)))
+
+    @classmethod
+    def of(cls, probabilities: np.ndarray, members: np.ndarray, decided: np.ndarray) -> "SetTotals":
+        """Sums over rows: probabilities, labels that they have, labels that they got: [B, C]."""
+        has = members > 0
+        likely = np.clip(np.where(has, probabilities, 1 - probabilities), _SMALLEST, 1)
+        bin_of = np.minimum((probabilities * _BINS).astype(np.int64), _BINS - 1).ravel()
+        columns = [np.ones(has.size), probabilities.ravel(), has.ravel().astype(np.float64)]
+        bins = [np.bincount(bin_of, weights=column, minlength=_BINS) for column in columns]
+        return cls(
+            np.stack([(has & decided).sum(0), has.sum(0), decided.sum(0)], axis=1).astype(float),
+            float(len(has)),
+            float((has == decided).all(1).sum()),
+            float(-np.log(likely).sum() / has.shape[1]),
+            np.stack(bins, axis=1),
+        )
+
+    def __add__(self, other: "SetTotals") -> "SetTotals":
+        return SetTotals.from_vector(self.to_vector() + other.to_vector())
+
+    def to_vector(self) -> np.ndarray:
+        """All sums in one float64 vector, to be added up over workers."""
+        scalars = [self.num_rows, self.num_exact, self.log_loss]
+        return np.concatenate([scalars, self.bins.ravel(), self.counts.ravel()])
+
+    @classmethod
+    def from_vector(cls, vector: np.ndarray) -> "SetTotals":
+        """What `to_vector` made."""
+        scalars, bins, counts = np.split(vector, [3, 3 + 3 * _BINS])
+        rows, exact, log_loss = map(float, scalars)
+        return cls(counts.reshape(-1, 3), rows, exact, log_loss, bins.reshape(_BINS, 3))
+
+    def renumbered(self, ids: Sequence[int], num_labels: int) -> "SetTotals":
+        """The same sums among more labels: label id i becomes `ids[i]`."""
+        counts = np.zeros((num_labels, 3))
+        counts[ids] = self.counts
+        share = len(self.counts) / num_labels  # of the decisions; none of the others was wrong
+        return SetTotals(counts, self.num_rows, self.num_exact, self.log_loss * share, self.bins)
+
+
+def set_label_metrics(totals: SetTotals) -> LabelMetrics:
+    """Precision, recall, F1 and support by label; 0 where there is nothing to divide by."""
+    hits, support, predicted = totals.counts.T
+    return LabelMetrics(
+        precision=_ratio(hits, predicted),
+        recall=_ratio(hits, support),
+        f1=_ratio(2 * hits, support + predicted),
+        support=support,
+    )
+
+
+def set_metrics_of(totals: SetTotals) -> Metrics:
+    """Divide the sums; `accuracy` is the share of rows with exactly the right labels."""
+    by_label, rows = set_label_metrics(totals), max(totals.num_rows, 1.0)
+    hits, support, predicted = totals.counts.sum(0)
+    seen = (totals.counts[:, 1] + totals.counts[:, 2]) > 0
+    count, confidence, right = totals.bins.T
+    return Metrics(
+        num_rows=int(totals.num_rows),
+        accuracy=totals.num_exact / rows,
+        macro_f1=float(by_label.f1[seen].mean()) if seen.any() else 0.0,
+        macro_recall=float(by_label.recall[seen].mean()) if seen.any() else 0.0,
+        micro_f1=float(2 * hits / max(support + predicted, 1.0)),
+        weighted_f1=float((by_label.f1 * by_label.support).sum() / max(support, 1.0)),
+        mcc=_matthews(hits, support, predicted, totals.num_rows * len(totals.counts)),
+        log_loss=totals.log_loss / rows,
+        ece=float(np.abs(confidence - right).sum() / max(count.sum(), 1.0)),
+    )
+
+
+def set_report_of(totals: SetTotals, labels: Sequence[str]) -> dict[str, Any]:
+    """The content of `metrics.json`: the figures, then those by label."""
+    by_label = set_label_metrics(totals)
+    per_label = {
+        label: {
+            "precision": float(by_label.precision[i]),
+            "recall": float(by_label.recall[i]),
+            "f1": float(by_label.f1[i]),
+            "support": int(by_label.support[i]),
+        }
+        for i, label in enumerate(labels)
+    }
+    return {**vars(set_metrics_of(totals)), "labels": list(labels), "per_label": per_label}
+
+
+def _matthews(hits: float, support: float, predicted: float, count: float) -> float:
+    spread = support * (count - support) * predicted * (count - predicted)
+    return float((hits * count - support * predicted) / np.sqrt(spread)) if spread > 0 else 0.0
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.asarray(np.divide(part, whole, out=np.zeros_like(part), where=whole > 0))

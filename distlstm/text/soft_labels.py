@@ -1,0 +1,141 @@
+"""Labels given as probabilities, such as those of a larger model that a small one is to learn.
+
+A column of structs (a field for each label) or of maps (label to probability) holds one
+distribution a row.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from distlstm.errors import UserError
+from distlstm.text.labels import UNKNOWN_LABEL, LabelSet
+
+_MOST_LABELS = 1_000
+
+
+@dataclass(frozen=True)
+class SoftLabels:
+    """A distribution over some labels for each row.
+
+    `names` are the N labels, in order; `probabilities` (float64, [rows, N]) sum to 1 in each row,
+    or are all 0 where the row has a fault; `faults` (string, [rows]) says why, and is null where
+    there is none.
+    """
+
+    names: tuple[str, ...]
+    probabilities: np.ndarray
+    faults: pa.Array
+
+    def most_probable(self) -> pa.Array:
+        """The likeliest label of each row (string, [rows]), the first by name among equals."""
+        if not self.names:
+            return pa.nulls(len(self.faults), pa.string())
+        indices = pa.array(
+            self.probabilities.argmax(1), mask=~self.faults.is_null().to_numpy(zero_copy_only=False)
+        )
+        return pa.array(self.names, pa.string()).take(indices)
+
+    def filter(self, keep: pa.Array) -> Self:
+        """The rows that a mask (bool, [rows]) keeps."""
+        rows = self.probabilities[keep.to_numpy(zero_copy_only=False)]
+        return type(self)(self.names, rows, self.faults.filter(keep))
+
+    def over(self, labels: LabelSet) -> np.ndarray:
+        """The distributions by label id (float32, [rows, C]).
+
+        What lies on labels outside the set is shared out in proportion; a row that has nothing in
+        it is all 0.
+        """
+        ids = labels.ids_of(pa.array(self.names, pa.string())).to_numpy(zero_copy_only=False)
+        known = ids != UNKNOWN_LABEL
+        inside = np.zeros((len(self.probabilities), len(labels)))
+        inside[:, ids[known]] = self.probabilities[:, known]
+        return _normalised(inside).astype(np.float32)
+
+
+def is_soft(kind: pa.DataType) -> bool:
+    """Whether a label column of this Arrow type holds distributions."""
+    return bool(pa.types.is_struct(kind) or pa.types.is_map(kind))
+
+
+def read_soft_labels(column: pa.Array) -> SoftLabels:
+    """Distributions from a struct or map column, each row divided by its sum; null counts as 0.
+
+    Raises:
+        UserError: there are values that are no numbers, or more than 1,000 labels.
+    """
+    cells = _struct_cells(column) if pa.types.is_struct(column.type) else _map_cells(column)
+    names, column_of_label = np.unique(cells.names, return_inverse=True)
+    if len(names) > _MOST_LABELS:
+        raise UserError(f"gives probabilities to {len(names)} labels, more than {_MOST_LABELS:,}")
+    values = np.zeros((len(column), len(names)))
+    np.add.at(values, (cells.rows, column_of_label[cells.labels]), cells.values)
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums = values.sum(1)
+    bad = ~np.isfinite(sums)
+    bad[cells.rows[~(cells.values >= 0)]] = True
+    faults = pc.case_when(
+        pc.make_struct(column.is_null(), pa.array(bad), pa.array(sums == 0)),
+        *("no label", "a negative or infinite probability", "probabilities that are all 0"),
+        pa.scalar(None, pa.string()),
+    )
+    values[faults.is_valid().to_numpy(zero_copy_only=False)] = 0
+    return SoftLabels(tuple(names.tolist()), _normalised(values), faults)
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """What a column holds: `values` (float64) by row and by index into `names`."""
+
+    names: list[str]
+    rows: np.ndarray
+    labels: np.ndarray
+    values: np.ndarray
+
+
+def _struct_cells(column: pa.StructArray) -> _Cells:
+    fields = [_numbers(values, column.type) for values in column.flatten()]
+    num_rows = len(column)
+    return _Cells(
+        _trimmed([field.name for field in column.type]),
+        np.tile(np.arange(num_rows), len(fields)),
+        np.repeat(np.arange(len(fields)), num_rows),
+        np.concatenate([np.zeros(0), *fields]),
+    )
+
+
+def _map_cells(column: pa.MapArray) -> _Cells:
+    if not pa.types.is_string(column.type.key_type):
+        column = column.cast(pa.map_(pa.string(), column.type.item_type))
+    starts = column.offsets.to_numpy()
+    held = slice(starts[0], starts[-1])
+    keys = column.keys[held].dictionary_encode()
+    return _Cells(
+        _trimmed(keys.dictionary.to_pylist()),
+        np.repeat(np.arange(len(column)), np.diff(starts)),
+        keys.indices.to_numpy(),
+        _numbers(column.items[held], column.type),
+    )
+
+
+def _trimmed(names: list[str]) -> list[str]:
+    trimmed = [name.strip() for name in names]
+    if not all(trimmed):
+        raise UserError("gives a probability to a label without a name")
+    return trimmed
+
+
+def _numbers(values: pa.Array, kind: pa.DataType) -> np.ndarray:
+    numeric = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_null)
+    if not any(check(values.type) for check in numeric):
+        raise UserError(f"holds {kind} values; each label's probability must be a number")
+    return np.asarray(values.cast(pa.float64()).fill_null(0).to_numpy(zero_copy_only=False))
+
+
+def _normalised(values: np.ndarray) -> np.ndarray:
+    sums = values.sum(1, keepdims=True)
+    return np.asarray(np.divide(values, sums, out=np.zeros_like(values), where=sums > 0))
