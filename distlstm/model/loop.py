@@ -58,6 +58,8 @@ class Worker:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     wrap: Callable[[Classifier], nn.Module] = lambda model: model
     """Makes the module whose gradients are averaged over the workers (DDP)."""
+    average_embedding: Callable[[Tensor], None] = lambda _: None
+    """Averages the embedding's gradient over the workers, in place, where the wrap does not."""
     add_up: Callable[[np.ndarray], np.ndarray] = lambda vector: vector
     """Adds a float64 vector up over the workers."""
 
@@ -243,8 +245,11 @@ class Training:
         losses = self.kind.losses(logits, batch, label_smoothing=self.config.label_smoothing)
         self.optimizer.zero_grad()
         torch.autograd.backward((losses * batch.weights).sum())
+        embedding = self.model.embedding.weight
         if len(self.history) < self.config.frozen_epochs:
-            self.model.embedding.weight.grad = None  # the optimizer skips it, decay and all
+            embedding.grad = None  # the optimizer skips it, decay and all
+        elif embedding.grad is not None:
+            self.worker.average_embedding(embedding.grad)
         norm = nn.utils.clip_grad_norm_(
             self.model.parameters(), self.config.clip_norm, foreach=True
         )

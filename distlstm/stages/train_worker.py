@@ -4,7 +4,7 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,13 @@ import ray.train
 import torch
 import torch.distributed
 from ray.train.torch import get_device
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from distlstm.config import ExperimentConfig
 from distlstm.data.corpus import EncodedCorpus
 from distlstm.errors import RunError
 from distlstm.model.calibration import Calibration
 from distlstm.model.checkpoint import restore_training, save_training
-from distlstm.model.classifier import Classifier
+from distlstm.model.data_parallel import average_used_rows, data_parallel
 from distlstm.model.loop import EpochResult, Training, Worker
 from distlstm.model.metrics import Metrics
 from distlstm.stages.baseline import wide_partner
@@ -73,20 +71,16 @@ def train_worker(settings: WorkerSettings) -> Calibration | WorkerFailure:
 
 def _this_worker() -> Worker:
     context = ray.train.get_context()
-    device = get_device()
-    return Worker(
+    alone = Worker(device=get_device())
+    if context.get_world_size() == 1:
+        return alone
+    return replace(
+        alone,
         rank=context.get_world_rank(),
         world_size=context.get_world_size(),
-        device=device,
-        wrap=_data_parallel if context.get_world_size() > 1 else lambda model: model,
-        add_up=_all_reduce if context.get_world_size() > 1 else lambda vector: vector,
-    )
-
-
-def _data_parallel(model: Classifier) -> nn.Module:
-    device = next(model.parameters()).device
-    return DistributedDataParallel(
-        model, device_ids=[device] if device.type == "cuda" else None, broadcast_buffers=False
+        wrap=data_parallel,
+        average_embedding=average_used_rows,
+        add_up=_all_reduce,
     )
 
 

@@ -1,0 +1,112 @@
+"""Two workers that train on every step together, against one, on the same rows and model.
+
+One thread a worker, over gloo, as `distlstm train` runs them. Prints one JSON line: true tokens
+per second of both (medians), their ratio, and the ratio if DDP averages the whole embedding too.
+"""
+
+import json
+import os
+import statistics
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch.multiprocessing.spawn import spawn
+from torch.nn.parallel import DistributedDataParallel
+
+from benchmarks.batching import CONFIG, NUM_LABELS, VOCAB_SIZE, Rows
+from distlstm.config import ModelConfig
+from distlstm.data.batching import plan_epoch, rows_of_rank
+from distlstm.model.batch import Batch
+from distlstm.model.classifier import Classifier
+from distlstm.model.data_parallel import average_used_rows, data_parallel
+from distlstm.model.loop import Training, Worker
+
+RUNS = 3
+
+
+class Share:
+    """One worker's rows of every step."""
+
+    def __init__(self, rows: Rows, worker: Worker) -> None:
+        self.rows, self.worker = rows, worker
+        self.steps = plan_epoch(
+            rows.lengths,
+            tokens_per_batch=CONFIG.tokens_per_batch,
+            rows_per_batch=CONFIG.rows_per_batch,
+            seed=0,
+            epoch=0,
+        )
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for step in self.steps:
+            mine, weights = rows_of_rank(
+                step, rank=self.worker.rank, world_size=self.worker.world_size
+            )
+            batch: Batch = self.rows.batch(mine)
+            yield replace(batch, weights=torch.from_numpy(weights))
+
+
+def add_up(vector: np.ndarray) -> np.ndarray:
+    """Over the workers."""
+    tensor = torch.from_numpy(vector.copy())
+    dist.all_reduce(tensor)
+    return tensor.numpy()
+
+
+def tokens_per_second(worker: Worker) -> float:
+    """Of all workers, over one epoch."""
+    torch.manual_seed(0)
+    model = Classifier(ModelConfig(), vocab_size=VOCAB_SIZE, num_labels=NUM_LABELS)
+    training = Training(model, CONFIG, num_epochs=1, seed=0, worker=worker)
+    rows = Rows()
+    (result,) = training.run(lambda _: Share(rows, worker), list)
+    return result.num_tokens / result.seconds
+
+
+def run_rank(rank: int, directory: str, whole: bool) -> None:
+    """In a process of its own; rank 0 writes the figure down."""
+    torch.set_num_threads(1)
+    meeting = f"file://{directory}/meeting"
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
+    worker = Worker(rank=rank, world_size=2, add_up=add_up, wrap=data_parallel)
+    worker = replace(worker, average_embedding=average_used_rows)
+    if whole:
+        worker = replace(worker, wrap=DistributedDataParallel, average_embedding=lambda _: None)
+    figure = tokens_per_second(worker)
+    if rank == 0:
+        Path(directory, "figure").write_text(str(figure))
+    dist.destroy_process_group()
+
+
+def of_two(whole: bool) -> float:
+    """Tokens per second of two workers."""
+    with tempfile.TemporaryDirectory() as directory:
+        spawn(run_rank, args=(directory, whole), nprocs=2)  # type: ignore[no-untyped-call]
+        return float(Path(directory, "figure").read_text())
+
+
+def main() -> None:
+    """Measure all in turn."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+    runs = [(tokens_per_second(Worker()), of_two(False), of_two(True)) for _ in range(RUNS)]
+    figures = {
+        "benchmark": "two training workers over one",
+        "one_tokens_per_second": round(statistics.median(one for one, _, _ in runs)),
+        "two_tokens_per_second": round(statistics.median(two for _, two, _ in runs)),
+        "ratio": round(statistics.median(two / one for one, two, _ in runs), 2),
+        "ratio_with_whole_embedding": round(statistics.median(w / one for one, _, w in runs), 2),
+    }
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""Averaging gradients over workers: all but the embedding's by DDP.
+
+A step uses some thousand rows of the embedding, and DDP would send all of them. On a CPU, whose
+workers share their cores with the sending, only the rows that any worker used are sent.
+"""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from distlstm.model.classifier import Classifier
+
+
+def data_parallel(model: Classifier) -> nn.Module:
+    """The module to call in place of the model, whose gradients are averaged over the workers.
+
+    On a CPU without that of the embedding, which is left to `average_used_rows`.
+    """
+    device = next(model.parameters()).device
+    if device.type == "cuda":
+        return DistributedDataParallel(model, device_ids=[device])
+    ignore = DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
+    ignore(model, ["embedding.weight"])  # type: ignore[no-untyped-call]
+    return DistributedDataParallel(model)
+
+
+def average_used_rows(gradient: Tensor) -> None:
+    """Average a gradient [V, D] over the workers, in place; on a CPU, where DDP has not."""
+    if gradient.device.type == "cuda":
+        return
+    used = (gradient != 0).any(1).to(torch.uint8)
+    dist.all_reduce(used, dist.ReduceOp.MAX)
+    rows = used.nonzero().squeeze(1)
+    values = gradient.index_select(0, rows)
+    dist.all_reduce(values)
+    gradient.index_copy_(0, rows, values / dist.get_world_size())
