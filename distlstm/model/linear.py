@@ -7,7 +7,8 @@ trains within seconds (Wang and Manning 2012, Baselines and Bigrams).
 A row is S = `transform(row)`; learnt weights apply to S G, G being what each feature stands for:
 - itself, times its inverse document frequency (idf);
 - itself, times how much more often its rows have the label than not (the log-count ratio of Wang
-  and Manning), so that a telling n-gram needs little weight;
+  and Manning), so that a telling n-gram needs little weight: the more, the more rows there are to
+  count (the share of its square is rows per label over 300, and 30 at the most);
 - if it is a token, its subwords times theirs, so that rare words lean on their kin.
 Only G G^T is ever needed, and G goes into the weights at the end: none of the three costs anything
 when the model is applied.
@@ -36,7 +37,7 @@ from distlstm.model.sparse import SparseRows
 from distlstm.text.subwords import Subwords
 
 _SUBWORD_SHARE = 0.3
-_RATIO_SHARE = 10.0
+_ROWS_PER_RATIO_SHARE, _MOST_RATIO_SHARE = 300, 30.0
 _MOST_WEIGHTS = 2**25
 _TOLERANCE, _SMALLEST = 1e-4, 1e-30
 _NEWTON_STEPS, _GRADIENT_STEPS, _HALVINGS, _LABELS_AT_ONCE = 30, 10, 10, 32
@@ -208,6 +209,7 @@ def fit_linear(
     features, prior = fit_features(token_ids, offsets, subwords, most=_MOST_WEIGHTS // num_labels)
     rows = features.transform(token_ids, offsets)
     columns = rows.transposed()
+    share = min(_MOST_RATIO_SHARE, len(label_ids) / num_labels / _ROWS_PER_RATIO_SHARE)
     costs = torch.ones(len(label_ids), 1)
     if row_weights is not None:
         costs = torch.from_numpy(row_weights)[:, None]
@@ -215,7 +217,7 @@ def fit_linear(
     weights, biases = [], []
     for block in torch.split(labels, _LABELS_AT_ONCE):
         has_label = of_row[:, None] == block if of_row.ndim == 1 else of_row[:, block] == 1
-        signs, ratios = 2.0 * has_label - 1, _squared_ratios(columns, has_label)
+        signs, ratios = 2.0 * has_label - 1, share * _squared_ratios(columns, has_label)
         problem = _Problem(rows, columns, prior, ratios, signs, costs)
         alpha = _minimise(problem)
         weights.append(problem.weights(alpha))
@@ -253,8 +255,8 @@ class _Vector:
 class _Problem:
     """Training rows S [R, F], the same [F, R], what the features stand for, and the labels.
 
-    `ratios` [F, C] are squared log-count ratios; `signs` [R, C]: 1 where a row has the label;
-    `costs` [R, 1]: what a row's shortfall counts.
+    `ratios` [F, C] are the shares of squared log-count ratios; `signs` [R, C]: 1 where a row has
+    the label; `costs` [R, 1]: what a row's shortfall counts.
     """
 
     rows: SparseRows
@@ -267,7 +269,7 @@ class _Problem:
     def weights(self, alpha: Tensor) -> Tensor:
         """Of the features, [F, C]: G G^T S^T alpha."""
         sums = self.columns.times(alpha)
-        return self.prior.times(sums) + _RATIO_SHARE * self.ratios * sums
+        return self.prior.times(sums) + self.ratios * sums
 
     def vector(self, alpha: Tensor) -> _Vector:
         return _Vector(alpha, self.rows.times(self.weights(alpha)) + alpha.sum(0))
