@@ -97,7 +97,7 @@ def test_a_command_that_is_killed_twice_carries_on(job: Job, unbroken: dict[str,
     first = json.loads(result_lines(job.output)[before])["result"]["epoch"]
     result = ended(process)
     assert result["resumed"]
-    assert first >= 6  # at the most one epoch whose checkpoint was not registered is done again
+    assert first >= 4  # at each kill, an epoch or two may not have been registered yet
     check_same(job, result, unbroken)
 
 
