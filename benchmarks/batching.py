@@ -25,12 +25,12 @@ CONFIG = TrainingConfig()
 
 
 class Rows:
-    """Made-up rows whose lengths spread as those of news and reviews do."""
+    """Made-up rows whose lengths spread as those of news do, and whose words follow Zipf's law."""
 
     def __init__(self) -> None:
         rng = np.random.default_rng(0)
         lengths = rng.lognormal(3.6, 0.8, NUM_ROWS).astype(int) + 1
-        self.rows = [rng.integers(2, VOCAB_SIZE, n).astype(np.int32) for n in lengths]
+        self.rows = [(VOCAB_SIZE ** rng.random(n)).astype(np.int32).clip(2) for n in lengths]
         self.lengths = lengths
         self.labels = rng.integers(0, NUM_LABELS, NUM_ROWS)
 

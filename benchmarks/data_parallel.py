@@ -79,7 +79,7 @@ def run_rank(rank: int, directory: str, whole: bool) -> None:
     worker = Worker(rank=rank, world_size=2, add_up=add_up, wrap=data_parallel)
     worker = replace(worker, average_embedding=average_used_rows)
     if whole:
-        worker = replace(worker, wrap=DistributedDataParallel, average_embedding=lambda _: None)
+        worker = replace(worker, wrap=DistributedDataParallel, average_embedding=lambda *_: None)
     figure = tokens_per_second(worker)
     if rank == 0:
         Path(directory, "figure").write_text(str(figure))

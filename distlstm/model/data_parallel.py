@@ -25,11 +25,17 @@ def data_parallel(model: Classifier) -> nn.Module:
     return DistributedDataParallel(model)
 
 
-def average_used_rows(gradient: Tensor) -> None:
-    """Average a gradient [V, D] over the workers, in place; on a CPU, where DDP has not."""
+def average_used_rows(gradient: Tensor, token_ids_BT: Tensor) -> None:
+    """Average the embedding's gradient [V, D] over the workers, in place, where DDP has not.
+
+    Args:
+        gradient: of this worker's rows.
+        token_ids_BT: of this worker's rows; no others have a gradient.
+    """
     if gradient.device.type == "cuda":
         return
-    used = (gradient != 0).any(1).to(torch.uint8)
+    used = torch.zeros(len(gradient), dtype=torch.uint8)
+    used[token_ids_BT.flatten()] = 1
     dist.all_reduce(used, dist.ReduceOp.MAX)
     rows = used.nonzero().squeeze(1)
     values = gradient.index_select(0, rows)

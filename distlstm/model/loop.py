@@ -58,8 +58,9 @@ class Worker:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     wrap: Callable[[Classifier], nn.Module] = lambda model: model
     """Makes the module whose gradients are averaged over the workers (DDP)."""
-    average_embedding: Callable[[Tensor], None] = lambda _: None
-    """Averages the embedding's gradient over the workers, in place, where the wrap does not."""
+    average_embedding: Callable[[Tensor, Tensor], None] = lambda _gradient, _token_ids: None
+    """Averages the embedding's gradient over the workers, in place, where the wrap does not; it is
+    given the token ids that this worker's step used."""
     add_up: Callable[[np.ndarray], np.ndarray] = lambda vector: vector
     """Adds a float64 vector up over the workers."""
 
@@ -249,7 +250,7 @@ class Training:
         if len(self.history) < self.config.frozen_epochs:
             embedding.grad = None  # the optimizer skips it, decay and all
         elif embedding.grad is not None:
-            self.worker.average_embedding(embedding.grad)
+            self.worker.average_embedding(embedding.grad, batch.token_ids)
         norm = nn.utils.clip_grad_norm_(
             self.model.parameters(), self.config.clip_norm, foreach=True
         )

@@ -46,7 +46,7 @@ def gradient(
     losses = cross_entropy(logits, batch.label_ids, reduction="none")
     (losses * batch.weights).sum().backward()
     if world_size > 1 and model.embedding.weight.grad is not None:
-        average_used_rows(model.embedding.weight.grad)
+        average_used_rows(model.embedding.weight.grad, batch.token_ids)
     found = [p.grad.ravel() for p in model.parameters() if p.grad is not None]
     return torch.cat(found).numpy()
 
