@@ -31,7 +31,7 @@ from distlstm.model.linear import LinearModel
 from distlstm.text.labels import LabelSet
 from distlstm.text.vocabulary import Vocabulary
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FACTS_FILE = "model.json"
 _WEIGHTS_FILE, _WIDE_FILE = "model.safetensors", "wide.safetensors"
 _VOCABULARY_FILE = "vocabulary.txt"

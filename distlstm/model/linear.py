@@ -96,7 +96,10 @@ class LinearModel:
         buckets = tensors["buckets"].numpy()
         if longer and not (buckets.min() >= 0 and buckets.max() < NUM_BUCKETS):
             raise ValueError("the linear model names buckets that there are not")
-        features = NgramFeatures(buckets, tensors["norms"].numpy())
+        norms = tensors["norms"].numpy()
+        if not (norms > 0).all():
+            raise ValueError("the linear model has features of no length")
+        features = NgramFeatures(buckets, norms)
         return cls(features, tensors["weight"], tensors["bias"])
 
 

@@ -212,6 +212,7 @@ def test_a_model_survives_its_tensors_and_refuses_those_that_do_not_fit() -> Non
         {**tensors, "buckets": tensors["buckets"] - 2**23},
         {name: tensor for name, tensor in tensors.items() if name != "norms"},
         {**tensors, "norms": tensors["norms"].double()},
+        {**tensors, "norms": tensors["norms"] * 0},
     ]
     for wrong in bad:
         with pytest.raises(ValueError, match="linear model"):
