@@ -39,7 +39,7 @@ from distlstm.text.subwords import Subwords
 _SUBWORD_SHARE = 0.3
 _ROWS_PER_RATIO_SHARE, _MOST_RATIO_SHARE = 300, 30.0
 _MOST_WEIGHTS = 2**25
-_TOLERANCE, _SMALLEST = 1e-4, 1e-30
+_TOLERANCE, _SMALLEST, _ROUNDING = 1e-4, 1e-30, 1e-10
 _NEWTON_STEPS, _GRADIENT_STEPS, _HALVINGS, _LABELS_AT_ONCE = 30, 10, 10, 32
 
 
@@ -290,10 +290,13 @@ def _minimise(problem: _Problem) -> Tensor:
     """The `alpha` [R, C] of the best weights, by truncated Newton steps on all labels at once."""
     nothing = torch.zeros_like(problem.signs)
     weights = _Vector(nothing, nothing)
+    noise: Tensor | None = None
     for _ in range(_NEWTON_STEPS):
         shortfall = problem.shortfall(weights.scores)
         descent = problem.vector(2 * problem.costs * problem.signs * shortfall - weights.alpha)
-        direction = _newton_direction(problem, descent, 2 * problem.costs * (shortfall > 0))
+        noise = descent.dot(descent) * _ROUNDING if noise is None else noise
+        curvature = 2 * problem.costs * (shortfall > 0)
+        direction = _newton_direction(problem, descent, curvature, noise=noise)
         promised = descent.dot(direction) / problem.objective(weights)
         weights = weights.plus(_step_length(problem, weights, direction), direction)
         if bool((promised <= _TOLERANCE).all()):
@@ -301,14 +304,20 @@ def _minimise(problem: _Problem) -> Tensor:
     return weights.alpha
 
 
-def _newton_direction(problem: _Problem, descent: _Vector, curvature: Tensor) -> _Vector:
-    """Solve (I + X^T curvature X) d = descent roughly, by conjugate gradients from 0."""
+def _newton_direction(
+    problem: _Problem, descent: _Vector, curvature: Tensor, *, noise: Tensor
+) -> _Vector:
+    """Solve (I + X^T curvature X) d = descent roughly, by conjugate gradients from 0.
+
+    A label whose residual is no larger than rounding makes it, squared `noise` [C], is solved.
+    """
     nothing = torch.zeros_like(descent.alpha)
     solution, residual, search = _Vector(nothing, nothing), descent, descent
     size = residual.dot(residual)
     for _ in range(_GRADIENT_STEPS):
         image = search.alpha + curvature * search.scores
-        step = size / (image * search.scores).sum(0).clamp(min=_SMALLEST)
+        curved = (image * search.scores).sum(0)
+        step = torch.where((size > noise) & (curved > 0), size / curved, 0.0)
         solution = solution.plus(step, search)
         residual = problem.vector(residual.alpha - step * image)
         size, before = residual.dot(residual), size

@@ -236,6 +236,13 @@ def test_labels_trained_in_several_blocks_are_as_together(monkeypatch: pytest.Mo
     torch.testing.assert_close(apart.weight, together.weight, atol=2e-3, rtol=0)
 
 
+def test_rows_that_are_few_and_always_the_same_are_learned_without_a_number_overflowing() -> None:
+    rows = encoded(*[[2, 3], [4, 3], [2, 3], [2, 3]] * 200)
+    model = trained(rows, np.array([0, 1, 0, 1] * 200), 2, SUBWORDS)
+    assert torch.isfinite(model.weight).all()
+    assert predicted(model, encoded([2, 3], [4, 3])) == [0, 1]
+
+
 def test_a_label_with_one_row_is_learned() -> None:
     rows = encoded(*[[2, 3, 4]] * 20, *[[5, 6, 4]] * 20, [7, 8, 4])
     model = trained(rows, np.array([0] * 20 + [1] * 20 + [2]), 3)
