@@ -233,7 +233,7 @@ def test_labels_trained_in_several_blocks_are_as_together(monkeypatch: pytest.Mo
     together = trained(encoded(*rows), label_ids, 40)
     monkeypatch.setattr(module, "_LABELS_AT_ONCE", 7)
     apart = trained(encoded(*rows), label_ids, 40)
-    torch.testing.assert_close(apart.weight, together.weight, atol=2e-3, rtol=0)
+    torch.testing.assert_close(apart.weight, together.weight, atol=2e-2, rtol=0)
 
 
 def test_rows_that_are_few_and_always_the_same_are_learned_without_a_number_overflowing() -> None:
