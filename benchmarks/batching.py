@@ -34,6 +34,16 @@ class Rows:
         self.lengths = lengths
         self.labels = rng.integers(0, NUM_LABELS, NUM_ROWS)
 
+    def plan(self) -> list[np.ndarray]:
+        """The steps of an epoch."""
+        return plan_epoch(
+            self.lengths,
+            tokens_per_batch=CONFIG.tokens_per_batch,
+            rows_per_batch=CONFIG.rows_per_batch,
+            seed=0,
+            epoch=0,
+        )
+
     def batch(self, rows: np.ndarray) -> Batch:
         """These rows, padded."""
         tokens = np.concatenate([self.rows[i] for i in rows])
@@ -58,14 +68,7 @@ def ours(rows: Rows) -> tuple[float, float]:
     torch.manual_seed(0)
     model = Classifier(ModelConfig(), vocab_size=VOCAB_SIZE, num_labels=NUM_LABELS)
     training = Training(model, CONFIG, num_epochs=1, seed=0, worker=Worker())
-    steps = plan_epoch(
-        rows.lengths,
-        tokens_per_batch=CONFIG.tokens_per_batch,
-        rows_per_batch=CONFIG.rows_per_batch,
-        seed=0,
-        epoch=0,
-    )
-    (result,) = training.run(lambda _: Steps(rows, steps), list)
+    (result,) = training.run(lambda _: Steps(rows, rows.plan()), list)
     return result.num_tokens / result.seconds, result.padding_share
 
 

@@ -10,9 +10,9 @@ import statistics
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import spawn
@@ -20,10 +20,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.batching import CONFIG, NUM_LABELS, VOCAB_SIZE, Rows
 from distlstm.config import ModelConfig
-from distlstm.data.batching import plan_epoch, rows_of_rank
+from distlstm.data.batching import rows_of_rank
 from distlstm.model.batch import Batch
 from distlstm.model.classifier import Classifier
-from distlstm.model.data_parallel import average_used_rows, data_parallel
+from distlstm.model.data_parallel import add_up, average_used_rows, data_parallel
 from distlstm.model.loop import Training, Worker
 
 RUNS = 3
@@ -34,13 +34,7 @@ class Share:
 
     def __init__(self, rows: Rows, worker: Worker) -> None:
         self.rows, self.worker = rows, worker
-        self.steps = plan_epoch(
-            rows.lengths,
-            tokens_per_batch=CONFIG.tokens_per_batch,
-            rows_per_batch=CONFIG.rows_per_batch,
-            seed=0,
-            epoch=0,
-        )
+        self.steps = rows.plan()
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -52,13 +46,6 @@ class Share:
             )
             batch: Batch = self.rows.batch(mine)
             yield replace(batch, weights=torch.from_numpy(weights))
-
-
-def add_up(vector: np.ndarray) -> np.ndarray:
-    """Over the workers."""
-    tensor = torch.from_numpy(vector.copy())
-    dist.all_reduce(tensor)
-    return tensor.numpy()
 
 
 def tokens_per_second(worker: Worker) -> float:
@@ -76,8 +63,13 @@ def run_rank(rank: int, directory: str, whole: bool) -> None:
     torch.set_num_threads(1)
     meeting = f"file://{directory}/meeting"
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
-    worker = Worker(rank=rank, world_size=2, add_up=add_up, wrap=data_parallel)
-    worker = replace(worker, average_embedding=average_used_rows)
+    worker = Worker(
+        rank=rank,
+        world_size=2,
+        wrap=data_parallel,
+        average_embedding=average_used_rows,
+        add_up=partial(add_up, device=torch.device("cpu")),
+    )
     if whole:
         worker = replace(worker, wrap=DistributedDataParallel, average_embedding=lambda *_: None)
     figure = tokens_per_second(worker)

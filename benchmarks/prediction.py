@@ -40,6 +40,7 @@ from distlstm.data.stdlib_corpus import build_stdlib_corpus
 from distlstm.model.classifier import Classifier, recurrent_dtype
 from distlstm.model.directory import Model, load_model, save_model
 from distlstm.model.linear import LinearModel, fit_features
+from distlstm.stages.predictor import ON_CPU
 from distlstm.text.columns import read_texts
 from distlstm.text.labels import LabelSet
 from distlstm.text.splitting import split
@@ -118,7 +119,10 @@ def bare_process(model: Path, lengths: np.ndarray, queue: "mp.Queue[float]") -> 
     shapes = [
         (len(rows), int(lengths[rows[-1]]))
         for rows in cut_by_length(
-            np.flatnonzero(lengths), lengths, tokens_per_batch=20_480, rows_per_batch=256
+            np.flatnonzero(lengths),
+            lengths,
+            tokens_per_batch=ON_CPU.tokens,
+            rows_per_batch=ON_CPU.rows,
         )
     ]
     inputs = {

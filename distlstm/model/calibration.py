@@ -43,10 +43,10 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
     return np.asarray(0.5 * (1 + np.tanh(logits.astype(np.float64) / 2)))
 
 
-def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Probabilities (float64 [B, C]) of logits at a temperature."""
-    scaled = logits.astype(np.float64) / temperature
-    powers = np.exp(scaled - scaled.max(1, keepdims=True))
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities (float64 [B, C]) that sum to 1 in each row."""
+    logits = logits.astype(np.float64)
+    powers = np.exp(logits - logits.max(1, keepdims=True))
     return np.asarray(powers / powers.sum(1, keepdims=True))
 
 

@@ -1,9 +1,10 @@
-"""Averaging gradients over workers: all but the embedding's by DDP.
+"""Adding up and averaging over workers: gradients by DDP, all but the embedding's.
 
 A step uses some thousand rows of the embedding, and DDP would send all of them. On a CPU, whose
 workers share their cores with the sending, only the rows that any worker used are sent.
 """
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -23,6 +24,13 @@ def data_parallel(model: Classifier) -> nn.Module:
     ignore = DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
     ignore(model, ["embedding.weight"])  # type: ignore[no-untyped-call]
     return DistributedDataParallel(model)
+
+
+def add_up(vector: np.ndarray, *, device: torch.device) -> np.ndarray:
+    """A vector's sum over the workers (gloo takes what is on the CPU, nccl what is on a GPU)."""
+    tensor = torch.from_numpy(vector.copy()).to(device)
+    dist.all_reduce(tensor)
+    return np.asarray(tensor.cpu().numpy())
 
 
 def average_used_rows(gradient: Tensor, token_ids_BT: Tensor) -> None:

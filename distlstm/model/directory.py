@@ -2,8 +2,8 @@
 
 `model.safetensors` (weights), `wide.safetensors` (the linear partner, if there is one),
 `vocabulary.txt` and `model.json`, which is written last and holds the sizes and digests of the
-others. Nothing in it is executed, so a directory from a stranger
-is safe to load; a damaged one is answered with one error.
+others. Nothing in it is executed, so a directory from a stranger is safe to load; a damaged one is
+answered with one error.
 """
 
 import hashlib

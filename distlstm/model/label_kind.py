@@ -62,8 +62,8 @@ class LabelKind(Protocol):
         """Each row's loss, [B]."""
         ...
 
-    def probabilities(self, logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-        """Probabilities (float64 [B, C]) of logits at a temperature."""
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Probabilities (float64 [B, C]) of logits."""
         ...
 
     def decided(self, probabilities: np.ndarray) -> np.ndarray:
@@ -123,9 +123,9 @@ class OneLabel:
             logits, batch.label_ids, reduction="none", label_smoothing=label_smoothing
         )
 
-    def probabilities(self, logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Those of a row sum to 1."""
-        return softmax(logits, temperature)
+        return softmax(logits)
 
     def decided(self, probabilities: np.ndarray) -> np.ndarray:
         """The most probable label."""
@@ -181,9 +181,9 @@ class LabelSets:
         targets = _there(batch.targets) * (1 - label_smoothing) + label_smoothing / 2
         return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(1)
 
-    def probabilities(self, logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Each between 0 and 1 by itself."""
-        return sigmoid(logits / temperature)
+        return sigmoid(logits)
 
     def decided(self, probabilities: np.ndarray) -> np.ndarray:
         """The labels at or above their threshold; what is no number is below."""

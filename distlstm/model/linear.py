@@ -53,16 +53,13 @@ class LinearModel:
 
     def logits(self, token_ids: np.ndarray, offsets: np.ndarray) -> np.ndarray:
         """Signed margins, float32 [R, C]; they are not calibrated."""
-        rows = self.features.transform(token_ids, offsets)
-        return np.asarray((rows.times(self.weight) + self.bias).numpy())
+        parts = self.features.transform_in_parts(token_ids, offsets)
+        scores = [part.times(self.weight) + self.bias for part in parts]
+        return np.asarray(torch.cat([torch.zeros(0, len(self.bias)), *scores]).numpy())
 
     def scaled(self, factor: float) -> "LinearModel":
         """A model with `factor` times the logits."""
         return LinearModel(self.features, self.weight * factor, self.bias * factor)
-
-    def predict(self, token_ids: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-        """Label ids, int64 [R]: the highest score, the lower id on ties."""
-        return np.asarray(self.logits(token_ids, offsets).argmax(1))
 
     def to_tensors(self) -> dict[str, Tensor]:
         """All that `from_tensors` needs."""
@@ -195,8 +192,6 @@ def fit_linear(
 ) -> LinearModel:
     """Train on rows with `label_ids` (int64 [R]), at least one; no randomness is involved.
 
-    Where rows have sets of labels, `label_ids` is float32 [R, C] instead: 1 where a row has one.
-
     Each label against the rest: the least of |w|^2 / 2 + sum of max(0, 1 - y (w.x + b))^2, where
     y is 1 or -1 and b, as in LIBLINEAR (Fan et al. 2008), is the weight of a feature that is 1 in
     every row. Memory is a few times [R, 32] and [F, 32] float32, and the result [F, C].
@@ -204,7 +199,7 @@ def fit_linear(
     Args:
         token_ids: of all rows (int32 [N]).
         offsets: where each row starts (int64 [R + 1]).
-        label_ids: of the rows; or which labels they have, 1 or 0 in [R, C].
+        label_ids: of the rows; where they have sets of labels, float32 [R, C]: 1 for each it has.
         num_labels: C.
         subwords: of each token of the vocabulary.
         row_weights: how much each row's shortfall counts (float32 [R]); 1 if not given.
@@ -281,9 +276,8 @@ class _Problem:
         return (1 - self.signs * scores).clamp(min=0)
 
     def objective(self, weights: _Vector) -> Tensor:
-        return weights.dot(weights) / 2 + (
-            self.costs * self.shortfall(weights.scores).square()
-        ).sum(0)
+        lost = self.costs * self.shortfall(weights.scores).square()
+        return weights.dot(weights) / 2 + lost.sum(0)
 
 
 def _minimise(problem: _Problem) -> Tensor:

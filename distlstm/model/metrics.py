@@ -7,7 +7,7 @@ of Guo et al. 2017, On Calibration of Modern Neural Networks, with 15 bins of eq
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -106,16 +106,34 @@ class LabelMetrics:
     support: np.ndarray
     """Rows that truly have the label."""
 
+    @classmethod
+    def of(cls, *, hits: np.ndarray, support: np.ndarray, predicted: np.ndarray) -> Self:
+        """From rows by label: rightly given it, having it, given it; 0 where nothing divides."""
+        return cls(
+            precision=_ratio(hits, predicted),
+            recall=_ratio(hits, support),
+            f1=_ratio(2 * hits, support + predicted),
+            support=support,
+        )
+
+    def by_name(self, labels: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Label to figures, as `metrics.json` has them."""
+        figures = {name: values.tolist() for name, values in vars(self).items()}
+        rows = {
+            label: {name: values[i] for name, values in figures.items()}
+            for i, label in enumerate(labels)
+        }
+        for row in rows.values():
+            row["support"] = int(row["support"])
+        return rows
+
 
 def label_metrics(totals: Totals) -> LabelMetrics:
-    """Precision, recall, F1 and support by label; 0 where there is nothing to divide by."""
-    hits = np.diag(totals.confusion)
-    support, predicted = totals.confusion.sum(1), totals.confusion.sum(0)
-    return LabelMetrics(
-        precision=_ratio(hits, predicted),
-        recall=_ratio(hits, support),
-        f1=_ratio(2 * hits, support + predicted),
-        support=support,
+    """Precision, recall, F1 and support by label."""
+    return LabelMetrics.of(
+        hits=np.diag(totals.confusion),
+        support=totals.confusion.sum(1),
+        predicted=totals.confusion.sum(0),
     )
 
 
@@ -129,30 +147,22 @@ def metrics_of(totals: Totals) -> Metrics:
     return Metrics(
         num_rows=int(count),
         accuracy=accuracy,
-        macro_f1=_mean(by_label.f1[present]),
-        macro_recall=_mean(by_label.recall[present]),
+        macro_f1=mean_of(by_label.f1[present]),
+        macro_recall=mean_of(by_label.recall[present]),
         micro_f1=accuracy,
         weighted_f1=float((by_label.f1 * by_label.support).sum() / rows),
         mcc=_matthews(totals.confusion),
         log_loss=float(totals.log_loss / rows),
-        ece=_calibration_error(totals.bins),
+        ece=calibration_error(totals.bins),
     )
 
 
 def report_of(totals: Totals, labels: Sequence[str]) -> dict[str, Any]:
     """The content of `metrics.json`: the figures, then those by label and the confusion matrix."""
-    by_label = label_metrics(totals)
-    figures = {name: values.tolist() for name, values in vars(by_label).items()}
-    per_label = {
-        label: {name: values[i] for name, values in figures.items()}
-        for i, label in enumerate(labels)
-    }
-    for row in per_label.values():
-        row["support"] = int(row["support"])
     return {
         **vars(metrics_of(totals)),
         "labels": list(labels),
-        "per_label": per_label,
+        "per_label": label_metrics(totals).by_name(labels),
         "confusion_matrix": totals.confusion.astype(int).tolist(),
     }
 
@@ -164,7 +174,8 @@ def _matthews(confusion: np.ndarray) -> float:
     return float(covariance / np.sqrt(spread)) if spread > 0 else 0.0
 
 
-def _calibration_error(bins: np.ndarray) -> float:
+def calibration_error(bins: np.ndarray) -> float:
+    """Expected calibration error of `bins`, as `Totals` has them."""
     count, confidence, right = bins.T
     return float(np.abs(confidence - right).sum() / max(count.sum(), 1.0))
 
@@ -173,5 +184,6 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.asarray(np.divide(part, whole, out=np.zeros_like(part), where=whole > 0))
 
 
-def _mean(values: np.ndarray) -> float:
+def mean_of(values: np.ndarray) -> float:
+    """Their mean; 0 of none."""
     return float(values.mean()) if len(values) else 0.0

@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from distlstm.model.sparse import SparseRows
+from distlstm.model.sparse import SparseRows, starts_of
 
 LAST_SPECIAL_ID = 1
 """Ids up to here (padding, unknown) are no words: no n-gram contains them."""
@@ -53,28 +53,29 @@ class NgramFeatures:
 
         One row's tenth use of a word says less than its first.
         """
-        some = min(_ROWS_AT_ONCE, _LARGEST_CELL // self.count)
-        parts = [
-            self._transform(token_ids, offsets[start : start + some + 1])
-            for start in range(0, len(offsets) - 1, some)
-        ]
-        nothing = np.zeros(0, np.int32), np.zeros(0, np.float32), np.zeros(0, np.int64)
-        columns, values, lengths = map(np.concatenate, zip(nothing, *parts, strict=True))
-        starts = torch.from_numpy(np.concatenate([np.zeros(1), np.cumsum(lengths)])).int()
-        return SparseRows(torch.from_numpy(columns), torch.from_numpy(values), starts, self.count)
+        return SparseRows.concatenate(list(self.transform_in_parts(token_ids, offsets)), self.count)
 
-    def _transform(
+    def transform_in_parts(
         self, token_ids: np.ndarray, offsets: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Features (int32 [Z]), their values (float32 [Z]) and how many a row has (int64 [R])."""
+    ) -> Iterator[SparseRows]:
+        """The same, some rows at a time."""
+        some = min(_ROWS_AT_ONCE, _LARGEST_CELL // self.count)
+        for start in range(0, len(offsets) - 1, some):
+            yield self._transform(token_ids, offsets[start : start + some + 1])
+
+    def _transform(self, token_ids: np.ndarray, offsets: np.ndarray) -> SparseRows:
         num_rows = len(offsets) - 1
         cells = self._cells(token_ids[offsets[0] : offsets[-1]], offsets - offsets[0])
         rows, features, counts = count_cells(cells, self.count)
         values = 1 + np.log(counts)
         squares = np.bincount(rows, values**2 * self.norms[features], minlength=num_rows)
         values /= np.sqrt(squares)[rows]
-        lengths = np.bincount(rows, minlength=num_rows)
-        return features.astype(np.int32), values.astype(np.float32), lengths
+        return SparseRows(
+            torch.from_numpy(features.astype(np.int32)),
+            torch.from_numpy(values.astype(np.float32)),
+            starts_of(torch.from_numpy(rows), num_rows),
+            self.count,
+        )
 
     def _cells(self, token_ids: np.ndarray, offsets: np.ndarray) -> np.ndarray:
         """Every occurrence of a feature, as row * F + feature (uint32, faster to sort)."""

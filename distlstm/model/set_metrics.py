@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from distlstm.model.metrics import LabelMetrics, Metrics
+from distlstm.model.metrics import LabelMetrics, Metrics, calibration_error, mean_of
 
 _BINS = 15
 _SMALLEST = float(np.finfo(np.float64).eps)
@@ -78,14 +78,9 @@ class SetTotals:
 
 
 def set_label_metrics(totals: SetTotals) -> LabelMetrics:
-    """Precision, recall, F1 and support by label; 0 where there is nothing to divide by."""
+    """Precision, recall, F1 and support by label."""
     hits, support, predicted = totals.counts.T
-    return LabelMetrics(
-        precision=_ratio(hits, predicted),
-        recall=_ratio(hits, support),
-        f1=_ratio(2 * hits, support + predicted),
-        support=support,
-    )
+    return LabelMetrics.of(hits=hits, support=support, predicted=predicted)
 
 
 def set_metrics_of(totals: SetTotals) -> Metrics:
@@ -93,39 +88,25 @@ def set_metrics_of(totals: SetTotals) -> Metrics:
     by_label, rows = set_label_metrics(totals), max(totals.num_rows, 1.0)
     hits, support, predicted = totals.counts.sum(0)
     seen = (totals.counts[:, 1] + totals.counts[:, 2]) > 0
-    count, confidence, right = totals.bins.T
     return Metrics(
         num_rows=int(totals.num_rows),
         accuracy=totals.num_exact / rows,
-        macro_f1=float(by_label.f1[seen].mean()) if seen.any() else 0.0,
-        macro_recall=float(by_label.recall[seen].mean()) if seen.any() else 0.0,
+        macro_f1=mean_of(by_label.f1[seen]),
+        macro_recall=mean_of(by_label.recall[seen]),
         micro_f1=float(2 * hits / max(support + predicted, 1.0)),
         weighted_f1=float((by_label.f1 * by_label.support).sum() / max(support, 1.0)),
         mcc=_matthews(hits, support, predicted, totals.num_rows * len(totals.counts)),
         log_loss=totals.log_loss / rows,
-        ece=float(np.abs(confidence - right).sum() / max(count.sum(), 1.0)),
+        ece=calibration_error(totals.bins),
     )
 
 
 def set_report_of(totals: SetTotals, labels: Sequence[str]) -> dict[str, Any]:
     """The content of `metrics.json`: the figures, then those by label."""
-    by_label = set_label_metrics(totals)
-    per_label = {
-        label: {
-            "precision": float(by_label.precision[i]),
-            "recall": float(by_label.recall[i]),
-            "f1": float(by_label.f1[i]),
-            "support": int(by_label.support[i]),
-        }
-        for i, label in enumerate(labels)
-    }
+    per_label = set_label_metrics(totals).by_name(labels)
     return {**vars(set_metrics_of(totals)), "labels": list(labels), "per_label": per_label}
 
 
 def _matthews(hits: float, support: float, predicted: float, count: float) -> float:
     spread = support * (count - support) * predicted * (count - predicted)
     return float((hits * count - support * predicted) / np.sqrt(spread)) if spread > 0 else 0.0
-
-
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    return np.asarray(np.divide(part, whole, out=np.zeros_like(part), where=whole > 0))

@@ -3,7 +3,9 @@
 Shape letters: R rows, W width, Z cells that are not zero.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +25,17 @@ class SparseRows:
     values: Tensor
     offsets: Tensor
     width: int
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["SparseRows"], width: int) -> Self:
+        """The rows of several, one after the other; none of no parts."""
+        lengths = [part.offsets.diff() for part in parts]
+        return cls(
+            torch.cat([torch.zeros(0, dtype=torch.int32), *(part.columns for part in parts)]),
+            torch.cat([torch.zeros(0), *(part.values for part in parts)]),
+            F.pad(torch.cat([torch.zeros(0, dtype=torch.int32), *lengths]).cumsum(0), (1, 0)).int(),
+            width,
+        )
 
     def times(self, dense: Tensor) -> Tensor:
         """The product with a dense matrix: [R, W] x [W, C] -> [R, C]."""

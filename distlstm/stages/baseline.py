@@ -68,31 +68,30 @@ def linear_model(corpus: EncodedCorpus) -> LinearModel:
 def _fit(corpus: EncodedCorpus, splits: Sequence[Shards]) -> LinearModel:
     samples = [(shards, _sample(shards)) for shards in splits]
     rows = [shards.take(sample) for shards, sample in samples]
+    truth = [_truth(corpus, shards, sample) for shards, sample in samples]
     given = np.concatenate([shards.weights[sample] for shards, sample in samples])
     lengths = np.concatenate([part.lengths for part in rows])
     return fit_linear(
         np.concatenate([part.token_ids for part in rows]),
         np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]),
-        np.concatenate([_truth(corpus, part) for part in rows]),
+        np.concatenate(truth),
         num_labels=len(corpus.labels),
         subwords=subwords_of(corpus.vocabulary.tokens),
         row_weights=(given / given.mean()).astype(np.float32),
     )
 
 
-def _truth(corpus: EncodedCorpus, rows: EncodedRows) -> np.ndarray:
+def _truth(corpus: EncodedCorpus, shards: Shards, sample: np.ndarray) -> np.ndarray:
     """Label ids [rows], or which labels a row has [rows, C]."""
-    if corpus.kind == "multi" and rows.targets is not None:
-        return rows.targets
-    return rows.label_ids
+    members = shards.targets_of(sample) if corpus.kind == "multi" else None
+    return shards.label_ids[sample] if members is None else members
 
 
 def measure_baseline(corpus: EncodedCorpus) -> Baseline:
     """Judge both on the validation split, or on some 20 million tokens of it."""
     validation = corpus.validation.take(_sample(corpus.validation))
     margins = linear_model(corpus).logits(validation.token_ids, validation.offsets)
-    training = corpus.training.take(_sample(corpus.training))
-    truth = _truth(corpus, training)
+    truth = _truth(corpus, corpus.training, _sample(corpus.training))
     counts = truth.sum(0) if truth.ndim == 2 else np.bincount(truth, minlength=len(corpus.labels))
     more_than_half = np.tile(counts - len(truth) / 2, (len(validation.label_ids), 1))
     return Baseline(

@@ -82,8 +82,11 @@ def write_model(
 
 def write_checkpoint(
     path: Path, *, checkpoint: Path, corpus: EncodedCorpus, config: ExperimentConfig, run: Identity
-) -> None:
-    """Make a MODEL of the best epoch of a checkpoint, calibrated in this process."""
+) -> int:
+    """Make a MODEL of the best epoch of a checkpoint, whose number is returned.
+
+    The model is calibrated in this process.
+    """
     job = TrainingJob(corpus, config, Worker())
     restore_training(job.training, checkpoint)
     write_model(
@@ -97,6 +100,7 @@ def write_checkpoint(
         baseline=measure_baseline(corpus),
         run=run,
     )
+    return best_epoch(job.training.history)
 
 
 def best_epoch(history: Sequence[EpochResult]) -> int:

@@ -28,7 +28,7 @@ class BatchLimits:
     rows: int
 
 
-_ON_CPU = BatchLimits(tokens=20_480, rows=256)
+ON_CPU = BatchLimits(tokens=20_480, rows=256)
 _ON_GPU = BatchLimits(tokens=1_048_576, rows=8_192)
 
 
@@ -85,7 +85,7 @@ class Predictor:
         self.model = model
         self.device = device
         self.num_threads = num_threads
-        self.limits = _ON_CPU if device.type == "cpu" else _ON_GPU
+        self.limits = ON_CPU if device.type == "cpu" else _ON_GPU
         self.tokenizer = Tokenizer(model.config.text, model.vocabulary)
         dtype = recurrent_dtype(model.config.training.precision, device)
         self.classifier = model.classifier.to(device).for_inference(dtype)

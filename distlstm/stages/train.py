@@ -167,6 +167,7 @@ class _Run:
             checkpoint, calibration = _fit(settings, num_workers, capacity, tracking)
         on_event(Progress("measuring the linear baseline", 0, 1))
         baseline = measure_baseline(self.corpus)
+        linear = final_partner(self.corpus, self.config)
         on_event(Progress("measuring the linear baseline", 1, 1))
         write_model(
             self.output,
@@ -175,7 +176,7 @@ class _Run:
             corpus=self.corpus,
             config=self.config,
             calibration=calibration,
-            linear=final_partner(self.corpus, self.config),
+            linear=linear,
             baseline=baseline,
             run=self.identity,
         )

@@ -5,13 +5,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ray.train
 import torch
-import torch.distributed
 from ray.train.torch import get_device
 
 from distlstm.config import ExperimentConfig
@@ -19,7 +19,7 @@ from distlstm.data.corpus import EncodedCorpus
 from distlstm.errors import RunError
 from distlstm.model.calibration import Calibration
 from distlstm.model.checkpoint import restore_training, save_training
-from distlstm.model.data_parallel import average_used_rows, data_parallel
+from distlstm.model.data_parallel import add_up, average_used_rows, data_parallel
 from distlstm.model.loop import EpochResult, Training, Worker
 from distlstm.model.metrics import Metrics
 from distlstm.stages.baseline import wide_partner
@@ -80,14 +80,8 @@ def _this_worker() -> Worker:
         world_size=context.get_world_size(),
         wrap=data_parallel,
         average_embedding=average_used_rows,
-        add_up=_all_reduce,
+        add_up=partial(add_up, device=alone.device),
     )
-
-
-def _all_reduce(vector: np.ndarray) -> np.ndarray:
-    tensor = torch.from_numpy(vector.copy()).to(get_device())
-    torch.distributed.all_reduce(tensor)
-    return np.asarray(tensor.cpu().numpy())
 
 
 def _restore(training: Training) -> None:

@@ -8,7 +8,7 @@ from distlstm.config import ExperimentConfig
 from distlstm.data.corpus import EncodedCorpus
 from distlstm.model.checkpoint import load_history
 from distlstm.model.loop import EpochResult
-from distlstm.stages.finish import best_epoch, write_checkpoint
+from distlstm.stages.finish import write_checkpoint
 from distlstm.stages.output import Identity
 
 RAY_RUN = "run"
@@ -37,5 +37,4 @@ def write_best_so_far(
     checkpoint = last_checkpoint(checkpoints)
     if checkpoint is None:
         return None
-    write_checkpoint(path, checkpoint=checkpoint, corpus=corpus, config=config, run=run)
-    return best_epoch(load_history(checkpoint))
+    return write_checkpoint(path, checkpoint=checkpoint, corpus=corpus, config=config, run=run)

@@ -106,7 +106,7 @@ def test_a_rows_loss_is_the_mean_binary_cross_entropy() -> None:
 
 
 def test_probabilities_of_huge_logits_are_0_and_1() -> None:
-    found = LabelSets().probabilities(np.array([[-1e6, 0.0, 1e6]], np.float32), 0.05)
+    found = LabelSets().probabilities(np.array([[-1e6, 0.0, 1e6]], np.float32) / 0.05)
     assert found.tolist() == [[0.0, 0.5, 1.0]]
 
 

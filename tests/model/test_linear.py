@@ -56,7 +56,7 @@ def trained(
 
 
 def predicted(model: LinearModel, rows: Encoded) -> list[int]:
-    return [int(label) for label in model.predict(rows.token_ids, rows.offsets)]
+    return [int(label) for label in model.logits(rows.token_ids, rows.offsets).argmax(1)]
 
 
 def logits(model: LinearModel, rows: list[list[int]]) -> np.ndarray:

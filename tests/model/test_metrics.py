@@ -89,12 +89,12 @@ def test_the_temperature_has_the_least_log_loss_and_changes_no_prediction() -> N
     logits = logits * 3
 
     def loss(temperature: float) -> float:
-        return metrics_of(Totals.of(softmax(logits, temperature), truth)).log_loss
+        return metrics_of(Totals.of(softmax(logits / temperature), truth)).log_loss
 
     best = 1 / fit_weights(logits[None], np.eye(3)[truth])[0]
     assert loss(best) <= min(loss(t) for t in np.geomspace(0.06, 19, 400)) + 1e-9
     assert best > 1.5
-    assert (softmax(logits, best).argmax(1) == logits.argmax(1)).all()
+    assert (softmax(logits / best).argmax(1) == logits.argmax(1)).all()
 
 
 def test_two_models_are_weighed_so_that_their_sum_has_the_least_log_loss() -> None:

@@ -1,5 +1,6 @@
 """Two real processes over gloo against one: the gradients of a step, and the check of weights."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from distlstm.data.batching import rows_of_rank
 from distlstm.errors import RunError
 from distlstm.model.batch import Batch
 from distlstm.model.classifier import Classifier
-from distlstm.model.data_parallel import average_used_rows, data_parallel
+from distlstm.model.data_parallel import add_up, average_used_rows, data_parallel
 from distlstm.model.loop import Worker, check_same_weights
 
 pytestmark = pytest.mark.slow
@@ -51,12 +52,6 @@ def gradient(
     return torch.cat(found).numpy()
 
 
-def add_up(vector: np.ndarray) -> np.ndarray:
-    tensor = torch.from_numpy(vector.copy())
-    dist.all_reduce(tensor)
-    return tensor.numpy()
-
-
 def run_rank(rank: int, directory: str) -> None:
     """In a process of its own: write the gradients, and whether differing weights are noticed."""
     torch.set_num_threads(1)
@@ -66,7 +61,7 @@ def run_rank(rank: int, directory: str) -> None:
     model = classifier()
     module = data_parallel(model)
     found = {str(n): gradient(model, module, n, rank=rank, world_size=2) for n in NUMBERS_OF_ROWS}
-    worker = Worker(rank=rank, world_size=2, add_up=add_up)
+    worker = Worker(rank=rank, world_size=2, add_up=partial(add_up, device=torch.device("cpu")))
     check_same_weights(model, worker, 1)
     with torch.no_grad():
         model.output.bias += 0.01 * rank
