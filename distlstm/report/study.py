@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from distlstm.report.page import REPORT_FILE, Page, PageTable, Section, write_page
-from distlstm.stages.tune import BEST_CONFIG, STUDY_FILE, TRIALS_FILE
+from distlstm.stages.study_files import BEST_CONFIG, STUDY_FILE, TRIALS_FILE
 
 
 def write_study_report(path: Path) -> None:
