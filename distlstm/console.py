@@ -202,9 +202,9 @@ def print_tune(result: "TuneResult", *, metric: str) -> None:
     rows = [TrialRow(**row) for row in result.trials]
     console.print(trials_table(rows, metric, title=f"{len(rows)} trials, best first"))
     console.print(f"{result.seconds:.0f} s in all{', resumed' if result.resumed else ''}")
-    chosen = result.best["trial"]
     console.print(
-        f"Study: {escape(result.study)} (trial {chosen} is the model in best/, its config best.toml)"
+        f"Study: {escape(result.study)} (best/ is the model of trial {result.best['trial']}, "
+        "best.toml its config)"
     )
 
 

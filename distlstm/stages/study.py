@@ -55,6 +55,8 @@ class TrialReport:
     started: float
     ended: float
     """Wall-clock seconds since 1970; the first epoch starts with the trial."""
+    seconds: float
+    """Of training and validation alone."""
     worker: str
     """Host and process."""
     rows_per_second: float
