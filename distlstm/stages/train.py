@@ -15,7 +15,7 @@ from distlstm.model.calibration import Calibration
 from distlstm.model.checkpoint import load_history
 from distlstm.model.directory import FACTS_FILE, load_facts
 from distlstm.stages.baseline import final_partner, measure_baseline
-from distlstm.stages.events import Note, OnEvent, Progress
+from distlstm.stages.events import Event, FirstStep, Note, OnEvent, Progress
 from distlstm.stages.finish import HISTORY_FILE, read_history, write_model
 from distlstm.stages.labelled_data import (
     DataRequest,
@@ -35,6 +35,7 @@ from distlstm.stages.output import (
     withdraw,
 )
 from distlstm.stages.session import Capacity, Resources, our_error, ray_session, run_interruptibly
+from distlstm.stages.start_up import Stopwatch
 from distlstm.stages.tracking import tracked
 from distlstm.stages.train_worker import (
     ProgressFollower,
@@ -73,18 +74,21 @@ def train(
     resources: Resources,
     overwrite: bool,
     on_event: OnEvent,
+    began: float | None = None,
 ) -> TrainResult:
     """Train a classifier into `output`, or carry on where the same command stopped.
 
     On Ctrl-C the best epoch so far is written to `best/`, where it does not make the training look
-    finished, before KeyboardInterrupt goes on.
+    finished, before KeyboardInterrupt goes on. The parts of the way to the first step are told
+    from `began` on, a time of `time.monotonic`.
 
     Raises:
         UserError: bad data, an output that another command began, or a MODEL to go on from that
             does not fit the config.
         RunError: training diverged, or workers died too often.
     """
-    started = time.perf_counter()
+    started, watch = time.perf_counter(), Stopwatch(began)
+    watch.end("imports")
     output = output.absolute()
     spec = data.find(config)
     identity = _identity(spec, config)
@@ -103,13 +107,15 @@ def train(
     run: _Run | None = None
     try:
         with ray_session(resources) as capacity:
+            watch.end("Ray")
             num_workers = capacity.workers(resources.num_workers, default=_DEFAULT_WORKERS)
             corpus = prepare_corpus(spec, output / CHECKPOINTS, on_event)
             check_weights(corpus, config)
+            watch.end("encoding")
             run = _Run(
                 corpus=corpus, config=config, init=data.init, output=output, identity=identity
             )
-            run.train(capacity, num_workers, on_event)
+            run.train(capacity, num_workers, _timed(watch, on_event))
     except UserError:
         if not resumed:
             withdraw(output)
@@ -121,6 +127,20 @@ def train(
     shutil.rmtree(output / BEST, ignore_errors=True)
     shutil.rmtree(output / CHECKPOINTS)
     return _result(output, started, resumed=resumed)
+
+
+def _timed(watch: Stopwatch, on_event: OnEvent) -> OnEvent:
+    """Complete a worker's account of the way to the first step with what came before it."""
+
+    def handle(event: Event) -> None:
+        if isinstance(event, FirstStep):
+            if "workers" in watch.parts:  # and these are others, in place of some that died
+                return
+            watch.end_with("workers", event.seconds)
+            event = FirstStep(watch.parts)
+        on_event(event)
+
+    return handle
 
 
 def _identity(spec: CorpusSpec, config: ExperimentConfig) -> Identity:
