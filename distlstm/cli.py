@@ -64,7 +64,7 @@ def cli() -> None:
 def train(data: tuple[str, ...], output: Path, **options: Any) -> None:
     """Train a classifier on labelled DATA."""
     config = _config(options)
-    environment.prepare(options["address"])
+    environment.prepare(options["address"], idle_workers=False)
     from distlstm import console
     from distlstm.model.directory import load_facts
     from distlstm.report.model import write_model_report
