@@ -107,6 +107,7 @@ def test_of_two_commands_on_one_output_the_second_is_refused_until_the_first_is_
 ) -> None:
     first = job.start()
     job.wait_for_epochs(first, 2)
+    first.send_signal(signal.SIGSTOP)  # so that it is not done meanwhile
     for more in ([], ["--overwrite"]):
         second = start(job.output.as_posix(), *job.command, *more)
         _, err = second.communicate(timeout=SECONDS)
@@ -114,6 +115,7 @@ def test_of_two_commands_on_one_output_the_second_is_refused_until_the_first_is_
         assert f"Another command is at work on {job.output}" in err
     first.kill()
     first.communicate()
+    wait_until(lambda: processes_of(job.output.as_posix()) <= AGENTS, SECONDS)
     assert epochs_done(job.output) >= 2
     result = ended(job.start())
     assert result["resumed"]
