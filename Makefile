@@ -38,6 +38,7 @@ bench: env
 	$(BIN)/python -m benchmarks.footprint
 	$(BIN)/python -m benchmarks.agreement
 	$(BIN)/python -m benchmarks.ledger
+	$(BIN)/python -m benchmarks.first_step
 
 clean:
 	rm -rf demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -64,13 +64,14 @@ def cli() -> None:
 def train(data: tuple[str, ...], output: Path, **options: Any) -> None:
     """Train a classifier on labelled DATA."""
     config = _config(options)
-    environment.prepare(options["address"])
+    environment.prepare(options["address"], idle_workers=False)
     from distlstm import console
     from distlstm.model.directory import load_facts
     from distlstm.report.model import write_model_report
     from distlstm.stages import train as stage
+    from distlstm.stages.start_up import process_began
 
-    with console.Display(quiet=options["quiet"]) as display:
+    with console.Display(quiet=options["quiet"], debug=options["debug"]) as display:
         result = stage.train(
             _data_request(data, options),
             output=output,
@@ -78,6 +79,7 @@ def train(data: tuple[str, ...], output: Path, **options: Any) -> None:
             resources=_resources(options),
             overwrite=options["overwrite"],
             on_event=display,
+            began=process_began(),
         )
     write_model_report(output)
     if options["as_json"]:

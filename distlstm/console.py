@@ -22,6 +22,7 @@ from rich.table import Table
 from distlstm.stages.events import (
     EpochDone,
     Event,
+    FirstStep,
     Note,
     Progress,
     RowsPredicted,
@@ -45,8 +46,9 @@ _WIDTH_OF_FILES = 120
 class Display:
     """Draws a stage's events for as long as it is entered; call it with each of them."""
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False, debug: bool = False) -> None:
         self.quiet = quiet
+        self.debug = debug
         self.console = Console(file=_own_stderr(), highlight=False, soft_wrap=True)
         self.bar = rich.progress.Progress(
             rich.progress.TextColumn("{task.description}"),
@@ -98,6 +100,9 @@ class Display:
                 self.console.print(_epoch_line(event))
             case TrialsChanged():
                 self._trials(event)
+            case FirstStep(seconds):
+                if self.debug:
+                    self.console.print(start_up_table(seconds))
 
     @property
     def _draws(self) -> bool:
@@ -279,6 +284,16 @@ def print_estimate(result: "Estimate") -> None:
     for name, value in rows.items():
         table.add_row(name, value)
     _stdout().print(table)
+
+
+def start_up_table(seconds: Mapping[str, float]) -> Table:
+    """The parts of the way to a training's first step."""
+    table = Table(title="To the first step", title_justify="left", box=None)
+    table.add_column("part")
+    table.add_column("seconds", justify="right")
+    for part, taken in {**seconds, "in all": sum(seconds.values())}.items():
+        table.add_row(part, f"{taken:.1f}")
+    return table
 
 
 def comparison_table(facts: Mapping[str, Any]) -> Table:

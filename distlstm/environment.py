@@ -21,13 +21,22 @@ _VARIABLES = {
 }
 
 
-def prepare(address: str | None = None) -> None:
+_NO_IDLE_WORKERS = {
+    "RAY_enable_worker_prestart": "0",
+    "RAY_prestart_worker_first_driver": "0",
+}
+
+
+def prepare(address: str | None = None, *, idle_workers: bool = True) -> None:
     """Quiet Ray, and lock an embedded one with a token of its own.
 
     An embedded Ray gets a random token that only this process and its children know. For a
     cluster (`address` or RAY_ADDRESS) the user's own token settings are left as they are.
+
+    By default an embedded Ray starts with an idle process a core. Ray Train has no use for them: it
+    gives its processes an environment of their own.
     """
-    for name, value in _VARIABLES.items():
+    for name, value in (_VARIABLES | ({} if idle_workers else _NO_IDLE_WORKERS)).items():
         os.environ.setdefault(name, value)
     if address is None and "RAY_ADDRESS" not in os.environ:
         os.environ.setdefault("RAY_AUTH_MODE", "token")

@@ -16,7 +16,10 @@ _STEPS_PER_WINDOW = 50
 def plan_epoch(
     lengths: np.ndarray, *, tokens_per_batch: int, rows_per_batch: int, seed: int, epoch: int
 ) -> list[np.ndarray]:
-    """The steps of one training epoch: row indices (int64), every row in exactly one step.
+    """The steps of one training epoch: row indices, every row in exactly one step.
+
+    Indices are int32 where the rows are few enough for it, int64 otherwise: of many rows the plan
+    is what takes most memory.
 
     Args:
         lengths: tokens of each row, [rows].
@@ -26,7 +29,8 @@ def plan_epoch(
         epoch: from 0.
     """
     rng = np.random.default_rng((seed, epoch))
-    order = rng.permutation(len(lengths))
+    order = np.arange(len(lengths), dtype=np.int32 if len(lengths) < 2**31 else np.int64)
+    rng.shuffle(order)
     window = rows_per_batch * _STEPS_PER_WINDOW
     steps = [
         step

@@ -1,9 +1,9 @@
 """Encode once: a distributed count fixes vocabulary and labels, then shards are written.
 
-Bundles of units are spread over the cluster twice. The first pass counts tokens and labels (merged
-by the workers, then once more here); the second writes token ids. `corpus.json` is written last
-and names the shards that count, so trials and restarts share a finished encoding and never see
-half of one.
+Bundles of units are worked on twice, over the whole cluster if the corpus is large. The first pass
+counts tokens and labels (merged by the workers, then once more here); the second writes token ids.
+`corpus.json` is written last and names the shards that count, so trials and restarts share a
+finished encoding and never see half of one.
 """
 
 import json
@@ -37,7 +37,7 @@ from distlstm.data.labelled import (
     merge_counts,
     read_labelled,
 )
-from distlstm.data.parallel import Progress, map_on_cluster
+from distlstm.data.parallel import Progress, map_items
 from distlstm.data.shards import one_hot, write_shard
 from distlstm.data.units import Unit, cut_into_units, group_small, unit_limit
 from distlstm.errors import UserError
@@ -47,6 +47,8 @@ from distlstm.text.tokenizer import TokenIds, Tokenizer
 from distlstm.text.vocabulary import UNKNOWN_ID, Vocabulary
 
 _MAX_LABELS = 10_000
+_SMALL = 16 * 2**20
+"""Bytes on disk that this process has encoded before a cluster would have started to."""
 
 
 def encode_corpus(spec: CorpusSpec, path: Path, *, progress: Progress) -> EncodedCorpus:
@@ -62,8 +64,9 @@ def encode_corpus(spec: CorpusSpec, path: Path, *, progress: Progress) -> Encode
 
 
 def _encode(spec: CorpusSpec, path: Path, progress: Progress) -> None:
-    training, validation = _bundles(spec.training), _bundles(spec.validation)
-    counts = _count(spec, training, progress)
+    spread = not is_small(spec)
+    training, validation = _bundles(spec.training, spread), _bundles(spec.validation, spread)
+    counts = _count(spec, training, spread, progress)
     labels = _label_set(counts, spec)
     kind = "multi" if _as_dict(counts, "sets") else "single"
     vocabulary = _vocabulary(counts, spec)
@@ -82,19 +85,26 @@ def _encode(spec: CorpusSpec, path: Path, progress: Progress) -> None:
     jobs = [*_numbered(training, "training"), *_numbered(validation, "validation")]
     tables = []
     progress("encoding", 0, len(jobs))
-    for table in map_on_cluster(encoder.write, jobs):
+    for table in map_items(encoder.write, jobs, spread=spread):
         tables.append(table)
         progress("encoding", len(tables), len(jobs))
     written = pa.concat_tables(tables).sort_by("name")
     _write_facts(path, spec, counts, labels, kind, written, coverage)
 
 
-def _bundles(files: Sequence[SourceFile]) -> list[list[Unit]]:
-    num_cpus = int(ray.cluster_resources().get("CPU", 1))
+def is_small(spec: CorpusSpec) -> bool:
+    """Whether to encode it needs no cluster."""
+    return sum(file.size for file in (*spec.training, *spec.validation)) <= _SMALL
+
+
+def _bundles(files: Sequence[SourceFile], spread: bool) -> list[list[Unit]]:
+    num_cpus = int(ray.cluster_resources().get("CPU", 1)) if spread else 1
     return group_small(cut_into_units(files, unit_limit(files)), num_groups=2 * num_cpus)
 
 
-def _count(spec: CorpusSpec, bundles: list[list[Unit]], progress: Progress) -> pa.Table:
+def _count(
+    spec: CorpusSpec, bundles: list[list[Unit]], spread: bool, progress: Progress
+) -> pa.Table:
     count = partial(
         count_labelled,
         columns=spec.columns,
@@ -102,7 +112,9 @@ def _count(spec: CorpusSpec, bundles: list[list[Unit]], progress: Progress) -> p
         validation_fraction=spec.validation_fraction,
     )
     progress("counting tokens", 0, len(bundles))
-    counts = merge_counts(pa.concat_tables(map_on_cluster(count, bundles, merge=merge_counts)))
+    counts = merge_counts(
+        pa.concat_tables(map_items(count, bundles, spread=spread, merge=merge_counts))
+    )
     progress("counting tokens", len(bundles), len(bundles))
     return counts
 

@@ -1,4 +1,4 @@
-"""Running a function over many pieces of work with Ray Data."""
+"""Running a function over many pieces of work, here or with Ray Data."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
@@ -11,18 +11,23 @@ Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
 
 
-def map_on_cluster(
+def map_items(
     work: Callable[[Item], pa.Table],
     items: Sequence[Item],
     *,
+    spread: bool,
     merge: Callable[[pa.Table], pa.Table] | None = None,
     merge_rows: int = 1_000_000,
 ) -> Iterator[pa.Table]:
-    """Run `work` on every item, one task each; yields the tables as they come, in any order.
+    """Run `work` on every item; yields the tables as they come, in any order.
 
-    With `merge`, the workers join tables of `merge_rows` rows or more before they come here. What
+    With `spread` there is a task of Ray Data for each item; else this process does all. With
+    `merge`, the workers join tables of `merge_rows` rows or more before they come here. What
     `work` raises comes out as it is, or as the `cause` of Ray's error.
     """
+    if not spread:
+        yield from map(work, items)
+        return
     ray.data.DataContext.get_current().raise_original_map_exception = True
 
     def run(batch: pa.Table) -> pa.Table:

@@ -63,8 +63,8 @@ def write_shard(
 class Shards:
     """Random access to the rows of many shards, as if they were one.
 
-    Token ids and targets stay on disk (memory-mapped); lengths, label ids and weights, 12 bytes a
-    row, are in memory.
+    Token ids and targets stay on disk (memory-mapped); lengths, label ids and weights, if there are
+    any, are in memory: 4 bytes a row each.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
@@ -77,7 +77,7 @@ class Shards:
         """Tokens of each row (int32, [rows])."""
         self.label_ids = np.concatenate([np.zeros(0, np.int32), *labels])
         """Label id of each row (int32, [rows])."""
-        self.weights = np.concatenate([np.zeros(0, np.float32), *map(_weights, batches)])
+        self.weights = _weights_of(batches)
         """What each row weighs, as given (float32, [rows]); 1 if nothing was."""
         self._targets = [_targets(batch) for batch in batches]
         self._first_rows = np.cumsum([0, *map(len, labels)])
@@ -133,6 +133,12 @@ def _targets(batch: pa.RecordBatch) -> np.ndarray | None:
         return None
     column = batch.column("target")
     return np.asarray(column.values.to_numpy().reshape(len(column), column.type.list_size))
+
+
+def _weights_of(batches: Sequence[pa.RecordBatch]) -> np.ndarray:
+    if not any("weight" in batch.schema.names for batch in batches):
+        return np.broadcast_to(np.float32(1), sum(batch.num_rows for batch in batches))
+    return np.concatenate([np.zeros(0, np.float32), *map(_weights, batches)])
 
 
 def _weights(batch: pa.RecordBatch) -> np.ndarray:

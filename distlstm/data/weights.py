@@ -14,8 +14,7 @@ def row_weights(label_ids: np.ndarray, given: np.ndarray, *, balanced: bool) -> 
         given: what each row weighs by itself, [rows]; not all 0.
         balanced: also weigh each row by rows / (labels * rows of its label), as scikit-learn does.
     """
-    weights = given.astype(np.float64)
+    weights = np.asarray(given, np.float32)
     if balanced:
-        counts = np.bincount(label_ids)
-        weights = weights / counts[label_ids]
-    return np.asarray((weights / weights.mean()).astype(np.float32))
+        weights = weights / np.bincount(label_ids).astype(np.float32)[label_ids]
+    return np.asarray(weights / np.float32(weights.mean(dtype=np.float64)))

@@ -83,5 +83,13 @@ class TrialsChanged:
     metric: str
 
 
-Event = Progress | RowsPredicted | Note | EpochDone | TrialsChanged
+@dataclass(frozen=True)
+class FirstStep:
+    """A training has made its first step."""
+
+    seconds: dict[str, float]
+    """Of each part of the way there, in order."""
+
+
+Event = Progress | RowsPredicted | Note | EpochDone | TrialsChanged | FirstStep
 OnEvent = Callable[[Event], None]

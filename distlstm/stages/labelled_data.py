@@ -1,14 +1,17 @@
 """The labelled data of `train` and `tune`, from the command's arguments to an encoded corpus."""
 
-from collections.abc import Container
+from collections.abc import Callable, Container, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from distlstm.config import ExperimentConfig
 from distlstm.data.corpus import CorpusSpec, EncodedCorpus, Inherited
-from distlstm.data.encoding import encode_corpus
+from distlstm.data.encoding import encode_corpus, is_small
 from distlstm.data.labelled import Columns
 from distlstm.data.reading import check_columns, read_schema
 from distlstm.errors import RunError, UserError
@@ -101,6 +104,22 @@ def prepare_corpus(spec: CorpusSpec, directory: Path, on_event: OnEvent) -> Enco
         raise our_error(error) or RunError(f"Reading the data failed: {error}") from error
     _describe(corpus, spec.inherited, on_event)
     return corpus
+
+
+@contextmanager
+def encoding_ahead(
+    spec: CorpusSpec, directory: Path, on_event: OnEvent
+) -> Iterator[Callable[[], EncodedCorpus]]:
+    """Let a small corpus be encoded while Ray starts; yields what waits for it.
+
+    What is yielded raises as `prepare_corpus` does, which it calls for a corpus that needs Ray.
+    """
+    prepare = partial(prepare_corpus, spec, directory, on_event)
+    if not is_small(spec):
+        yield prepare
+        return
+    with ThreadPoolExecutor(max_workers=1) as aside:
+        yield aside.submit(prepare).result
 
 
 def check_weights(corpus: EncodedCorpus, config: ExperimentConfig) -> None:

@@ -15,14 +15,14 @@ from distlstm.model.calibration import Calibration
 from distlstm.model.checkpoint import load_history
 from distlstm.model.directory import FACTS_FILE, load_facts
 from distlstm.stages.baseline import final_partner, measure_baseline
-from distlstm.stages.events import Note, OnEvent, Progress
+from distlstm.stages.events import Event, FirstStep, Note, OnEvent, Progress
 from distlstm.stages.finish import HISTORY_FILE, read_history, write_model
 from distlstm.stages.labelled_data import (
     DataRequest,
     check_first_file,
     check_vectors,
     check_weights,
-    prepare_corpus,
+    encoding_ahead,
 )
 from distlstm.stages.out_of_memory import memory_advice
 from distlstm.stages.output import (
@@ -32,9 +32,12 @@ from distlstm.stages.output import (
     flat,
     read_identity,
     record_identity,
+    remove_content,
+    sole_use,
     withdraw,
 )
 from distlstm.stages.session import Capacity, Resources, our_error, ray_session, run_interruptibly
+from distlstm.stages.start_up import Stopwatch
 from distlstm.stages.tracking import tracked
 from distlstm.stages.train_worker import (
     ProgressFollower,
@@ -73,43 +76,75 @@ def train(
     resources: Resources,
     overwrite: bool,
     on_event: OnEvent,
+    began: float | None = None,
 ) -> TrainResult:
     """Train a classifier into `output`, or carry on where the same command stopped.
 
     On Ctrl-C the best epoch so far is written to `best/`, where it does not make the training look
-    finished, before KeyboardInterrupt goes on.
+    finished, before KeyboardInterrupt goes on. The parts of the way to the first step are told
+    from `began` on, a time of `time.monotonic`.
 
     Raises:
-        UserError: bad data, an output that another command began, or a MODEL to go on from that
-            does not fit the config.
+        UserError: bad data, an output that another command began or is at work on, or a MODEL to
+            go on from that does not fit the config.
         RunError: training diverged, or workers died too often.
     """
-    started = time.perf_counter()
+    started, watch = time.perf_counter(), Stopwatch(began)
+    watch.end("imports")
     output = output.absolute()
     spec = data.find(config)
-    identity = _identity(spec, config)
     if data.init is not None:
         check_apart(data.init, output)
-    check_output(output, marks=(FACTS_FILE, CHECKPOINTS), overwrite=overwrite)
+    check_output(output, marks=(FACTS_FILE, CHECKPOINTS), overwrite=False)
+    check_first_file(spec)
+    check_vectors(spec, config)
+    with sole_use(output):
+        if overwrite:
+            remove_content(output)
+        resumed = _train(
+            spec,
+            output=output,
+            config=config,
+            init=data.init,
+            resources=resources,
+            watch=watch,
+            on_event=on_event,
+        )
+        return _result(output, started, resumed=resumed)
+
+
+def _train(
+    spec: CorpusSpec,
+    *,
+    output: Path,
+    config: ExperimentConfig,
+    init: Path | None,
+    resources: Resources,
+    watch: Stopwatch,
+    on_event: OnEvent,
+) -> bool:
+    """Train into an output that is held; returns whether some or all of it was done before."""
+    identity = _identity(spec, config)
     if (output / FACTS_FILE).exists():
         check_same(output, load_facts(output).get("run", {}), identity)
         on_event(Note(f"{output} is already trained by this very command; nothing to do."))
-        return _result(output, started, resumed=True)
-    check_first_file(spec)
-    check_vectors(spec, config)
+        return True
     resumed = _begin(output, identity)
     if resumed:
         on_event(Note(f"Carrying on with {output}."))
     run: _Run | None = None
     try:
-        with ray_session(resources) as capacity:
+        with (
+            encoding_ahead(spec, output / CHECKPOINTS, on_event) as encoded,
+            ray_session(resources) as capacity,
+        ):
+            watch.end("Ray")
             num_workers = capacity.workers(resources.num_workers, default=_DEFAULT_WORKERS)
-            corpus = prepare_corpus(spec, output / CHECKPOINTS, on_event)
+            corpus = encoded()
             check_weights(corpus, config)
-            run = _Run(
-                corpus=corpus, config=config, init=data.init, output=output, identity=identity
-            )
-            run.train(capacity, num_workers, on_event)
+            watch.end("encoding")
+            run = _Run(corpus=corpus, config=config, init=init, output=output, identity=identity)
+            run.train(capacity, num_workers, _timed(watch, on_event))
     except UserError:
         if not resumed:
             withdraw(output)
@@ -120,7 +155,21 @@ def train(
         raise
     shutil.rmtree(output / BEST, ignore_errors=True)
     shutil.rmtree(output / CHECKPOINTS)
-    return _result(output, started, resumed=resumed)
+    return resumed
+
+
+def _timed(watch: Stopwatch, on_event: OnEvent) -> OnEvent:
+    """Complete a worker's account of the way to the first step with what came before it."""
+
+    def handle(event: Event) -> None:
+        if isinstance(event, FirstStep):
+            if "workers" in watch.parts:  # and these are others, in place of some that died
+                return
+            watch.end_with("workers", event.seconds)
+            event = FirstStep(watch.parts)
+        on_event(event)
+
+    return handle
 
 
 def _identity(spec: CorpusSpec, config: ExperimentConfig) -> Identity:

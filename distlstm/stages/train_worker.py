@@ -23,7 +23,8 @@ from distlstm.model.data_parallel import add_up, average_used_rows, data_paralle
 from distlstm.model.loop import EpochResult, Training, Worker
 from distlstm.model.metrics import Metrics
 from distlstm.stages.baseline import wide_partner
-from distlstm.stages.events import EpochDone, Event, Note, Progress
+from distlstm.stages.events import EpochDone, Event, FirstStep, Note, Progress
+from distlstm.stages.start_up import Stopwatch
 from distlstm.stages.training_job import TrainingJob
 
 _SECONDS_BETWEEN_LINES = 0.3
@@ -50,11 +51,13 @@ class WorkerFailure:
 
 def train_worker(settings: WorkerSettings) -> Calibration | WorkerFailure:
     """Train, from the last checkpoint if there is one, reporting one after every epoch."""
+    watch = Stopwatch()
     torch.set_num_threads(settings.cpus_per_worker)
     worker = this_worker()
     job = TrainingJob(EncodedCorpus(settings.corpus), settings.config, worker, init=settings.init)
     _restore(job.training)
-    lines = _ProgressLines(settings.progress_file, job.training, active=worker.rank == 0)
+    watch.end("corpus and model")
+    lines = _ProgressLines(settings.progress_file, job.training, watch, active=worker.rank == 0)
     try:
         for result in job.training.run(
             job.training_batches, job.validation_batches, on_step=lines.step, on_note=lines.note
@@ -106,15 +109,19 @@ def _report(training: Training, result: EpochResult, worker: Worker) -> None:
 class _ProgressLines:
     """Appends what happens to a file; the command, in another process, follows it."""
 
-    def __init__(self, path: Path, training: Training, *, active: bool) -> None:
+    def __init__(self, path: Path, training: Training, watch: Stopwatch, *, active: bool) -> None:
         self.path = path
         self.training = training
+        self.watch = watch
         self.active = active
         self.last = 0.0
 
     def step(self, done: int, total: int) -> None:
         """After a step; written a few times a second at the most."""
         now = time.monotonic()
+        if self.last == 0.0:
+            self.watch.end("first step")
+            self._append({"first_step": self.watch.parts})
         if now - self.last >= _SECONDS_BETWEEN_LINES:
             self.last = now
             epoch = len(self.training.history) + 1
@@ -158,6 +165,8 @@ def _event(row: dict[str, Any]) -> Event:
     if "result" in row:
         metrics = Metrics(**row["result"].pop("validation"))
         return EpochDone(EpochResult(**row["result"], validation=metrics), row["of"])
+    if "first_step" in row:
+        return FirstStep(row["first_step"])
     if "note" in row:
         return Note(row["note"])
     done, total = row["step"]

@@ -9,6 +9,7 @@ import pytest
 
 from distlstm.config import load_config
 from distlstm.model.directory import load_facts, load_model
+from distlstm.stages.output import sole_use
 from tests.commands import TINY, run
 from tests.conftest import labelled_rows
 
@@ -129,3 +130,43 @@ def test_too_many_workers_are_refused_with_the_arithmetic(
     outcome = run(capfd, "train", corpus_file, "--output", tmp_path / "m", "--workers", 999)
     assert outcome.code == 2
     assert "999 workers of 1 CPUs" in outcome.err
+
+
+@pytest.mark.parametrize("more", [[], ["--overwrite"]])
+def test_a_model_that_another_command_is_at_work_on_is_left_alone(
+    capfd: pytest.CaptureFixture[str], corpus_file: Path, tmp_path: Path, more: list[str]
+) -> None:
+    output = tmp_path / "m"
+    with sole_use(output):
+        (output / "checkpoints").mkdir()
+        outcome = run(capfd, "train", corpus_file, "--output", output, *more)
+    assert outcome.code == 2
+    assert f"Another command is at work on {output}" in outcome.err
+    assert [path.name for path in output.iterdir()] == ["checkpoints"]
+
+
+def test_data_that_cannot_be_read_does_not_cost_the_model_it_was_to_replace(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "m/checkpoints").mkdir(parents=True)
+    pq.write_table(pa.table({"body": ["a"]}), tmp_path / "bad.parquet")
+    outcome = run(
+        capfd, "train", tmp_path / "bad.parquet", "--output", tmp_path / "m", "--overwrite"
+    )
+    assert outcome.code == 2
+    assert [path.name for path in tmp_path.joinpath("m").iterdir()] == ["checkpoints"]
+
+
+def test_debug_shows_where_the_time_to_the_first_step_went(
+    capfd: pytest.CaptureFixture[str], corpus_file: Path, tmp_path: Path
+) -> None:
+    command = ["train", corpus_file, *TINY, "--set", "training.max_epochs=1", "--workers", 1]
+    outcome = run(capfd, *command, "--output", tmp_path / "m", "--debug")
+    assert outcome.code == 0
+    table = outcome.err[outcome.err.index("To the first step") :].split("\n")[2:9]
+    parts = {line.rsplit(maxsplit=1)[0].strip(): float(line.split()[-1]) for line in table}
+    expected = ["imports", "Ray", "encoding", "workers", "corpus and model", "first step", "in all"]
+    assert list(parts) == expected
+    assert sum(parts.values()) == pytest.approx(2 * parts["in all"], abs=0.7)
+    quiet = run(capfd, *command, "--output", tmp_path / "n")
+    assert "To the first step" not in quiet.err

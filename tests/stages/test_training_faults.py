@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from distlstm.stages.output import LOCK_FILE
 from tests.stages.test_faults import AGENTS, pids_of
 from tests.stages.test_interruption import ARGUMENTS, epochs_done, processes_of, start, wait_until
 from tests.stages.test_tracking import tracked_epochs
@@ -99,6 +100,26 @@ def test_a_command_that_is_killed_twice_carries_on(job: Job, unbroken: dict[str,
     assert result["resumed"]
     assert first >= 4  # at each kill, an epoch or two may not have been registered yet
     check_same(job, result, unbroken)
+
+
+def test_of_two_commands_on_one_output_the_second_is_refused_until_the_first_is_gone(
+    job: Job,
+) -> None:
+    first = job.start()
+    job.wait_for_epochs(first, 2)
+    first.send_signal(signal.SIGSTOP)  # so that it is not done meanwhile
+    for more in ([], ["--overwrite"]):
+        second = start(job.output.as_posix(), *job.command, *more)
+        _, err = second.communicate(timeout=SECONDS)
+        assert second.returncode == 2
+        assert f"Another command is at work on {job.output}" in err
+    first.kill()
+    first.communicate()
+    wait_until(lambda: processes_of(job.output.as_posix()) <= AGENTS, SECONDS)
+    assert epochs_done(job.output) >= 2
+    result = ended(job.start())
+    assert result["resumed"]
+    assert not (job.output / LOCK_FILE).exists()
 
 
 def result_lines(output: Path) -> list[str]:
