@@ -151,3 +151,27 @@ def test_too_many_workers_are_refused_with_the_arithmetic(
     outcome = run(capfd, "train", corpus_file, "--output", tmp_path / "m", "--workers", 999)
     assert outcome.code == 2
     assert "999 workers of 1 CPUs" in outcome.err
+
+
+def test_training_fits_a_cascade_whose_figures_are_those_of_the_model(
+    capfd: pytest.CaptureFixture[str], corpus_file: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "m"
+    command = ["train", corpus_file, "--output", output, *TINY, "--workers", 2]
+    outcome = run(capfd, *command, "--set", "model.cascade=0.05")
+    assert outcome.code == 0
+    assert "of the validation rows are answered by the linear model alone" in outcome.out
+    facts = load_facts(output)
+    assert 0 < facts["cascade"]["share"] <= 1
+    assert load_model(output).cascade is not None
+    assert sum(facts["validation_score_histogram"]) == facts["metrics"]["num_rows"]
+
+
+def test_a_cascade_that_is_switched_off_is_not_in_the_model(
+    capfd: pytest.CaptureFixture[str], corpus_file: Path, tmp_path: Path
+) -> None:
+    command = ["train", corpus_file, "--output", tmp_path / "m", *TINY, "--workers", 1]
+    outcome = run(capfd, *command, "--set", "model.cascade=0")
+    assert outcome.code == 0
+    assert "answered by the linear model alone" not in outcome.out
+    assert load_model(tmp_path / "m").cascade is None
