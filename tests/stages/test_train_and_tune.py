@@ -164,6 +164,7 @@ def test_training_fits_a_cascade_whose_figures_are_those_of_the_model(
     facts = load_facts(output)
     assert 0 < facts["cascade"]["share"] <= 1
     assert load_model(output).cascade is not None
+    assert "are answered by the linear model alone" in (output / "report.html").read_text()
     assert sum(facts["validation_score_histogram"]) == facts["metrics"]["num_rows"]
 
 
