@@ -2,7 +2,9 @@
 
 For directories with `train.parquet`, `test.parquet` and perhaps `validation.parquet` (columns
 `text` and `label`). Prints a JSON line per directory: the accuracy of the model, of its LSTM alone
-and of its linear partner alone, as medians over seeds, and every seed's.
+and of its linear partner alone, as medians over seeds, and every seed's. Then what the cascade does
+to the model: `partner_share` of the rows, which the partner answers alone; the `agreement` of the
+labels with those without it; accuracy, log loss and calibration error without and with it.
 """
 
 import argparse
@@ -16,11 +18,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
 from distlstm.model.directory import Model, load_model
-from distlstm.stages.predictor import Predictor
+from distlstm.model.metrics import Totals, metrics_of
+from distlstm.stages.predictor import Predictions, Predictor
 from distlstm.text.columns import read_labels, read_texts
 
 
@@ -41,15 +45,28 @@ def accuracies(path: Path, data: Path) -> dict[str, float]:
     model = load_model(path)
     names = np.array(model.labels.names)
 
-    def share(model: Model) -> float:
-        predicted = Predictor(model, device=torch.device("cpu"))(texts).label_ids
-        return float((names[predicted] == truth).mean())
+    def share(predicted: Predictions) -> float:
+        return float((names[predicted.label_ids] == truth).mean())
 
-    figures = {"model": share(model), "lstm": share(replace(model, wide=None))}
+    def predictions(model: Model) -> Predictions:
+        return Predictor(model, device=torch.device("cpu"))(texts)
+
+    with_it, without = predictions(model), predictions(replace(model, cascade=None))
+    lstm = predictions(replace(model, wide=None, cascade=None))
+    figures = {"model": share(with_it), "lstm": share(lstm)}
     if model.wide is not None:
         encoded = Predictor(model, device=torch.device("cpu")).encode(texts)
         linear = encoded.wide_logits.argmax(1)[encoded.index]
         figures["linear"] = float((names[linear] == truth).mean())
+    known = with_it.has_text & np.isin(truth, names)
+    label_ids = model.labels.ids_of(pa.array(truth[known])).to_numpy().astype(np.int64)
+    figures["partner_share"] = float(with_it.by_partner.mean())
+    figures["agreement"] = float((with_it.label_ids == without.label_ids).mean())
+    figures["without_cascade"] = share(without)
+    for ending, found in (("", with_it), ("_without", without)):
+        totals = Totals.of(found.probabilities[known].astype(np.float64), label_ids)
+        metrics = metrics_of(totals)
+        figures |= {f"log_loss{ending}": metrics.log_loss, f"ece{ending}": metrics.ece}
     return figures
 
 

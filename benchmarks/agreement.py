@@ -26,7 +26,8 @@ def predictions(path: Path, source: Path, precision: str) -> Predictions:
     """What a model says of a file's texts in one arithmetic."""
     model = load_model(path)
     training = replace(model.config.training, precision=precision)  # type: ignore[arg-type]
-    model = replace(model, config=replace(model.config, training=training))
+    config = replace(model.config, training=training)
+    model = replace(model, config=config, cascade=None)  # the partner is float32 anyway
     texts = pq.read_table(source, columns=["text"])["text"].combine_chunks()
     return Predictor(model, device=torch.device("cpu"))(read_texts(texts).texts)
 

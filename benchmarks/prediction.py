@@ -6,10 +6,14 @@ Prints one JSON line:
 - `of_plain_recipe`: over Ray Data's `map_batches` with pandas, a Python tokenizer, and float32
   batches padded in the order of the file, with the same number of workers;
 - `two_workers_over_one`;
+- `of_no_cascade`: tokens per second of one worker with a cascade over those without, of a model
+  trained with defaults on the demo's corpus, on its unlabelled rows; `partner_share` of them are
+  answered by the linear partner alone;
 - `seconds_with_nothing_to_do`: the whole command on an output that is finished.
 
-Every figure is a median over runs in turn. The model's weights are random: speed does not depend
-on them. Without arguments the rows are those of the demo's corpus, made distinct by a number each.
+Every figure is a median over runs in turn. All others are of a model without a cascade, whose
+weights are random: speed does not depend on them. Without arguments their rows are those of the
+demo's corpus, made distinct by a number each.
 """
 
 import argparse
@@ -17,6 +21,7 @@ import json
 import multiprocessing as mp
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -250,6 +255,39 @@ def main() -> None:
     print(json.dumps(figures))
 
 
+def trained_models(directory: Path) -> tuple[Path, dict[str, Path]]:
+    """Real rows without a label, and models of their corpus: with a cascade, and without."""
+    corpus, models = directory / "real", {name: directory / name for name in ("on", "off")}
+    build_stdlib_corpus(corpus)
+    train = [sys.executable, "-m", "distlstm", "train", str(corpus / "train.parquet"), "--quiet"]
+    train += ["--output", str(models["on"]), "--workers", "1"]
+    subprocess.run(train, check=True, capture_output=True)
+    shutil.copytree(models["on"], models["off"])
+    facts_file = models["off"] / "model.json"
+    facts = json.loads(facts_file.read_text(encoding="utf-8"))
+    facts.pop("cascade", None)
+    facts_file.write_text(json.dumps(facts), encoding="utf-8")
+    return corpus / "unlabelled", models
+
+
+def measure_cascade(directory: Path, runs: int) -> dict[str, float]:
+    """What it is worth on real rows, as medians."""
+    source, models = trained_models(directory)
+    found: list[tuple[float, float]] = []
+    for run in range(runs):
+        on, off = (
+            batch_predict(source, model, directory / f"{name}{run}", 1)
+            for name, model in models.items()
+        )
+        ratio = on["tokens_per_second"] / off["tokens_per_second"]
+        found.append((ratio, on["partner_share"]))
+    ratios, shares = zip(*found, strict=True)
+    return {
+        "of_no_cascade": round(statistics.median(ratios), 3),
+        "partner_share": round(statistics.median(shares), 3),
+    }
+
+
 def measure(directory: Path, source: Path | None, runs: int) -> dict[str, Any]:
     """All ratios, as medians."""
     source = source or made_up_input(directory)
@@ -291,6 +329,7 @@ def measure(directory: Path, source: Path | None, runs: int) -> dict[str, Any]:
         "tokens_per_row": round(float(lengths.mean()), 1),
         "runs": runs,
         **medians,
+        **measure_cascade(directory, runs),
     }
 
 

@@ -79,6 +79,9 @@ class ModelConfig:
     """Share of the tokens whose vector is dropped whole."""
     wide: bool = True
     """Add the logits of a linear model on n-grams, weighted as validation shows best."""
+    cascade: Annotated[float, Range(0, 0.5)] = 0.001
+    """Share of the validation rows whose label may change for the sake of speed: rows of which the
+    linear model is so sure by itself never reach the recurrent layers. With 0 all rows do."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -193,6 +193,11 @@ def print_train(result: "TrainResult", facts: Mapping[str, Any]) -> None:
         f"Scores calibrated at temperature {facts['temperature']:.3f}: expected calibration error "
         f"{metrics['ece_uncalibrated']:.4f} before, {metrics['ece']:.4f} after, on validation."
     )
+    if "cascade" in facts:
+        console.print(
+            f"{facts['cascade']['share']:.1%} of the validation rows are answered by the linear "
+            "model alone, which is sure of them."
+        )
     console.print(
         f"{result.epochs} epochs, {result.steps:,} steps, {result.seconds:.0f} s in all, "
         f"{result.tokens_per_second:,.0f} tokens/s in training"
@@ -248,6 +253,10 @@ def print_batch_predict(result: "BatchPredictResult") -> None:
         console.print(
             f"{result.seconds:.0f} s in all; {result.rows_per_second:,.0f} rows/s and "
             f"{result.tokens_per_second:,.0f} tokens/s once the workers ran"
+        )
+    if result.partner_share:
+        console.print(
+            f"{result.partner_share:.1%} of the rows were answered by the linear model alone."
         )
     console.print(f"Output: {escape(result.output)}")
 

@@ -6,31 +6,12 @@ one more number says how much they count beside the first.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
-
-from distlstm.model.metrics import Metrics
 
 SCORE_BINS = 20
 _FIRST_WEIGHT, _LEAST_WEIGHT, _MOST_WEIGHT = 0.5, 0.05, 20.0
 _STEPS, _HALVINGS, _ENOUGH, _DAMPING = 50, 20, 1e-10, 1e-9
-
-
-@dataclass(frozen=True, kw_only=True)
-class Calibration:
-    """A temperature, the weight of the linear partner, and what the whole is on validation."""
-
-    temperature: float
-    wide_weight: float
-    """How much the linear model's logits count; 0 without one."""
-    metrics: Metrics
-    recurrent: Metrics
-    """Of the recurrent model alone, at a temperature of its own."""
-    score_histogram: list[int]
-    """Rows by the score of the predicted label, as `score_histogram` counts them."""
-    thresholds: tuple[float, ...] = ()
-    """By label id, of a model that gives sets of labels."""
 
 
 def score_histogram(scores: np.ndarray) -> np.ndarray:

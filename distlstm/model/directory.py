@@ -25,6 +25,7 @@ from distlstm import __version__
 from distlstm.atomic import replace_file, write_text
 from distlstm.config import ExperimentConfig, read_config
 from distlstm.errors import UserError
+from distlstm.model.cascade import Cascade
 from distlstm.model.classifier import Classifier
 from distlstm.model.label_kind import ONE_LABEL, LabelKind, label_kind
 from distlstm.model.linear import LinearModel
@@ -49,6 +50,8 @@ class Model:
     temperature: float
     wide: LinearModel | None = None
     """The linear partner; its logits are added to those of the classifier over the temperature."""
+    cascade: Cascade | None = None
+    """When the partner answers by itself; None if it never does."""
     kind: LabelKind = ONE_LABEL
     facts: dict[str, Any] = field(default_factory=dict)
     """Measured when it was trained: `metrics`, `baseline`, `corpus`."""
@@ -77,6 +80,7 @@ def save_model(model: Model, path: Path) -> None:
         "labels": list(model.labels.names),
         "vocabulary_size": len(model.vocabulary),
         "temperature": model.temperature,
+        **({} if model.cascade is None else {"cascade": asdict(model.cascade)}),
         **_kind_facts(model.kind),
         **model.facts,
         "files": {name: _digest(path / name) for name in written},
@@ -101,14 +105,17 @@ def load_model(path: Path) -> Model:
         _check_digests(path, facts)
         vocabulary = Vocabulary.load(path / _VOCABULARY_FILE)
         classifier = _load_classifier(path, config, len(vocabulary), len(labels))
+        wide = _load_wide(path, facts, len(vocabulary), len(labels))
+        kind = _read_kind(facts, len(labels))
         return Model(
             config=config,
             classifier=classifier,
             vocabulary=vocabulary,
             labels=labels,
             temperature=_read_temperature(facts["temperature"]),
-            wide=_load_wide(path, facts, len(vocabulary), len(labels)),
-            kind=_read_kind(facts, len(labels)),
+            wide=wide,
+            cascade=_read_cascade(facts, wide, kind),
+            kind=kind,
             facts={key: facts[key] for key in ("metrics", "baseline", "corpus") if key in facts},
             fingerprint=_fingerprint(facts),
         )
@@ -185,6 +192,21 @@ def _read_kind(facts: dict[str, Any], num_labels: int) -> LabelKind:
     return kind
 
 
+def _read_cascade(
+    facts: dict[str, Any], wide: LinearModel | None, kind: LabelKind
+) -> Cascade | None:
+    if "cascade" not in facts:
+        return None
+    if wide is None or kind.name != "single":
+        raise ValueError("it has a cascade, and no linear partner of single labels")
+    cascade = Cascade(**facts["cascade"])
+    for name, value, most in (("lead", cascade.lead, math.inf), ("share", cascade.share, 1)):
+        if type(value) is not float or not 0 <= value <= most:
+            raise ValueError(f"the {name} of its cascade is {value!r}")
+    _read_temperature(cascade.temperature)
+    return cascade
+
+
 class _NoInitialWeights(TorchFunctionMode):
     """Skips `torch.nn.init`, which without memory to fill only costs a second of imports."""
 
@@ -259,5 +281,5 @@ def _check_digest(path: Path, expected: dict[str, Any]) -> None:
 
 def _fingerprint(facts: dict[str, Any]) -> str:
     decisive = [facts[key] for key in ("files", "labels", "text", "model", "temperature")]
-    decisive += [facts[key] for key in ("kind", "thresholds") if key in facts]
+    decisive += [facts[key] for key in ("kind", "thresholds", "cascade") if key in facts]
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]

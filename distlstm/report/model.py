@@ -44,12 +44,15 @@ def _comparison(facts: Mapping[str, Any]) -> Section:
     }
     beaten = own["accuracy"] > baseline["linear"]["accuracy"]
     verdict = "" if beaten else "The linear model is as good or better on this data."
+    if "cascade" in facts:
+        share = facts["cascade"]["share"]
+        verdict += f" {share:.1%} of these rows are answered by the linear model alone."
     names = ("accuracy", "macro_f1", "weighted_f1", "mcc")
     table = PageTable(
         header=["on the validation rows", *names],
         rows=[[name, *(f"{row[key]:.4f}" for key in names)] for name, row in rows.items()],
     )
-    return Section(title="Against simpler models", text=verdict, table=table)
+    return Section(title="Against simpler models", text=verdict.strip(), table=table)
 
 
 def _curves(history: Sequence[Mapping[str, Any]]) -> Section:

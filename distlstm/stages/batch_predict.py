@@ -70,6 +70,8 @@ class BatchPredictResult:
     rows_per_second: float
     """Over all workers while they worked, start-up aside."""
     tokens_per_second: float
+    partner_share: float
+    """Of the rows out, those that the linear partner answered alone."""
 
 
 def batch_predict(
@@ -304,6 +306,7 @@ class _Run:
             seconds=seconds,
             rows_per_second=written.rows_out / working,
             tokens_per_second=written.num_tokens / working,
+            partner_share=totals.partner_share,
         )
 
 

@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 from distlstm.atomic import replace_file
 from distlstm.config import ExperimentConfig
 from distlstm.data.corpus import EncodedCorpus
-from distlstm.model.calibration import Calibration
 from distlstm.model.checkpoint import load_best_weights, restore_training
 from distlstm.model.classifier import Classifier
 from distlstm.model.directory import Model, save_model
@@ -20,7 +19,7 @@ from distlstm.model.linear import LinearModel
 from distlstm.model.loop import EpochResult, Worker
 from distlstm.stages.baseline import Baseline, final_partner, measure_baseline, wide_partner
 from distlstm.stages.output import Identity
-from distlstm.stages.training_job import TrainingJob
+from distlstm.stages.training_job import Calibration, TrainingJob
 
 HISTORY_FILE = "history.parquet"
 
@@ -74,6 +73,7 @@ def write_model(
         labels=corpus.labels,
         temperature=calibration.temperature,
         wide=linear.scaled(calibration.wide_weight) if linear else None,
+        cascade=calibration.cascade,
         kind=label_kind(corpus.kind, calibration.thresholds),
         facts=facts,
     )

@@ -33,6 +33,8 @@ class Totals:
     """Of the tokens."""
     truncated_share: float
     """Of the rows."""
+    partner_share: float
+    """Of the rows, those that the linear partner answered alone."""
 
 
 def totals_of(parts: Sequence[Part]) -> Totals:
@@ -52,6 +54,7 @@ def totals_of(parts: Sequence[Part]) -> Totals:
         num_tokens=num_tokens,
         unknown_share=sum(part.num_unknown for part in parts) / max(1, num_tokens),
         truncated_share=sum(part.num_truncated for part in parts) / max(1, rows_out),
+        partner_share=sum(part.num_by_partner for part in parts) / max(1, rows_out),
     )
 
 

@@ -80,6 +80,7 @@ class Tally:
     num_tokens: int = 0
     num_unknown: int = 0
     num_truncated: int = 0
+    num_by_partner: int = 0
 
     def add(self, predictions: Predictions, texts: TextColumn) -> None:
         """Count some rows."""
@@ -91,3 +92,4 @@ class Tally:
         self.num_tokens += int(predictions.num_tokens.sum())
         self.num_unknown += int(predictions.num_unknown.sum())
         self.num_truncated += int(predictions.is_truncated.sum())
+        self.num_by_partner += int(predictions.by_partner.sum())

@@ -176,4 +176,5 @@ class PartWriter:
             num_tokens=tally.num_tokens,
             num_unknown=tally.num_unknown,
             num_truncated=tally.num_truncated,
+            num_by_partner=tally.num_by_partner,
         )

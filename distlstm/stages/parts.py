@@ -73,6 +73,8 @@ class Part:
     num_tokens: int = 0
     num_unknown: int = 0
     num_truncated: int = 0
+    num_by_partner: int = 0
+    """Rows that the linear partner answered alone."""
 
     def is_of(self, unit: Unit) -> bool:
         """Whether this is the finished part of that unit, under whatever settings."""

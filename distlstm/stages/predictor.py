@@ -17,6 +17,7 @@ from distlstm.text.tokenizer import TokenIds, Tokenizer, run_indices
 from distlstm.text.vocabulary import UNKNOWN_ID
 
 _ROWS_TOKENISED_AT_ONCE = 8_192
+_ROWS_ANSWERED_AT_ONCE = 2_048
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,15 @@ class Predictions:
 
     `probabilities` (float32, [rows, C], calibrated) is NaN where there is no text. `num_tokens` and
     `num_unknown` (int64, [rows]) are each row's tokens and those the vocabulary does not know;
-    `is_truncated` (bool, [rows]) marks rows cut short.
+    `is_truncated` (bool, [rows]) marks rows cut short, `by_partner` (bool, [rows]) those that the
+    linear partner answered alone.
     """
 
     probabilities: np.ndarray
     num_tokens: np.ndarray
     num_unknown: np.ndarray
     is_truncated: np.ndarray
+    by_partner: np.ndarray
 
     @property
     def has_text(self) -> np.ndarray:
@@ -130,14 +133,16 @@ class Predictor:
 
         Args:
             texts: what `encode` gave.
-            on_rows: called after every batch with the rows it was worth, duplicates included; they
-                sum to all rows, if any has a text.
+            on_rows: called with the rows that the partner's answers, then each batch, were worth,
+                duplicates included; they sum to all rows, if any has a text.
         """
         torch.set_num_threads(self.num_threads)  # OpenMP keeps a number for each calling thread
         tokens = texts.tokens
-        probabilities = np.full((len(tokens.lengths), len(self.model.labels)), np.nan, np.float32)
         rows_per_token = len(texts.index) / max(1, len(tokens.values))
-        batches = list(self._cut(tokens))
+        probabilities, by_partner = self._first_answers(texts)
+        if on_rows is not None and by_partner.any():
+            on_rows(rows_per_token * float(tokens.lengths[by_partner].sum()))
+        batches = list(self._cut(tokens, np.flatnonzero((tokens.lengths > 0) & ~by_partner)))
         padded = (
             Batch.of_rows(
                 tokens.values[run_indices(tokens.offsets[rows], tokens.lengths[rows])],
@@ -156,12 +161,27 @@ class Predictor:
             num_tokens=tokens.lengths,
             num_unknown=tokens.count(UNKNOWN_ID),
             is_truncated=tokens.truncated,
+            by_partner=by_partner,
         )
         return of_distinct.take(texts.index)
 
-    def _cut(self, tokens: TokenIds) -> Iterator[np.ndarray]:
+    def _first_answers(self, texts: EncodedTexts) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities (float32 [texts, C]) where the partner's are final, and where that is."""
+        probabilities = np.full(texts.wide_logits.shape, np.nan, np.float32)
+        final = np.zeros(len(probabilities), bool)
+        cascade = self.model.cascade
+        if cascade is None:
+            return probabilities, final
+        for start in range(0, len(final), _ROWS_ANSWERED_AT_ONCE):
+            some = slice(start, start + _ROWS_ANSWERED_AT_ONCE)
+            wide_logits = texts.wide_logits[some]
+            final[some] = cascade.is_final(wide_logits) & (texts.tokens.lengths[some] > 0)
+            probabilities[some][final[some]] = cascade.probabilities(wide_logits[final[some]])
+        return probabilities, final
+
+    def _cut(self, tokens: TokenIds, rows: np.ndarray) -> Iterator[np.ndarray]:
         return cut_by_length(
-            np.flatnonzero(tokens.lengths),
+            rows,
             tokens.lengths,
             tokens_per_batch=self.limits.tokens,
             rows_per_batch=self.limits.rows,

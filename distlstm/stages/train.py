@@ -11,7 +11,6 @@ from ray.train.torch import TorchTrainer
 from distlstm.config import ExperimentConfig
 from distlstm.data.corpus import CorpusSpec, EncodedCorpus
 from distlstm.errors import RunError, UserError
-from distlstm.model.calibration import Calibration
 from distlstm.model.checkpoint import load_history
 from distlstm.model.directory import FACTS_FILE, load_facts
 from distlstm.stages.baseline import final_partner, measure_baseline
@@ -45,6 +44,7 @@ from distlstm.stages.train_worker import (
     WorkerSettings,
     train_worker,
 )
+from distlstm.stages.training_job import Calibration
 from distlstm.stages.unfinished import RAY_RUN, finished_epochs, write_best_so_far
 from distlstm.stages.warm_start import check_apart
 

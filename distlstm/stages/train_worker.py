@@ -17,7 +17,6 @@ from ray.train.torch import get_device
 from distlstm.config import ExperimentConfig
 from distlstm.data.corpus import EncodedCorpus
 from distlstm.errors import RunError
-from distlstm.model.calibration import Calibration
 from distlstm.model.checkpoint import restore_training, save_training
 from distlstm.model.data_parallel import add_up, average_used_rows, data_parallel
 from distlstm.model.loop import EpochResult, Training, Worker
@@ -25,7 +24,7 @@ from distlstm.model.metrics import Metrics
 from distlstm.stages.baseline import wide_partner
 from distlstm.stages.events import EpochDone, Event, FirstStep, Note, Progress
 from distlstm.stages.start_up import Stopwatch
-from distlstm.stages.training_job import TrainingJob
+from distlstm.stages.training_job import Calibration, TrainingJob
 
 _SECONDS_BETWEEN_LINES = 0.3
 

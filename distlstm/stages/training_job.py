@@ -13,11 +13,8 @@ from distlstm.data.corpus import EncodedCorpus
 from distlstm.data.shards import Shards, one_hot
 from distlstm.data.weights import row_weights
 from distlstm.model.batch import Batch
-from distlstm.model.calibration import (
-    Calibration,
-    fit_weights,
-    score_histogram,
-)
+from distlstm.model.calibration import fit_weights, score_histogram
+from distlstm.model.cascade import Cascade, fit_cascade
 from distlstm.model.classifier import Classifier
 from distlstm.model.directory import load_model
 from distlstm.model.embedding import set_vectors
@@ -63,6 +60,24 @@ class ShardBatches:
                 weights=weights,
                 targets=taken.targets,
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """A temperature, the weight of the linear partner, and what the whole is on validation."""
+
+    temperature: float
+    wide_weight: float
+    """How much the linear model's logits count; 0 without one."""
+    metrics: Metrics
+    recurrent: Metrics
+    """Of the recurrent model alone, at a temperature of its own."""
+    score_histogram: list[int]
+    """Rows by the score of the predicted label, as `score_histogram` counts them."""
+    thresholds: tuple[float, ...] = ()
+    """By label id, of a model that gives sets of labels."""
+    cascade: Cascade | None = None
+    """When the partner answers alone; None if it never does."""
 
 
 class TrainingJob:
@@ -128,7 +143,7 @@ class TrainingJob:
         )
 
     def calibrate(self, linear: LinearModel | None) -> Calibration:
-        """Fit temperature and the linear partner's weight, and measure the whole on validation."""
+        """Fit temperature, the linear partner's weight and the cascade; measure on validation."""
         self.training.model.load_state_dict(self.training.best_weights)
         num_labels = len(self.corpus.labels)
         batches, kind, add_up = self.validation_batches(), self.training.kind, self.worker.add_up
@@ -145,6 +160,10 @@ class TrainingJob:
         )
         probabilities = kind.probabilities(np.tensordot(weights, logits, axes=1))
         kind = kind.fitted(probabilities, targets, add_up)
+        wide = np.tensordot(weights[1:], logits[1:], axes=1)
+        cascade = self._fit_cascade(wide, probabilities, truth) if weights[1:].any() else None
+        if cascade is not None:
+            probabilities = cascade.applied(wide, probabilities)
         histogram = score_histogram(probabilities.max(1, initial=0.0)).astype(np.float64)
         return Calibration(
             temperature=float(1 / weights[0]),
@@ -155,6 +174,17 @@ class TrainingJob:
             ),
             score_histogram=add_up(histogram).astype(int).tolist(),
             thresholds=kind.thresholds,
+            cascade=cascade,
+        )
+
+    def _fit_cascade(
+        self, wide_logits: np.ndarray, probabilities: np.ndarray, truth: np.ndarray
+    ) -> Cascade | None:
+        tolerance = self.config.model.cascade
+        if tolerance == 0 or self.training.kind.name == "multi":
+            return None
+        return fit_cascade(
+            wide_logits, probabilities, truth, tolerance=tolerance, add_up=self.worker.add_up
         )
 
     def _metrics(

@@ -14,7 +14,7 @@ from distlstm.stages.output import flat
 
 _FREE = (
     *("text.vectors", "model.dropout", "model.state_dropout", "model.token_dropout"),
-    "model.wide",  # it is fitted anew
+    *("model.wide", "model.cascade"),  # fitted anew
 )
 """Fields of [text] and [model] that a later training may change: no kept weight depends on them."""
 

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from distlstm.config import ExperimentConfig, ModelConfig, TextConfig
 from distlstm.errors import UserError
 from distlstm.model.batch import Batch
+from distlstm.model.cascade import Cascade
 from distlstm.model.classifier import Classifier
 from distlstm.model.directory import Model, load_model, save_model
 from distlstm.model.label_kind import LabelSets
@@ -288,3 +289,43 @@ def test_labels_of_an_unknown_kind_or_without_thresholds_are_refused(
 
 def test_a_model_of_one_label_says_nothing_of_kinds(directory: Path) -> None:
     assert not {"kind", "thresholds"} & facts_of(directory).keys()
+
+
+def test_a_cascade_is_kept_with_the_model_and_decides_the_fingerprint(tmp_path: Path) -> None:
+    cascade, prints = Cascade(lead=0.73, temperature=0.51, share=0.8), set()
+    for name, kept in (("a", cascade), ("b", replace(cascade, lead=0.74)), ("c", None)):
+        save_model(replace(model(wide=partner()), cascade=kept), tmp_path / name)
+        loaded = load_model(tmp_path / name)
+        assert loaded.cascade == kept
+        prints.add(loaded.fingerprint)
+    assert len(prints) == 3
+    assert "cascade" not in facts_of(tmp_path / "c")
+
+
+@pytest.mark.parametrize(
+    "cascade",
+    [
+        *({}, [], None, True, {"lead": 0.5}),
+        {"lead": 0.5, "temperature": 1.0, "share": 0.5, "more": 1},
+        {"lead": -0.5, "temperature": 1.0, "share": 0.5},
+        {"lead": float("nan"), "temperature": 1.0, "share": 0.5},
+        {"lead": "0.5", "temperature": 1.0, "share": 0.5},
+        {"lead": 0.5, "temperature": 0.0, "share": 0.5},
+        {"lead": 0.5, "temperature": True, "share": 0.5},
+        {"lead": 0.5, "temperature": 1.0, "share": 1.5},
+    ],
+)
+def test_a_cascade_that_cannot_be_applied_is_refused(tmp_path: Path, cascade: object) -> None:
+    save_model(model(wide=partner()), tmp_path / "model")
+    edit(tmp_path / "model", cascade=cascade)
+    assert_refused(tmp_path / "model")
+
+
+def test_a_cascade_needs_a_partner_and_single_labels(directory: Path, tmp_path: Path) -> None:
+    cascade = {"lead": 0.5, "temperature": 1.0, "share": 0.5}
+    edit(directory, cascade=cascade)
+    assert "cascade" in assert_refused(directory)
+    of_sets = replace(model(wide=partner()), kind=LabelSets((0.5, 0.5, 0.5)))
+    save_model(of_sets, tmp_path / "sets")
+    edit(tmp_path / "sets", cascade=cascade)
+    assert "cascade" in assert_refused(tmp_path / "sets")

@@ -24,6 +24,7 @@ def predictions(rows: list[tuple[float, ...] | None]) -> Predictions:
         num_tokens=num_tokens,
         num_unknown=num_tokens // 3,
         is_truncated=num_tokens > 0,
+        by_partner=num_tokens > 0,
     )
 
 

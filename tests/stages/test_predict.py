@@ -189,3 +189,33 @@ def test_evaluate_agrees_with_scikit_learn_and_with_the_other_commands(
     assert "http" not in page.replace("http-equiv", "")
     lines = run(capfd, "predict", "--model", model, *rows["text"][:5]).out.splitlines()
     assert [json.loads(line)["predicted_label"] for line in lines] == predicted[:5]
+
+
+def test_rows_that_the_linear_partner_answers_are_counted_and_the_same_for_all_commands(
+    capfd: pytest.CaptureFixture[str], model: Path, lake: Path, tmp_path: Path
+) -> None:
+    sure, unsure = tmp_path / "sure", tmp_path / "unsure"
+    for path, lead in ((sure, 0.0), (unsure, 1e6)):
+        shutil.copytree(model, path)
+        facts = json.loads((path / "model.json").read_text())
+        facts["cascade"] = {"lead": lead, "temperature": 50.0, "share": 0.5}
+        (path / "model.json").write_text(json.dumps(facts))
+    shares, scores = {}, {}
+    for path in (sure, unsure):
+        output = tmp_path / f"out-{path.name}"
+        command = ["batch-predict", lake, "--model", path, "--output", output, "--json"]
+        shares[path.name] = json.loads(run(capfd, *command).out)["partner_share"]
+        manifest = json.loads((output / "_manifest.json").read_text())
+        assert manifest["partner_share"] == shares[path.name]
+        rows = pq.ParquetFile(output / "2026/a.parquet").read().slice(0, 5).to_pylist()
+        shown = run(capfd, "predict", "--model", path, *(row["text"] for row in rows)).out
+        for row, line in zip(rows, shown.splitlines(), strict=True):
+            alone = json.loads(line)
+            assert alone["predicted_label"] == row["predicted_label"]
+            assert alone["predicted_score"] == pytest.approx(row["predicted_score"], abs=1e-5)
+        scores[path.name] = [row["predicted_score"] for row in rows]
+    assert shares == {"sure": 61 / 64, "unsure": 0.0}
+    assert scores["sure"] != scores["unsure"]
+    mixed = run(capfd, "batch-predict", lake, "--model", unsure, "--output", tmp_path / "out-sure")
+    assert mixed.code == 2
+    assert "model" in mixed.err

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distlstm.model.cascade import Cascade
 from distlstm.model.linear import LinearModel
 from distlstm.model.ngrams import NgramFeatures
 from distlstm.stages import predictor as module
@@ -79,17 +80,60 @@ def test_a_predictor_has_no_state_between_calls() -> None:
     assert (subject(pa.array(["goal a", "rain"])).probabilities == first.probabilities).all()
 
 
+def partner(token: str, label: int, weight: float) -> LinearModel:
+    """A linear model that has something to say of one token alone."""
+    features = NgramFeatures(np.zeros(0, np.int32), np.ones(len(TOKENS), np.float32))
+    weights = torch.zeros(len(TOKENS), len(LABELS))
+    weights[TOKENS.index(token), label] = weight
+    return LinearModel(features, weights, torch.zeros(len(LABELS)))
+
+
 def test_the_linear_partner_adds_its_logits_to_those_of_the_network() -> None:
     alone = predictor()
     tokens = pa.array(TOKENS[2:])
-    features = NgramFeatures(np.zeros(0, np.int32), np.ones(len(TOKENS), np.float32))
-    weight = torch.zeros(len(TOKENS), len(LABELS))
-    weight[TOKENS.index("rain"), 2] = 3.0
-    wide = LinearModel(features, weight, torch.zeros(len(LABELS)))
-    both = Predictor(replace(model(), wide=wide), device=torch.device("cpu"))
+    both = Predictor(replace(model(), wide=partner("rain", 2, 3.0)), device=torch.device("cpu"))
     before, after = alone(tokens).probabilities, both(tokens).probabilities
     rain = TOKENS[2:].index("rain")
     expected = before[rain] * np.exp([0, 0, 3.0])
     np.testing.assert_allclose(after[rain], expected / expected.sum(), rtol=1e-5)
     others = np.arange(len(tokens)) != rain
     np.testing.assert_allclose(after[others], before[others], rtol=1e-6)
+
+
+def test_rows_that_the_partner_is_sure_of_never_reach_the_network(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plain = replace(model(), wide=partner("rain", 2, 3.0))
+    cascade = Cascade(lead=2.0, temperature=1.5, share=0.5)
+    without = Predictor(plain, device=torch.device("cpu"))
+    subject = Predictor(replace(plain, cascade=cascade), device=torch.device("cpu"))
+    seen, told = [0], [0.0]
+    forward = subject.classifier.forward
+    monkeypatch.setattr(
+        subject.classifier,
+        "forward",
+        lambda ids, lengths: (seen.append(len(ids)), forward(ids, lengths))[1],
+    )
+    texts = pa.array(["rain", "goal", None, "rain", "rain a a", "rain rain"])
+    predictions = subject.classify(subject.encode(texts), on_rows=told.append)
+    assert predictions.by_partner.tolist() == [True, False, False, True, False, True]
+    assert sum(seen) == 2
+    assert sum(told) == pytest.approx(len(texts))
+    assert predictions.num_tokens.tolist() == [1, 1, 0, 1, 3, 2]
+    expected = without(texts)
+    assert not expected.by_partner.any()
+    sure = np.exp([0, 0, 3 / 1.5])
+    np.testing.assert_allclose(predictions.probabilities[0], sure / sure.sum(), rtol=1e-6)
+    others = ~predictions.by_partner
+    np.testing.assert_allclose(
+        predictions.probabilities[others], expected.probabilities[others], atol=1e-6
+    )
+
+
+def test_a_network_is_not_called_where_the_partner_answers_every_row() -> None:
+    plain = replace(model(), wide=partner("rain", 2, 3.0))
+    subject = Predictor(replace(plain, cascade=Cascade(0.0, 1.0, 1.0)), device=torch.device("cpu"))
+    predictions = subject(pa.array(["goal", None, "rain"]))
+    assert predictions.by_partner.tolist() == [True, False, True]
+    assert predictions.label_ids[2] == 2
+    assert np.isnan(predictions.probabilities[1]).all()

@@ -170,3 +170,28 @@ def test_debug_shows_where_the_time_to_the_first_step_went(
     assert sum(parts.values()) == pytest.approx(2 * parts["in all"], abs=0.7)
     quiet = run(capfd, *command, "--output", tmp_path / "n")
     assert "To the first step" not in quiet.err
+
+
+def test_training_fits_a_cascade_whose_figures_are_those_of_the_model(
+    capfd: pytest.CaptureFixture[str], corpus_file: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "m"
+    command = ["train", corpus_file, "--output", output, *TINY, "--workers", 2]
+    outcome = run(capfd, *command, "--set", "model.cascade=0.05")
+    assert outcome.code == 0
+    assert "of the validation rows are answered by the linear model alone" in outcome.out
+    facts = load_facts(output)
+    assert 0 < facts["cascade"]["share"] <= 1
+    assert load_model(output).cascade is not None
+    assert "are answered by the linear model alone" in (output / "report.html").read_text()
+    assert sum(facts["validation_score_histogram"]) == facts["metrics"]["num_rows"]
+
+
+def test_a_cascade_that_is_switched_off_is_not_in_the_model(
+    capfd: pytest.CaptureFixture[str], corpus_file: Path, tmp_path: Path
+) -> None:
+    command = ["train", corpus_file, "--output", tmp_path / "m", *TINY, "--workers", 1]
+    outcome = run(capfd, *command, "--set", "model.cascade=0")
+    assert outcome.code == 0
+    assert "answered by the linear model alone" not in outcome.out
+    assert load_model(tmp_path / "m").cascade is None
