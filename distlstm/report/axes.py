@@ -19,7 +19,7 @@ class Numbers:
     high: float
     is_log: bool = False
     is_whole: bool = False
-    """Ticks at whole numbers only."""
+    """Counted from 1: ticks at whole numbers only."""
 
     def place(self, value: float) -> float:
         """Share of the way from low to high."""
@@ -40,6 +40,7 @@ class Numbers:
         if self.is_whole:
             step = max(1.0, step)
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+        first = max(1, first) if self.is_whole else first
         return [float(f"{i * step:.12g}") for i in range(first, last + 1)]
 
     def _decades(self) -> list[float]:
@@ -80,7 +81,7 @@ def numbers(
         values: at least one finite number.
         title: what they are, with the unit.
         is_log: None: where they are positive and spread over a factor of 30 or more.
-        is_whole: they are counts.
+        is_whole: they are counted from 1.
     """
     low, high = min(values), max(values)
     if is_log is None:
@@ -106,4 +107,4 @@ def number_text(value: float) -> str:
         return f"{mantissa}e{int(power)}" if power else mantissa
     if size >= 1e6:
         return f"{value / 1e6:.4g}M"
-    return f"{value / 1e3:.4g}k" if size >= 1e4 else f"{value:.4g}"
+    return f"{value:,.0f}" if size >= 1e3 else f"{value:.4g}"

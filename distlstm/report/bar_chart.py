@@ -8,7 +8,7 @@ from markupsafe import Markup
 from distlstm.report.plot import WIDTH
 from distlstm.report.svg import drawing, line, rectangle, shortened, text
 
-_LEFT, _RIGHT, _ROW, _THICK = 210, 90, 24, 14
+_LEFT, _RIGHT, _ROW, _THICK = 210, 120, 24, 14
 _NAME_LENGTH = 30
 
 

@@ -25,11 +25,13 @@ class Line:
     """In the legend."""
 
 
-def line_chart(lines: Sequence[Line], *, x: Numbers, y: Numbers, label: str) -> Markup:
-    """Draw lines, later ones over earlier ones; a legend if any has a name."""
+def line_chart(
+    lines: Sequence[Line], *, x: Numbers, y: Numbers, key: Sequence[Markup] = (), label: str
+) -> Markup:
+    """Draw lines, later ones over earlier ones; names in a legend, a `key` to other colours."""
     named = [one for one in lines if one.name]
     plot = Plot(x=x, y=y, right=130 if named else 20)
-    marks = []
+    marks = [*key]
     for one in lines:
         places = [plot.at(*point) for point in one.points]
         marks.append(line(places, style=one.style, title=one.title))

@@ -29,9 +29,10 @@ def scatter_chart(
     x: Numbers,
     y: Numbers,
     through: Sequence[tuple[float, float]],
+    key: Sequence[Markup] = (),
     label: str,
 ) -> Markup:
-    """Draw points, and below them a line `through` some places."""
+    """Draw points, below them a line `through` some places, and a `key` to their colours."""
     plot = Plot(x=x, y=y)
     marks = [line([plot.at(*place) for place in through], style="lead")] if through else []
     for point in points:
@@ -39,4 +40,4 @@ def scatter_chart(
         marks.append(mark(point.shape, place, style=point.style, title=point.title))
         if point.is_ringed:
             marks.append(mark("ring", place, style="chosen", title=point.title))
-    return plot.draw(marks, label=label)
+    return plot.draw([*key, *marks], label=label)

@@ -94,8 +94,8 @@ def _charts(study: Study) -> Iterator[Section]:
         "History": (history_chart(study), _history_text(study)),
         "Learning curves": (
             curves_chart(study),
-            "A line per trial, coloured by rank. The end of one that ran all its epochs is a dot, of "
-            "one that was stopped early a stroke, of one that failed a cross.",
+            "A line per trial, coloured by rank. Those that ran to their end have a dot there, "
+            "those that were stopped early a stroke, those that failed a cross.",
         ),
         "Parameters": (
             parameters_chart(study),
@@ -111,8 +111,8 @@ def _charts(study: Study) -> Iterator[Section]:
 
 def _history_text(study: Study) -> str:
     without = sum(study.metric not in trial.metrics for trial in study.trials)
-    text = "A mark per trial, and the best so far. Darker"
-    return f"{text} is better in all charts." + (f" {without} have no figure." * bool(without))
+    text = "A mark per trial, coloured by rank here as below; the line is the best so far."
+    return text + f" Trials without a figure: {without}." * bool(without)
 
 
 def _pareto_text(study: Study) -> str:

@@ -8,9 +8,10 @@ from markupsafe import Markup
 from distlstm.report.axes import Categories, Numbers, number_text, numbers
 from distlstm.report.line_chart import Line, line_chart
 from distlstm.report.parallel_chart import Course, parallel_chart
+from distlstm.report.plot import WIDTH
 from distlstm.report.scatter_chart import Point, scatter_chart
 from distlstm.report.study_data import Study, Trial
-from distlstm.report.svg import shade
+from distlstm.report.svg import SHADES, rectangle, shade, text
 
 _ENDS = {"done": "dot", "stopped": "stop", "failed": "cross"}
 _FEW = 6
@@ -38,6 +39,7 @@ def history_chart(study: Study) -> Markup | None:
         x=numbers([1, len(study.trials)], title="trial, in order", is_log=False, is_whole=True),
         y=numbers([p.y for p in points], title=metric_title(study), is_log=False),
         through=steps,
+        key=rank_key(),
         label=f"{study.metric} of every trial, and the best so far",
     )
 
@@ -63,6 +65,7 @@ def curves_chart(study: Study) -> Markup | None:
         lines,
         x=numbers([1, last], title="epoch", is_log=False, is_whole=True),
         y=numbers(values, title=metric_title(study), is_log=False),
+        key=rank_key(),
         label=f"{study.metric} by epoch, a line per trial",
     )
 
@@ -102,6 +105,7 @@ def pareto_chart(study: Study) -> Markup | None:
         x=numbers([p.x for p in points], title="rows per second, one worker"),
         y=numbers([p.y for p in points], title=metric_title(study), is_log=False),
         through=front([(p.x, p.y) for p in points], less_is_better=study.less_is_better),
+        key=rank_key(),
         label=f"{study.metric} against rows per second",
     )
 
@@ -116,6 +120,18 @@ def front(
         if not kept or sign * y > sign * kept[-1][1]:
             kept.append((x, y))
     return kept[::-1]
+
+
+def rank_key() -> list[Markup]:
+    """What the colours of ranks are, at the upper right of a plot."""
+    right, size = WIDTH - 20 - 32, 14
+    boxes = [
+        rectangle((right - size * (SHADES - i), 4), width=size, height=9, style=f"s{i}")
+        for i in range(SHADES)
+    ]
+    left = right - size * SHADES - 6
+    ends = [text((left, 13), "worst", anchor="end"), text((right + 6, 13), "best")]
+    return [*boxes, *ends]
 
 
 def metric_title(study: Study) -> str:
@@ -165,6 +181,8 @@ def _chosen_last(trials: list[Trial]) -> list[Trial]:
 def _style(study: Study, trial: Trial, *, thick: str) -> str:
     if trial.is_chosen:
         return f"chosen{thick}"
+    if trial.state == "failed":
+        return "failed"
     return shade(study.goodness.get(trial.name)) + (" faint" if thick else "")
 
 

@@ -8,6 +8,8 @@ from markupsafe import Markup
 Place = tuple[float, float]
 """Pixels from the left and from the top of a drawing."""
 
+SHADES = 7
+"""Classes s0 (poor) to s6 (good)."""
 _SHAPES = {
     "dot": "M{0} {1}m-3.5 0a3.5 3.5 0 1 0 7 0a3.5 3.5 0 1 0-7 0",
     "ring": "M{0} {1}m-7 0a7 7 0 1 0 14 0a7 7 0 1 0-14 0",
@@ -67,7 +69,7 @@ def drawing(content: Iterable[Markup], *, width: float, height: float, label: st
 
 def shade(share: float | None) -> str:
     """The class of a share from 0, poor, to 1, good; grey for None."""
-    return "s-none" if share is None else f"s{min(6, max(0, math.floor(share * 7)))}"
+    return "s-none" if share is None else f"s{min(SHADES - 1, max(0, math.floor(share * SHADES)))}"
 
 
 def colour(index: int) -> str:
