@@ -7,7 +7,7 @@ from dataclasses import dataclass
 Tick = tuple[float, str]
 """Place from 0 to 1, and text."""
 
-_AIM, _PADDING, _WIDE = 5, 0.04, 30
+_AIM, _PADDING, _WIDE = 6, 0.04, 30
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -99,8 +99,8 @@ def _charts(study: Study) -> Iterator[Section]:
         ),
         "Parameters": (
             parameters_chart(study),
-            "A line per trial, from its parameters to its figure, coloured by rank; dashed: it has "
-            "no figure.",
+            "A line per trial, from its parameters to its figure, coloured by rank; dashed and "
+            "grey if it has none.",
         ),
         "Quality and speed": (pareto_chart(study), _pareto_text(study)),
     }

@@ -181,8 +181,6 @@ def _chosen_last(trials: list[Trial]) -> list[Trial]:
 def _style(study: Study, trial: Trial, *, thick: str) -> str:
     if trial.is_chosen:
         return f"chosen{thick}"
-    if trial.state == "failed":
-        return "failed"
     return shade(study.goodness.get(trial.name)) + (" faint" if thick else "")
 
 
