@@ -119,7 +119,7 @@ def _scores(manifest: Mapping[str, Any]) -> Section | None:
             beside=beside,
             x=Numbers(title="score of the predicted label", low=0, high=1),
             y_title="share of the rows",
-            label="rows by score, here and in training",
+            label="share of the rows by score",
         ),
     )
 
