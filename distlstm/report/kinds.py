@@ -6,9 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from distlstm.errors import UserError
-from distlstm.model.directory import FACTS_FILE
 from distlstm.report.evaluation import write_evaluation_report
-from distlstm.report.model import write_model_report
 from distlstm.report.page import REPORT_FILE
 from distlstm.report.prediction import PREDICTION_REPORT_FILE, write_prediction_report
 from distlstm.report.study import write_study_report
@@ -16,10 +14,20 @@ from distlstm.stages.evaluation_files import METRICS_FILE
 from distlstm.stages.manifest import MANIFEST_FILE
 from distlstm.stages.study_files import STUDY_FILE
 
+MODEL_FILE = "model.json"
+"""As in `model.directory`, whose torch takes seconds to import."""
+
+
+def _write_model_report(path: Path) -> None:
+    from distlstm.report.model import write_model_report
+
+    write_model_report(path)
+
+
 _KINDS: dict[str, tuple[Callable[[Path], None], str]] = {
     MANIFEST_FILE: (write_prediction_report, PREDICTION_REPORT_FILE),
     STUDY_FILE: (write_study_report, REPORT_FILE),
-    FACTS_FILE: (write_model_report, REPORT_FILE),
+    MODEL_FILE: (_write_model_report, REPORT_FILE),
     METRICS_FILE: (write_evaluation_report, REPORT_FILE),
 }
 

@@ -35,8 +35,8 @@ def write_study_report(path: Path) -> None:
 
 def _subtitle(study: Study) -> str:
     states = [trial.state for trial in study.trials]
-    names = {"done": "ran to their end", "stopped": "were stopped early", "failed": "failed"}
-    names["running"] = "are running" if not study.is_finished else "did not end"
+    names = {"done": "ran to the end", "stopped": "stopped early", "failed": "failed"}
+    names["running"] = "not ended"
     counts = [f"{states.count(state)} {what}" for state, what in names.items() if state in states]
     trials = f"{len(states)} trial{'s' * (len(states) != 1)}"
     ended = "" if study.is_finished else ". The study is not finished; this is how far it got"
@@ -134,11 +134,15 @@ def _importance(study: Study) -> Section:
 
 
 def _table(study: Study) -> PageTable:
+    """A row per trial; columns in which nothing is are left out."""
     names = {name: short(study, name) for name in study.parameters}
     header = ["trial", "state", *METRICS, "rows per second", "parameters", "epoch", "seconds"]
+    header += [*names.values(), "error"]
+    rows = [_row(trial, list(names)) for trial in study.trials]
+    filled = [i for i in range(len(header)) if any(row[i] for row in rows)]
     return PageTable(
-        header=[*header, *names.values(), "error"],
-        rows=[_row(trial, list(names)) for trial in study.trials],
+        header=[header[i] for i in filled],
+        rows=[[row[i] for i in filled] for row in rows],
         is_sortable=True,
     )
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from distlstm.model.directory import FACTS_FILE
+from distlstm.report.kinds import MODEL_FILE, write_report
 from distlstm.stages.verify import verify
 from tests.commands import run
 from tests.report import directories
@@ -100,8 +102,6 @@ def test_the_report_of_predictions_is_no_part_of_them(
 
 
 def test_a_report_of_predictions_compares_them_with_training(tmp_path: Path) -> None:
-    from distlstm.report.kinds import write_report
-
     page = write_report(directories.predictions(tmp_path / "p")).read_text()
     for shown in ("54.5% (33.3%)", "3.00%", "1.20%", "0/a.parquet", ">null<"):
         assert shown in page
@@ -112,6 +112,13 @@ def test_a_report_of_predictions_compares_them_with_training(tmp_path: Path) -> 
     assert "training" not in page
 
 
-def test_reports_are_written_without_ray() -> None:
-    code = "import distlstm.report.kinds, sys; assert 'ray' not in sys.modules"
+def test_a_model_is_known_by_the_file_that_makes_it_one() -> None:
+    assert FACTS_FILE == MODEL_FILE
+
+
+def test_reports_are_written_without_ray_and_most_without_torch() -> None:
+    code = (
+        "import distlstm.report.kinds, sys; assert 'torch' not in sys.modules;"
+        "import distlstm.report.model; assert 'ray' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
