@@ -92,21 +92,43 @@ def train(data: tuple[str, ...], output: Path, **options: Any) -> None:
 @click.option("--validation", multiple=True, metavar="DATA", help="Held-out data; may be repeated.")
 @label_options
 @click.option("--trials", type=click.IntRange(1), help="Short for --set search.num_trials=N.")
+@click.option(
+    "--prefer", type=click.Choice(["best", "fast"]), help="Short for --set search.prefer=..."
+)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(0, 100),
+    metavar="POINTS",
+    help="Short for --set search.tolerance=POINTS.",
+)
+@click.option(
+    "--warm-start",
+    type=click.Path(path_type=Path),
+    metavar="STUDY",
+    help="Another study, whose best settings are tried first.",
+)
 @click.option("--time-budget", type=Duration(), help="Stop after so long: 90s, 30m, 2h.")
-@click.option("--concurrency", type=click.IntRange(1), help="Trials at once [default: --workers].")
+@click.option(
+    "--concurrency", type=click.IntRange(1), help="Trials at once [default: all that fit]."
+)
 @config_options
 @worker_options
 @display_options
 def tune(data: tuple[str, ...], output: Path, **options: Any) -> None:
     """Search for the best classifier on labelled DATA, one worker per trial."""
-    if options["trials"] is not None:
-        options["settings"] = (*options["settings"], f"search.num_trials={options['trials']}")
+    short = {"trials": "num_trials", "prefer": "prefer", "tolerance": "tolerance"}
+    options["settings"] += tuple(
+        f"search.{name}={options[option]}"
+        for option, name in short.items()
+        if options[option] is not None
+    )
     config = _config(options)
     environment.prepare(options["address"])
     from distlstm import console
     from distlstm.report.model import write_model_report
     from distlstm.report.study import write_study_report
     from distlstm.stages import tune as stage
+    from distlstm.stages.study_files import BEST
 
     with console.Display(quiet=options["quiet"]) as display:
         result = stage.tune(
@@ -119,8 +141,9 @@ def tune(data: tuple[str, ...], output: Path, **options: Any) -> None:
             ),
             overwrite=options["overwrite"],
             on_event=display,
+            warm_start=options["warm_start"],
         )
-    write_model_report(output / stage.BEST)
+    write_model_report(output / BEST)
     write_study_report(output)
     console.print_json(asdict(result)) if options["as_json"] else console.print_tune(result)
 

@@ -114,6 +114,11 @@ class TrainingConfig:
     """Column of the training data that says what each row weighs; none if empty."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the recurrent layers; "auto" is bf16 where the processor has it."""
+    workers_per_trial: Count = 1
+    """Data-parallel workers of each trial of `tune` (`train` has `--workers`)."""
+    gpus_per_trial: Annotated[float, Range(0)] = 0.0
+    """GPUs of each trial of `tune`, where GPUs are used: 0.25 puts four trials on one; 0 gives each
+    worker one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +127,7 @@ class Domain:
 
     kind: Literal["choice", "uniform", "loguniform", "int", "quniform"]
     """`choice` of listed values; `uniform`, `loguniform` [low, high]; `int` [low, high], both
-    included; `quniform` [low, high, step]."""
+    included; `quniform` [low, high, step], whole numbers if all three are."""
     values: tuple[Any, ...]
     """The listed values, or the bounds."""
 
@@ -139,8 +144,9 @@ def _default_space() -> dict[str, Domain]:
 class SearchConfig:
     """`[search]`: what `distlstm tune` tries."""
 
-    algorithm: Literal["tpe", "random"] = "tpe"
-    """Who proposes the next trial: Optuna's tree-structured Parzen estimator, or chance."""
+    algorithm: Literal["tpe", "random", "grid"] = "tpe"
+    """Who proposes the next trial: Optuna's tree-structured Parzen estimator, chance, or the grid
+    of all listed values, in order."""
     metric: Literal["macro_f1", "accuracy", "loss"] = "macro_f1"
     """Validation figure by which trials are ranked."""
     num_trials: Count = 12
@@ -149,6 +155,10 @@ class SearchConfig:
     """Epochs every trial may run before the scheduler (ASHA) may stop it."""
     reduction_factor: Annotated[int, Range(2, 100)] = 3
     """Of so many trials at a rung, one goes on."""
+    prefer: Literal["best", "fast"] = "best"
+    """Which trial becomes `best/`: the best by the metric, or the fastest one about as good."""
+    tolerance: Annotated[float, Range(0, 100)] = 0.5
+    """With "fast", how many points (hundredths of the metric) below the best are about as good."""
     space: Mapping[str, Domain] = field(default_factory=_default_space)
     """`[search.space]`: parameter (`model.hidden_dim`) -> domain (`{choice = [64, 128]}`)."""
 
@@ -327,13 +337,20 @@ def _read_space(table: Any, where: str) -> dict[str, Domain]:
     return {name: _read_domain(entry, f"{where}.{name}") for name, entry in flat.items()}
 
 
+_SAME_FOR_ALL_TRIALS = {
+    "training.weight_column",
+    "training.workers_per_trial",
+    "training.gpus_per_trial",
+}
+
+
 def _read_domain(entry: Any, where: str) -> Domain:
     """Read `{kind = [values]}` and try what it may propose against the parameter's own field."""
     _, _, parameter = where.partition("search.space.")
     if not parameter.startswith(("model.", "training.")):
         raise UserError(f"{where}: only [model] and [training] fields can be searched.")
-    if parameter == "training.weight_column":
-        raise UserError(f"{where}: the data is the same for all trials, so it cannot be searched.")
+    if parameter in _SAME_FOR_ALL_TRIALS:
+        raise UserError(f"{where} is the same for all trials, so it cannot be searched.")
     if not isinstance(entry, Mapping) or len(entry) != 1:
         raise UserError(f"{where} must look like {{choice = [64, 128]}}, not {entry!r}.")
     kind, values = next(iter(entry.items()))
@@ -353,7 +370,8 @@ def _possible_proposals(kind: str, values: tuple[Any, ...], where: str) -> tuple
             raise UserError(f"{where}: choice needs at least one value.")
         return values
     _check_bounds(kind, values, where)
-    return values[:2] if kind == "int" else tuple(map(float, values[:2]))
+    whole = kind in ("int", "quniform") and all(type(value) is int for value in values)
+    return values[:2] if whole else tuple(map(float, values[:2]))
 
 
 def _check_bounds(kind: str, values: tuple[Any, ...], where: str) -> None:

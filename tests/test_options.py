@@ -17,7 +17,7 @@ COMMANDS = {
     ],
     "tune": [
         "DATA", "--output", "--overwrite", "--validation", *LABELS, "--trials", "--time-budget",
-        "--concurrency", *CONFIG, *WORKERS, *DISPLAY,
+        "--concurrency", "--prefer", "--tolerance", "--warm-start", *CONFIG, *WORKERS, *DISPLAY,
     ],
     "evaluate": ["DATA", "--model", "--output", "--overwrite", *LABELS, *WORKERS, *DISPLAY],
     "batch-predict": [

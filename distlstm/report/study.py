@@ -10,7 +10,6 @@ from distlstm.report.study_charts import (
     history_chart,
     parameters_chart,
     pareto_chart,
-    short,
     words,
 )
 from distlstm.report.study_data import METRICS, Study, Trial, read_study
@@ -119,7 +118,7 @@ def _pareto_text(study: Study) -> str:
     text = "No trial is both better and faster than one on the line. The model in best/ is ringed"
     if study.prefer != "fast":
         return f"{text}: the best."
-    within = f" within {study.tolerance:g}" if study.tolerance is not None else " near"
+    within = f" within {study.tolerance:g} points" if study.tolerance is not None else " near"
     return f"{text}: the fastest{within} of the best."
 
 
@@ -135,10 +134,9 @@ def _importance(study: Study) -> Section:
 
 def _table(study: Study) -> PageTable:
     """A row per trial; columns in which nothing is are left out."""
-    names = {name: short(study, name) for name in study.parameters}
     header = ["trial", "state", *METRICS, "rows per second", "parameters", "epoch", "seconds"]
-    header += [*names.values(), "error"]
-    rows = [_row(trial, list(names)) for trial in study.trials]
+    header += [*study.parameters, "error"]
+    rows = [_row(trial, study.parameters) for trial in study.trials]
     filled = [i for i in range(len(header)) if any(row[i] for row in rows)]
     return PageTable(
         header=[header[i] for i in filled],

@@ -14,10 +14,6 @@ from distlstm.errors import UserError
 from distlstm.stages.study_files import BEST_CONFIG, EPOCHS_FILE, STUDY_FILE, TRIALS_FILE
 
 METRICS = ("accuracy", "macro_f1", "loss")
-_FACTS = {
-    *(*METRICS, "trial", "state", "epoch", "seconds", "error"),
-    *("rows_per_second", "num_parameters", "is_chosen"),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +62,7 @@ class Study:
     prefer: str
     """`best`, or `fast`: the fastest of those within the tolerance."""
     tolerance: float | None
+    """In points, hundredths of the metric."""
     domains: Mapping[str, str]
     """Kind of each searched parameter's domain: `choice`, `loguniform`..."""
     best_config: str
@@ -148,7 +145,7 @@ def _trial(row: Mapping[str, Any]) -> Trial:
         rows_per_second=speed if speed and speed > 0 else None,
         num_parameters=None if size is None else int(size),
         is_chosen=bool(row.get("is_chosen")),
-        parameters={name: value for name, value in row.items() if name not in _FACTS},
+        parameters={name: value for name, value in row.items() if "." in name},
     )
 
 

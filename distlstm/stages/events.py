@@ -56,11 +56,21 @@ class TrialRow:
     trial: str
     parameters: dict[str, Any]
     state: str
-    """`running`, `done` (all its epochs), `stopped` (by the scheduler) or `failed`."""
+    """`running`, `done` (all its epochs), `stopped` (it fell behind), `failed`, or, once nothing
+    runs any more, `unfinished`: the same command goes on with it."""
     epoch: int = 0
+    """The last one that has ended."""
+    num_epochs: int = 0
+    """How many it is to have at the most; 0 before its first report."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Validation figures of its best epoch."""
     seconds: float = 0.0
+    """Of work; waiting left out."""
+    rows_per_second: float | None = None
+    """That one worker would classify, with a model of this size."""
+    num_parameters: int | None = None
+    is_chosen: bool = False
+    """Whether it is the model in `best/`."""
     error: str | None = None
 
 

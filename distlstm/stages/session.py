@@ -33,6 +33,9 @@ class Resources:
     """Of a running cluster; None: RAY_ADDRESS, else an embedded Ray."""
     show_ray_output: bool = False
     """Let Ray's own lines through to the terminal."""
+    with_dashboard: bool = False
+    """Start an embedded Ray with it. Ray Train inside Ray Tune needs it: a trial that is stopped
+    would hold its workers' CPUs for ever."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +82,7 @@ def ray_session(resources: Resources) -> Iterator[Capacity]:
             yield _capacity(resources)
             return
         try:
-            _connect(resources.address or os.environ.get("RAY_ADDRESS"))
+            _connect(resources)
             yield _capacity(resources)
         finally:
             ray.shutdown()
@@ -90,14 +93,15 @@ def shared_ray(resources: Resources) -> Iterator[None]:
     """Keep one Ray for the several stages of a block, each of which uses `ray_session`."""
     try:
         with _quiet():
-            _connect(resources.address or os.environ.get("RAY_ADDRESS"))
+            _connect(resources)
         yield
     finally:
         with _quiet():
             ray.shutdown()
 
 
-def _connect(address: str | None) -> None:
+def _connect(resources: Resources) -> None:
+    address = resources.address or os.environ.get("RAY_ADDRESS")
     if address is not None:
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
@@ -107,7 +111,7 @@ def _connect(address: str | None) -> None:
         return
     ray.init(
         address="local",
-        include_dashboard=False,
+        include_dashboard=resources.with_dashboard,
         log_to_driver=False,
         logging_level=logging.CRITICAL,
     )

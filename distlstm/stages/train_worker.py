@@ -51,7 +51,7 @@ class WorkerFailure:
 def train_worker(settings: WorkerSettings) -> Calibration | WorkerFailure:
     """Train, from the last checkpoint if there is one, reporting one after every epoch."""
     torch.set_num_threads(settings.cpus_per_worker)
-    worker = _this_worker()
+    worker = this_worker()
     job = TrainingJob(EncodedCorpus(settings.corpus), settings.config, worker, init=settings.init)
     _restore(job.training)
     lines = _ProgressLines(settings.progress_file, job.training, active=worker.rank == 0)
@@ -69,7 +69,8 @@ def train_worker(settings: WorkerSettings) -> Calibration | WorkerFailure:
     return job.calibrate(wide_partner(job.corpus, settings.config))
 
 
-def _this_worker() -> Worker:
+def this_worker() -> Worker:
+    """The place that Ray Train has given this process."""
     context = ray.train.get_context()
     alone = Worker(device=get_device())
     if context.get_world_size() == 1:

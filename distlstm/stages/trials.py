@@ -1,197 +1,206 @@
-"""The trials of a study: what one runs, what it reports, and the table of them all."""
+"""What runs in the workers of a study: one trial after another, each a training that reports."""
 
+import copy
+import os
+import socket
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import optuna
-import pyarrow as pa
-import pyarrow.parquet as pq
+import numpy as np
+import ray.train
 import ray.tune
 import torch
-from ray.tune.experiment import Trial
-from ray.tune.search.optuna import OptunaSearch
+from ray.train.torch import TorchTrainer
+from ray.tune.integration.ray_train import TuneReportCallback
 
-from distlstm.atomic import replace_file
-from distlstm.config import Domain, ExperimentConfig, SearchConfig
+from distlstm.config import ExperimentConfig
+from distlstm.data.batching import cut_by_length
 from distlstm.data.corpus import EncodedCorpus
+from distlstm.data.shards import Shards
+from distlstm.errors import RunError, UserError
 from distlstm.model.checkpoint import restore_training, save_training
-from distlstm.model.loop import Worker
-from distlstm.model.metrics import Metrics
-from distlstm.stages.events import OnEvent, TrialRow, TrialsChanged
-from distlstm.stages.session import Capacity
-from distlstm.stages.training_job import TrainingJob
+from distlstm.model.classifier import Classifier
+from distlstm.model.loop import EpochResult, Worker, predict
+from distlstm.stages.out_of_memory import memory_advice
+from distlstm.stages.predictor import ON_CPU
+from distlstm.stages.study import TrialReport
+from distlstm.stages.train_worker import this_worker
+from distlstm.stages.training_job import ShardBatches, TrainingJob
+from distlstm.stages.trial_resources import TrialResources
 
-_FIRST_RANDOM = 6
-_STATES = {"TERMINATED": "done", "ERROR": "failed", "RUNNING": "running"}
-
-
-def run_trial(
-    parameters: dict[str, Any], *, corpus: Path, config: ExperimentConfig, capacity: Capacity
-) -> None:
-    """Train one setting in a Tune worker, reporting a checkpoint after every epoch."""
-    torch.set_num_threads(capacity.cpus_per_worker)
-    device = torch.device("cuda" if capacity.use_gpu else "cpu")
-    config = config.with_values(parameters)
-    job = TrainingJob(EncodedCorpus(corpus), config, Worker(device=device))
-    checkpoint = ray.tune.get_checkpoint()
-    if checkpoint is not None:
-        with checkpoint.as_directory() as directory:
-            restore_training(job.training, Path(directory))
-    for result in job.training.run(job.training_batches, job.validation_batches):
-        best = job.training.best or result
-        report = {
-            "epoch": result.epoch,
-            "finished": job.training.finished,
-            "score": score(best.validation, config.search),
-            **_shown_metrics(best.validation),
-        }
-        with tempfile.TemporaryDirectory() as directory:
-            save_training(job.training, Path(directory))
-            ray.tune.report(report, checkpoint=ray.tune.Checkpoint.from_directory(directory))
+FAILURE = "failure"
+"""Key of a report that says why a trial failed."""
+_TIMED_TOKENS, _TIMED_PASSES = 40_000, 2
 
 
-def score(metrics: Metrics, search: SearchConfig) -> float:
-    """The figure that trials are ranked by; more is better."""
-    if search.metric == "loss":
-        return -metrics.log_loss
-    return float(getattr(metrics, search.metric))
+@dataclass(frozen=True, kw_only=True)
+class TrialSettings:
+    """What all trials of a study share; it travels to their processes."""
+
+    corpus: Path
+    config: ExperimentConfig
+    resources: TrialResources
+    directory: Path
+    """Where Ray Train, inside a trial of several workers, keeps its run."""
 
 
-def _shown_metrics(metrics: Metrics) -> dict[str, float]:
-    return {
-        "accuracy": metrics.accuracy,
-        "macro_f1": metrics.macro_f1,
-        "loss": metrics.log_loss,
-    }
+def run_trial(proposal: dict[str, Any], *, settings: TrialSettings) -> None:
+    """Train one proposal in a Tune worker, reporting a checkpoint after every epoch.
 
-
-def search_algorithm(config: ExperimentConfig) -> OptunaSearch:
-    """Optuna's proposals; the first trial is the configuration itself, if the space holds it."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    search = config.search
-    space = {name: _ray_domain(domain) for name, domain in search.space.items()}
-    samplers = {
-        "tpe": lambda: optuna.samplers.TPESampler(
-            seed=config.seed, n_startup_trials=_FIRST_RANDOM, multivariate=True
-        ),
-        "random": lambda: optuna.samplers.RandomSampler(seed=config.seed),
-    }
-    return OptunaSearch(
-        space,
-        metric="score",
-        mode="max",
-        sampler=samplers[search.algorithm](),
-        points_to_evaluate=_own_point(config),
-    )
-
-
-def _ray_domain(domain: Domain) -> Any:
-    values = domain.values
-    makers = {
-        "choice": lambda: ray.tune.choice(list(values)),
-        "uniform": lambda: ray.tune.uniform(*values),
-        "loguniform": lambda: ray.tune.loguniform(*values),
-        "int": lambda: ray.tune.randint(values[0], values[1] + 1),
-        "quniform": lambda: ray.tune.quniform(*values),
-    }
-    return makers[domain.kind]()
-
-
-def _own_point(config: ExperimentConfig) -> list[dict[str, Any]] | None:
-    tables = config.to_dict()
-    point = {}
-    for name, domain in config.search.space.items():
-        section, _, key = name.partition(".")
-        point[name] = tables[section][key]
-        inside = (
-            point[name] in domain.values
-            if domain.kind == "choice"
-            else domain.values[0] <= point[name] <= domain.values[1]
-        )
-        if not inside or isinstance(point[name], tuple):
-            return None
-    return [point]
-
-
-class TrialRecorder(ray.tune.Callback):  # type: ignore[misc]
-    """Turns Tune's trials into rows whenever one of them changes, in the driver's process."""
-
-    def __init__(self, config: ExperimentConfig, on_event: OnEvent) -> None:
-        self.config = config
-        self.on_event = on_event
-        self.rows: tuple[TrialRow, ...] = ()
-        self.checkpoints: dict[str, Path] = {}
-
-    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        """Called by Tune after every event."""
-        del iteration, info
-        rows = ranked([_row(trial) for trial in trials if trial.status != "PENDING"], self.config)
-        for trial in trials:
-            if trial.checkpoint is not None:
-                self.checkpoints[trial.trial_id] = Path(trial.checkpoint.path)
-        if rows != self.rows:
-            self.rows = rows
-            search = self.config.search
-            self.on_event(TrialsChanged(rows, search.num_trials, search.metric))
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Tune saves its callbacks with the study; there is nothing of ours to keep."""
-        return {}
-
-    @property
-    def best(self) -> TrialRow | None:
-        """The best trial so far that has a checkpoint."""
-        usable = [row for row in self.rows if row.metrics and row.trial in self.checkpoints]
-        return usable[0] if usable else None
-
-
-def ranked(rows: Sequence[TrialRow], config: ExperimentConfig) -> tuple[TrialRow, ...]:
-    """Best first; trials without a result last."""
-    metric = config.search.metric
-    sign = 1 if metric == "loss" else -1
-
-    def key(row: TrialRow) -> tuple[bool, float]:
-        return (not row.metrics, sign * row.metrics.get(metric, 0.0))
-
-    return tuple(sorted(rows, key=key))
-
-
-def _row(trial: Trial) -> TrialRow:
-    last: Mapping[str, Any] = trial.last_result or {}
-    state = _STATES.get(trial.status, "running")
-    if state == "done" and not last.get("finished"):
-        state = "stopped"
-    return TrialRow(
-        trial=trial.trial_id,
-        parameters=dict(trial.config),
-        state=state,
-        epoch=last.get("epoch", 0),
-        metrics={name: last[name] for name in ("accuracy", "macro_f1", "loss") if name in last},
-        seconds=float(last.get("time_total_s", 0.0)),
-        error=_last_line(trial.error_file) if state == "failed" else None,
-    )
-
-
-def _last_line(path: str | None) -> str:
+    What a trial fails of is reported, not raised: Ray would only try the same again. It does try
+    again, from the last checkpoint, where a process died.
+    """
     try:
-        lines = Path(path or "").read_text(encoding="utf-8").strip().split("\n")
-    except OSError:
-        return "unknown"
-    return lines[-1][:500]
+        if settings.resources.num_workers == 1:
+            _train_here(proposal, settings)
+        else:
+            _train_in_parallel(proposal, settings)
+    except Exception as error:
+        ray.tune.report({FAILURE: _reason(error, settings.config)})
 
 
-def write_trials(path: Path, rows: Sequence[TrialRow]) -> None:
-    """A row per trial, best first: parameters and metrics as columns of their own."""
-    flat = [
-        {**asdict(replace(row, parameters={}, metrics={})), **row.parameters, **row.metrics}
-        for row in rows
-    ]
-    for row in flat:
-        del row["parameters"], row["metrics"]
-    names = list(dict.fromkeys(name for row in flat for name in row))
-    table = pa.table({name: [row.get(name) for row in flat] for name in names})
-    with replace_file(path) as temporary:
-        pq.write_table(table, temporary)
+def _train_here(proposal: dict[str, Any], settings: TrialSettings) -> None:
+    resources = settings.resources
+    worker = Worker(device=torch.device("cuda" if resources.use_gpu else "cpu"))
+    checkpoint = ray.tune.get_checkpoint()
+    from_path = proposal["checkpoint"] if checkpoint is None else checkpoint.path
+    torch.set_num_threads(resources.cpus_per_worker)
+    trial = _Trial(proposal, settings, worker, from_path)
+    for report in trial.run():
+        with tempfile.TemporaryDirectory() as directory:
+            save_training(trial.job.training, Path(directory))
+            saved = ray.tune.Checkpoint.from_directory(directory)
+            ray.tune.report(asdict(report), checkpoint=saved)
+
+
+def _train_in_parallel(proposal: dict[str, Any], settings: TrialSettings) -> None:
+    """Ray Train inside the trial; it has a checkpoint of its own to go on from."""
+    resources = settings.resources
+    trainer = TorchTrainer(
+        _trial_worker,
+        train_loop_config={"proposal": proposal, "settings": settings},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=resources.num_workers,
+            use_gpu=resources.use_gpu,
+            resources_per_worker=resources.of_worker,
+        ),
+        run_config=ray.train.RunConfig(
+            name=str(proposal["number"]),
+            storage_path=str(settings.directory),
+            callbacks=[TuneReportCallback()],
+            failure_config=ray.train.FailureConfig(max_failures=2),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
+        ),
+    )
+    failure = trainer.fit().return_value
+    if failure is not None:
+        raise RunError(failure)
+
+
+def _trial_worker(arguments: dict[str, Any]) -> str | None:
+    """A Ray Train worker of a trial; returns why the trial failed, if it has."""
+    proposal, settings = arguments["proposal"], arguments["settings"]
+    torch.set_num_threads(settings.resources.cpus_per_worker)
+    checkpoint = ray.train.get_checkpoint()
+    from_path = proposal["checkpoint"] if checkpoint is None else checkpoint.path
+    worker = this_worker()
+    try:
+        trial = _Trial(proposal, settings, worker, from_path)
+        for report in trial.run():
+            with tempfile.TemporaryDirectory() as directory:
+                saved = None
+                if worker.rank == 0:
+                    save_training(trial.job.training, Path(directory))
+                    saved = ray.train.Checkpoint.from_directory(directory)
+                ray.train.report(asdict(report), checkpoint=saved)
+    except (RunError, UserError) as error:
+        return str(error)
+    return None
+
+
+class _Trial:
+    """One proposal in training, in one worker."""
+
+    def __init__(
+        self,
+        proposal: dict[str, Any],
+        settings: TrialSettings,
+        worker: Worker,
+        checkpoint: str | None,
+    ) -> None:
+        """Begin, or go on from a checkpoint directory."""
+        self.started = time.time()
+        config = settings.config.with_values(proposal["parameters"])
+        self.job = TrainingJob(EncodedCorpus(settings.corpus), config, worker)
+        if checkpoint is not None:
+            restore_training(self.job.training, Path(checkpoint))
+        self.rows_per_second = 0.0
+
+    def run(self) -> Iterator[TrialReport]:
+        """Train to the end; yields after every epoch."""
+        job = self.job
+        for result in job.training.run(job.training_batches, job.validation_batches):
+            if not self.rows_per_second:
+                self.rows_per_second = rows_per_second(
+                    job.training.model, job.corpus.validation, device=job.worker.device
+                )
+            yield self._report(result)
+
+    def _report(self, result: EpochResult) -> TrialReport:
+        training, metrics = self.job.training, result.validation
+        started, self.started = self.started, time.time()
+        return TrialReport(
+            epoch=result.epoch,
+            num_epochs=training.num_epochs,
+            accuracy=metrics.accuracy,
+            macro_f1=metrics.macro_f1,
+            loss=metrics.log_loss,
+            training_loss=result.training_loss,
+            is_best=result.is_best,
+            finished=training.finished,
+            started=started,
+            ended=self.started,
+            worker=f"{socket.gethostname()} {os.getpid()}",
+            rows_per_second=self.rows_per_second,
+            num_parameters=sum(p.numel() for p in training.model.parameters()),
+        )
+
+
+def rows_per_second(model: Classifier, rows: Shards, *, device: torch.device) -> float:
+    """Rows that a worker with this model classifies a second, once they are token ids.
+
+    The faster of two passes over some 40,000 tokens of rows, batched as in prediction. On CPUs it
+    is this process's own time that counts, not that of what runs beside it.
+    """
+    applied = copy.deepcopy(model).for_inference(model.recurrent_dtype)
+    count = min(len(rows), max(1, int(_TIMED_TOKENS / max(1.0, float(np.mean(rows.lengths))))))
+    sample = np.linspace(0, len(rows) - 1, count).astype(np.int64)
+    cut = cut_by_length(
+        sample, rows.lengths, tokens_per_batch=ON_CPU.tokens, rows_per_batch=ON_CPU.rows
+    )
+    batches = ShardBatches(rows, [(part, np.ones(len(part), np.float32)) for part in cut])
+    clock = time.perf_counter if device.type == "cuda" else _cpu_seconds
+    seconds = []
+    for _ in range(_TIMED_PASSES):
+        started = clock()
+        for _ in predict(applied, batches, device=device):
+            pass
+        seconds.append(clock() - started)
+    return count / max(min(seconds), 1e-9)
+
+
+def _cpu_seconds() -> float:
+    return time.process_time() / torch.get_num_threads()
+
+
+def _reason(error: Exception, config: ExperimentConfig) -> str:
+    """What to say of an error, on one line."""
+    advice = memory_advice(error, tokens_per_batch=config.training.tokens_per_batch)
+    if advice is not None or isinstance(error, RunError | UserError):
+        return advice or str(error)
+    last = (str(error).strip() or "no message").split("\n")[-1]
+    return f"{type(error).__name__}: {last[:500]}"

@@ -1,21 +1,22 @@
-"""`distlstm tune`: Ray Tune searches, Optuna proposes, ASHA stops what does not get anywhere."""
+"""`distlstm tune`: Ray Tune runs trials, Optuna proposes and stops them, the best is a MODEL."""
 
 import json
+import shutil
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray.tune
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import ASHAScheduler
 
 from distlstm.atomic import write_text
 from distlstm.config import ExperimentConfig, to_toml
 from distlstm.data.corpus import CorpusSpec, EncodedCorpus
 from distlstm.errors import RunError, UserError
-from distlstm.stages.events import Note, OnEvent, TrialRow
+from distlstm.stages.events import Note, OnEvent, TrialRow, TrialsChanged
 from distlstm.stages.finish import write_checkpoint
 from distlstm.stages.labelled_data import (
     DataRequest,
@@ -24,12 +25,27 @@ from distlstm.stages.labelled_data import (
     check_weights,
     prepare_corpus,
 )
-from distlstm.stages.output import Identity, check_output, check_same, flat, read_identity, withdraw
-from distlstm.stages.session import Capacity, Resources, ray_session, run_interruptibly
-from distlstm.stages.trials import TrialRecorder, run_trial, search_algorithm, write_trials
+from distlstm.stages.output import (
+    Identity,
+    check_output,
+    check_same,
+    flat,
+    read_identity,
+    remove_content,
+    sole_use,
+    withdraw,
+)
+from distlstm.stages.search import StudyCallback, StudyScheduler, StudySearcher
+from distlstm.stages.session import Resources, ray_session, run_interruptibly
+from distlstm.stages.study import Study
+from distlstm.stages.study_files import BEST, BEST_CONFIG, EPOCHS_FILE, STUDY_FILE, TRIALS_FILE
+from distlstm.stages.trial_resources import TrialResources, trial_resources, trials_at_once
+from distlstm.stages.trial_table import choose, worth_keeping, write_epochs, write_trials
+from distlstm.stages.trials import TrialSettings, run_trial
+from distlstm.stages.warm_study import settings_worth_trying
 
-STUDY_FILE, TRIALS_FILE, BEST, BEST_CONFIG = "study.json", "trials.parquet", "best", "best.toml"
-_RAY_RUN = "ray"
+_RAY = "ray"
+_MAX_FAILURES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +55,7 @@ class Limits:
     time_budget: float | None = None
     """Seconds after which no trial goes on."""
     concurrency: int | None = None
-    """Trials at once; None: as many as there are workers."""
+    """Trials at once; None: as many as fit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +64,7 @@ class TuneResult:
 
     study: str
     best: dict[str, Any]
-    """The best trial: parameters, and metrics on validation."""
+    """The trial in `best/`: parameters, and metrics on validation."""
     trials: list[dict[str, Any]]
     """All trials, best first."""
     seconds: float
@@ -64,164 +80,235 @@ def tune(
     limits: Limits,
     overwrite: bool,
     on_event: OnEvent,
+    warm_start: Path | None = None,
 ) -> TuneResult:
     """Search for a good classifier into `output`, or carry on where the same command stopped.
 
-    On Ctrl-C the best so far is written to `best/` before KeyboardInterrupt goes on.
+    The number of trials is not part of what makes a command the same: a larger one adds trials. On
+    Ctrl-C the best so far is written to `best/` before KeyboardInterrupt goes on.
+
+    Args:
+        data: what to train and validate on.
+        output: the STUDY directory.
+        config: the experiment, with its search.
+        resources: of the cluster.
+        limits: time, and trials at once.
+        overwrite: replace a study that is there.
+        on_event: told of every change.
+        warm_start: another STUDY, whose best settings are tried first.
 
     Raises:
-        UserError: bad data, an output that another command began, or more trials at once than fit.
-        RunError: every trial failed; says the first one's error.
+        UserError: bad data, an output that another command began or is at work on, or more trials
+            at once than fit.
+        RunError: every trial failed, or most in the same way; says the error.
     """
     started = time.perf_counter()
     output = output.absolute()
     spec = data.find(config)
-    identity = _identity(spec, config)
-    check_output(output, marks=(STUDY_FILE,), overwrite=overwrite)
-    recorded = read_identity(output / STUDY_FILE)
-    if recorded is not None:
-        check_same(output, recorded.get("run", {}), identity)
-        if recorded.get("finished"):
-            on_event(Note(f"{output} is already finished by this very command; nothing to do."))
-            return TuneResult(**{**recorded["result"], "seconds": 0.0, "resumed": True})
-        on_event(Note(f"Carrying on with {output}."))
-    else:
-        check_first_file(spec)
-        check_vectors(spec, config, searched=config.search.space)
-        _record(output, {"run": identity, "finished": False})
-    recorder = TrialRecorder(config, on_event)
-    corpus: EncodedCorpus | None = None
-    try:
-        with ray_session(resources) as capacity:
-            concurrency = _concurrency(capacity, resources, limits)
-            corpus = prepare_corpus(spec, output, on_event)
-            check_weights(corpus, config)
-            _search(corpus, config, output, capacity, concurrency, limits, recorder)
-    except UserError:
-        if recorded is None:
-            withdraw(output)
-        raise
-    except KeyboardInterrupt:
-        if corpus is not None and recorder.best is not None:
-            _write_best(output, corpus, config, recorder, identity)
-            on_event(Note(f"The best model so far is in {output / BEST}."))
-        raise
-    _check_some_worked(recorder)
-    _write_best(output, corpus, config, recorder, identity)
-    result = _result(output, recorder, time.perf_counter() - started, recorded is not None)
-    _record(output, {"run": identity, "finished": True, "result": asdict(result)})
-    return result
+    identity = _identity(spec, config, warm_start)
+    check_output(output, marks=(STUDY_FILE,), overwrite=False)
+    with sole_use(output):
+        if overwrite:
+            remove_content(output)
+        recorded = read_identity(output / STUDY_FILE)
+        try:
+            if recorded is None:
+                check_first_file(spec)
+                check_vectors(spec, config, searched=config.search.space)
+                _record(output, {"run": identity, "finished": False})
+            else:
+                check_same(output, recorded.get("run", {}), identity)
+            run = _Run(
+                output=output,
+                config=config,
+                identity=identity,
+                study=Study(output, config),
+                on_event=on_event,
+                resumed=recorded is not None,
+                started=started,
+            )
+            if recorded is not None and recorded.get("finished") and not run.study.num_missing:
+                on_event(Note(f"{output} is already finished by this very command; nothing to do."))
+                return TuneResult(**{**recorded["result"], "seconds": 0.0, "resumed": True})
+            if recorded is not None:
+                on_event(Note(f"Carrying on with {output}."))
+            run.suggest_first(warm_start)
+            run.search(spec, resources, limits)
+            return run.finish()
+        except UserError:
+            if recorded is None:
+                withdraw(output)
+            raise
 
 
-def _identity(spec: CorpusSpec, config: ExperimentConfig) -> Identity:
-    return flat({**config.to_dict(), **spec.identity})
+def _identity(spec: CorpusSpec, config: ExperimentConfig, warm_start: Path | None) -> Identity:
+    tables = config.to_dict()
+    del tables["search"]["num_trials"]
+    warm = {} if warm_start is None else {"warm_start": str(warm_start.absolute())}
+    return flat({**tables, **spec.identity, **warm})
 
 
 def _record(output: Path, facts: dict[str, Any]) -> None:
     write_text(output / STUDY_FILE, json.dumps(facts, ensure_ascii=False, indent=1) + "\n")
 
 
-def _search(
-    corpus: EncodedCorpus,
-    config: ExperimentConfig,
-    output: Path,
-    capacity: Capacity,
-    concurrency: int,
-    limits: Limits,
-    recorder: TrialRecorder,
-) -> None:
-    """Run the trials that are still to be run."""
-    trial = ray.tune.with_resources(
-        partial(run_trial, corpus=corpus.path, config=config, capacity=capacity),
-        {"cpu": capacity.cpus_per_worker, "gpu": int(capacity.use_gpu)},
-    )
-    run_config = ray.tune.RunConfig(
-        name=_RAY_RUN,
-        storage_path=str(output),
-        callbacks=[recorder],
-        checkpoint_config=ray.tune.CheckpointConfig(num_to_keep=1),
-        verbose=0,
-    )
-    tune_config = ray.tune.TuneConfig(
-        metric="score",
-        mode="max",
-        search_alg=search_algorithm(config),
-        scheduler=_scheduler(config),
-        num_samples=config.search.num_trials,
-        max_concurrent_trials=concurrency,
-        time_budget_s=limits.time_budget,
-        reuse_actors=True,
-        trial_dirname_creator=_trial_directory,
-    )
-    if ray.tune.Tuner.can_restore(str(output / _RAY_RUN)):
-        tuner = ray.tune.Tuner.restore(
-            str(output / _RAY_RUN), trainable=trial, resume_unfinished=True
+@dataclass(kw_only=True)
+class _Run:
+    """One command's work on a study."""
+
+    output: Path
+    config: ExperimentConfig
+    identity: Identity
+    study: Study
+    on_event: OnEvent
+    resumed: bool
+    started: float
+    corpus: EncodedCorpus | None = None
+
+    def suggest_first(self, warm_start: Path | None) -> None:
+        """Queue the points to try first; a point that has been proposed is not queued again."""
+        space = self.study.space
+        if self.config.search.algorithm == "grid":
+            self.study.suggest_first(space.grid()[: self.study.num_trials])
+            return
+        own = space.point_of(self.config)
+        earlier = [] if warm_start is None else settings_worth_trying(warm_start, space)
+        if warm_start is not None:
+            self.on_event(Note(f"{len(earlier)} settings of {warm_start} are tried first."))
+        self.study.suggest_first([*earlier, *([own] if own else [])])
+
+    def search(self, spec: CorpusSpec, resources: Resources, limits: Limits) -> None:
+        """Run the trials that are missing; on Ctrl-C, keep the best so far."""
+        nested = self.config.training.workers_per_trial > 1
+        try:
+            with ray_session(replace(resources, with_dashboard=nested)) as capacity:
+                trial = trial_resources(capacity, self.config.training)
+                concurrency = trials_at_once(
+                    capacity, trial, resources=resources, concurrency=limits.concurrency
+                )
+                self.corpus = prepare_corpus(spec, self.output, self.on_event)
+                check_weights(self.corpus, self.config)
+                self._run_trials(self.corpus, trial, concurrency, limits)
+        except KeyboardInterrupt:
+            chosen = self._keep_best()
+            if chosen is not None:
+                self.on_event(Note(f"The best model so far is in {self.output / BEST}."))
+            raise
+
+    def _run_trials(
+        self, corpus: EncodedCorpus, trial: TrialResources, concurrency: int, limits: Limits
+    ) -> None:
+        directory = _next_directory(self.output / _RAY)
+        settings = TrialSettings(
+            corpus=corpus.path,
+            config=self.config,
+            resources=trial,
+            directory=directory.with_name(f"{directory.name}-train"),
         )
-        tuner._local_tuner._run_config.callbacks = [recorder]
-    else:
-        tuner = ray.tune.Tuner(trial, tune_config=tune_config, run_config=run_config)
-    run_interruptibly(tuner.fit)
+        tuner = ray.tune.Tuner(
+            ray.tune.with_resources(partial(run_trial, settings=settings), trial.of_tune_process),
+            tune_config=ray.tune.TuneConfig(
+                search_alg=StudySearcher(self.study),
+                scheduler=StudyScheduler(self.study),
+                num_samples=self.study.num_missing,
+                max_concurrent_trials=concurrency,
+                time_budget_s=limits.time_budget,
+                reuse_actors=trial.num_workers == 1,
+                trial_dirname_creator=_trial_directory,
+            ),
+            run_config=ray.tune.RunConfig(
+                name=directory.name,
+                storage_path=str(directory.parent),
+                callbacks=[StudyCallback(self.study, on_change=self._changed)],
+                failure_config=ray.tune.FailureConfig(max_failures=_MAX_FAILURES),
+                checkpoint_config=ray.tune.CheckpointConfig(num_to_keep=1),
+                verbose=0,
+            ),
+        )
+        try:
+            run_interruptibly(tuner.fit)
+        finally:
+            self.study.close()
+
+    def _changed(self) -> None:
+        rows, search = self._rows(), self.config.search
+        self._remove_losers(rows)
+        self.on_event(TrialsChanged(rows, self.study.num_trials, search.metric))
+
+    def _rows(self) -> tuple[TrialRow, ...]:
+        """The trials, best first, with the one marked that is to be in `best/`."""
+        rows = self.study.rows()
+        chosen = choose(rows, self.config.search)
+        return tuple(replace(row, is_chosen=row is chosen) for row in rows)
+
+    def _remove_losers(self, rows: Sequence[TrialRow]) -> None:
+        """Remove the checkpoints of trials that have ended and cannot be chosen any more."""
+        kept = worth_keeping(rows, self.config.search)
+        kept |= {row.trial for row in rows if row.state == "running"}
+        for directory in (self.output / _RAY).glob("*/[0-9]*"):
+            if directory.name not in kept:
+                shutil.rmtree(directory, ignore_errors=True)
+
+    def finish(self) -> TuneResult:
+        """Write what the study gave.
+
+        Raises:
+            RunError: it gave no model, or most trials failed in the same way.
+        """
+        chosen = self._keep_best()
+        hopeless = self.study.hopeless
+        if hopeless is not None:
+            raise RunError(f"The study is stopped, as most trials fail in the same way: {hopeless}")
+        rows = self._rows()
+        if chosen is None:
+            errors = [row.error for row in rows if row.error]
+            reason = errors[0] if errors else "none got to the end of its first epoch"
+            raise RunError(f"No trial gave a model: {reason}")
+        result = TuneResult(
+            study=str(self.output),
+            best=asdict(chosen),
+            trials=[asdict(row) for row in rows],
+            seconds=time.perf_counter() - self.started,
+            resumed=self.resumed,
+        )
+        search = self.config.search
+        facts = {
+            "run": self.identity,
+            "finished": not self.study.num_missing,
+            "result": asdict(result),
+            "metric": search.metric,
+            "importance": self.study.importance(),
+            "preferred": {"prefer": search.prefer, "tolerance": search.tolerance},
+        }
+        _record(self.output, facts)
+        return result
+
+    def _keep_best(self) -> TrialRow | None:
+        """Write the tables, and make the chosen trial's checkpoint a MODEL; returns the trial."""
+        rows = self._rows()
+        write_trials(self.output / TRIALS_FILE, rows)
+        write_epochs(self.output / EPOCHS_FILE, self.study.epochs())
+        chosen = next((row for row in rows if row.is_chosen), None)
+        checkpoint = None if chosen is None else self.study.checkpoint(int(chosen.trial))
+        if chosen is None or checkpoint is None or self.corpus is None:
+            return None
+        config = self.config.with_values(chosen.parameters)
+        new = self.output / f"{BEST}.new"
+        shutil.rmtree(new, ignore_errors=True)
+        write_checkpoint(
+            new, checkpoint=checkpoint, corpus=self.corpus, config=config, run=self.identity
+        )
+        shutil.rmtree(self.output / BEST, ignore_errors=True)
+        new.rename(self.output / BEST)
+        write_text(self.output / BEST_CONFIG, to_toml(config))
+        return chosen
+
+
+def _next_directory(path: Path) -> Path:
+    """A numbered one that is not there yet; each command's Tune has its own."""
+    numbers = [int(entry.name) for entry in path.glob("[0-9]*") if entry.name.isdigit()]
+    return path / str(max(numbers, default=0) + 1)
 
 
 def _trial_directory(trial: Trial) -> str:
-    return str(trial.trial_id)
-
-
-def _scheduler(config: ExperimentConfig) -> ASHAScheduler:
-    longest = config.training.max_epochs
-    return ASHAScheduler(
-        time_attr="epoch",
-        max_t=longest + 1,
-        grace_period=min(config.search.grace_epochs, longest),
-        reduction_factor=config.search.reduction_factor,
-    )
-
-
-def _concurrency(capacity: Capacity, resources: Resources, limits: Limits) -> int:
-    workers = capacity.workers(resources.num_workers, default=capacity.max_workers)
-    if limits.concurrency is not None and limits.concurrency > workers:
-        raise UserError(
-            f"{limits.concurrency} trials at once do not fit {workers} workers of "
-            f"{capacity.cpus_per_worker} CPUs. Lower --concurrency or --cpus-per-worker."
-        )
-    return limits.concurrency or workers
-
-
-def _check_some_worked(recorder: TrialRecorder) -> None:
-    if recorder.best is None:
-        errors = [row.error for row in recorder.rows if row.error]
-        reason = errors[0] if errors else "none got to the end of its first epoch"
-        raise RunError(f"No trial gave a model: {reason}")
-
-
-def _write_best(
-    output: Path,
-    corpus: EncodedCorpus,
-    config: ExperimentConfig,
-    recorder: TrialRecorder,
-    identity: Identity,
-) -> None:
-    """Make the best trial's checkpoint a MODEL, and write the table of trials."""
-    best = recorder.best
-    if best is None:
-        return
-    checkpoint = recorder.checkpoints[best.trial]
-    config = config.with_values(best.parameters)
-    write_checkpoint(
-        output / BEST, checkpoint=checkpoint, corpus=corpus, config=config, run=identity
-    )
-    write_text(output / BEST_CONFIG, to_toml(config))
-    write_trials(output / TRIALS_FILE, recorder.rows)
-
-
-def _result(output: Path, recorder: TrialRecorder, seconds: float, resumed: bool) -> TuneResult:
-    def plain(row: TrialRow) -> dict[str, Any]:
-        return asdict(row)
-
-    return TuneResult(
-        study=str(output),
-        best=plain(recorder.rows[0]),
-        trials=[plain(row) for row in recorder.rows],
-        seconds=seconds,
-        resumed=resumed,
-    )
+    return str(trial.config["number"])

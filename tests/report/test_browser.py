@@ -96,9 +96,11 @@ def test_a_click_on_a_header_sorts_and_a_second_one_turns_round(page: Page, stud
 
 def test_the_keyboard_sorts(page: Page, study: Path) -> None:
     page.open(study)
-    page.value(f"{HEADER}('learning_rate').querySelector('button').focus()")
+    page.value(f"{HEADER}('training.learning_rate').querySelector('button').focus()")
     page.press_enter()
-    assert numbers(page, "learning_rate") == sorted(numbers(page, "learning_rate"))
+    assert numbers(page, "training.learning_rate") == sorted(
+        numbers(page, "training.learning_rate")
+    )
 
 
 def test_a_link_can_name_the_order(page: Page, study: Path) -> None:

@@ -1,4 +1,4 @@
-"""Tests of `train` and `tune`: the directories they write, and that they carry on."""
+"""Tests of `train`: the directory it writes, and that it carries on."""
 
 import json
 from pathlib import Path
@@ -66,28 +66,6 @@ def test_one_and_two_workers_have_the_same_losses(
         assert run(capfd, *command).code == 0
         losses.append(pq.read_table(output / "history.parquet")["training_loss"].to_pylist())
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
-
-
-@pytest.mark.slow
-def test_tune_leaves_a_model_a_table_of_trials_and_the_winning_config(
-    capfd: pytest.CaptureFixture[str], corpus_file: Path, tmp_path: Path
-) -> None:
-    study = tmp_path / "study"
-    space = "search.space.model.num_layers={choice=[1, 2]}"
-    command = [
-        *("tune", corpus_file, "--output", study, "--trials", 3, *TINY, "--set", space),
-        *("--set", "search.space.model.hidden_dim={choice=[8, 12]}", "--json"),
-    ]
-    result = json.loads(run(capfd, *command).out)
-    trials = pq.read_table(study / "trials.parquet").to_pylist()
-    assert len(trials) == len(result["trials"]) == 3
-    assert {trial["state"] for trial in trials} <= {"done", "stopped"}
-    assert trials[0]["macro_f1"] == max(trial["macro_f1"] for trial in trials)
-    best = load_model(study / "best")
-    assert best.config.model.num_layers == trials[0]["model.num_layers"]
-    assert load_config(study / "best.toml").model == best.config.model
-    assert "model.num_layers" in (study / "report.html").read_text()
-    assert json.loads(run(capfd, *command).out)["resumed"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,113 @@
+"""The search space of a study, as Optuna has it."""
+
+import json
+from collections.abc import Mapping
+from decimal import Decimal
+from itertools import product
+from typing import Any
+
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+from distlstm.config import Domain, ExperimentConfig
+from distlstm.errors import UserError
+
+_DIGITS = 12
+
+Parameters = dict[str, Any]
+"""Values by dotted name (`model.hidden_dim`)."""
+
+
+class SearchSpace:
+    """Domains by parameter; lists, which Optuna does not know, travel through it as JSON."""
+
+    def __init__(self, space: Mapping[str, Domain]) -> None:
+        self.space = dict(space)
+        self.distributions = {name: _distribution(domain) for name, domain in space.items()}
+
+    def encode(self, parameters: Parameters) -> Parameters:
+        """Values as Optuna keeps them."""
+        return {name: _encode(value) for name, value in parameters.items()}
+
+    def decode(self, parameters: Parameters) -> Parameters:
+        """Values as the config takes them, from what Optuna keeps."""
+        return {
+            name: next((v for v in self._listed(name) if _encode(v) == value), value)
+            for name, value in parameters.items()
+        }
+
+    def inside(self, parameters: Parameters) -> Parameters:
+        """Those of some parameters that this space has, and whose value it may propose."""
+        return {
+            name: value
+            for name, value in parameters.items()
+            if name in self.space and self._may_propose(name, value)
+        }
+
+    def point_of(self, config: ExperimentConfig) -> Parameters:
+        """What a configuration itself has for the parameters, where they may take that value."""
+        tables = config.to_dict()
+        values = {}
+        for name in self.space:
+            section, _, key = name.partition(".")
+            values[name] = tables[section][key]
+        return self.inside(values)
+
+    def grid(self) -> list[Parameters]:
+        """Every combination of the parameters' values.
+
+        Raises:
+            UserError: a parameter takes any value of a range.
+        """
+        values = [self._grid_values(name) for name in self.space]
+        return [dict(zip(self.space, point, strict=True)) for point in product(*values)]
+
+    def _listed(self, name: str) -> tuple[Any, ...]:
+        return self.space[name].values if self.space[name].kind == "choice" else ()
+
+    def _may_propose(self, name: str, value: Any) -> bool:
+        distribution = self.distributions[name]
+        if isinstance(distribution, CategoricalDistribution):
+            return _encode(value) in distribution.choices
+        if type(value) not in (int, float):
+            return False
+        return bool(distribution.low <= value <= distribution.high)
+
+    def _grid_values(self, name: str) -> list[Any]:
+        distribution = self.distributions[name]
+        if isinstance(distribution, CategoricalDistribution):
+            return list(self._listed(name))
+        if distribution.step is None:
+            raise UserError(
+                f"search.space.{name} takes any value of a range, so there is no grid of it. Give "
+                "it a choice of values, int or quniform, or set search.algorithm to tpe."
+            )
+        low, step = distribution.low, distribution.step
+        count = round((distribution.high - low) / step) + 1
+        return [round(low + i * step, _DIGITS) for i in range(count)]
+
+
+def _distribution(domain: Domain) -> BaseDistribution:
+    values = domain.values
+    match domain.kind:
+        case "choice":
+            return CategoricalDistribution(list(map(_encode, values)))
+        case "int":
+            return IntDistribution(*values)
+        case "quniform":
+            if all(type(value) is int for value in values):
+                low, high, step = values
+                return IntDistribution(low, low + (high - low) // step * step, step=step)
+            low, high, step = (Decimal(str(value)) for value in values)
+            last = low + (high - low) // step * step
+            return FloatDistribution(float(low), float(last), step=float(step))
+        case "uniform" | "loguniform":
+            return FloatDistribution(*values, log=domain.kind == "loguniform")
+
+
+def _encode(value: Any) -> Any:
+    return json.dumps(list(value)) if isinstance(value, list | tuple) else value

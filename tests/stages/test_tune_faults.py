@@ -1,0 +1,150 @@
+"""Tests that end the processes of a study: nothing that was found is lost."""
+
+import json
+import os
+import random
+import re
+import signal
+import sqlite3
+import subprocess
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from distlstm.model.directory import load_model
+from distlstm.stages.predict import predict_texts
+from tests.commands import TINY
+from tests.stages.test_interruption import processes_of, start, wait_until
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+NUM_TRIALS = 8
+ARGUMENTS = [
+    *(*TINY, "--set", "training.max_epochs=6", "--set", "search.reduction_factor=2"),
+    *("--set", "search.space.model.hidden_dim={choice=[8, 12, 16]}"),
+]
+
+
+def command(corpus: Path, study: Path) -> list[object]:
+    return ["tune", corpus, "--output", study, *ARGUMENTS, "--trials", NUM_TRIALS, "--json"]
+
+
+def start_and_wait(corpus: Path, study: Path, *, num_more: int) -> subprocess.Popen[str]:
+    """Start the command, and wait until its trials have reported so many epochs more."""
+    wanted = num_reports(study) + num_more
+    process = start(study.as_posix(), *command(corpus, study))
+    wait_until(lambda: num_reports(study) >= wanted or process.poll() is not None, 300)
+    assert process.poll() is None, process.communicate()
+    return process
+
+
+def num_reports(study: Path) -> int:
+    """How many epochs the study remembers."""
+    try:
+        with sqlite3.connect(study / "optuna.db") as storage:
+            counts = storage.execute("select count(*) from trial_intermediate_values").fetchone()
+            return int(counts[0])
+    except sqlite3.OperationalError:  # it is being made
+        return 0
+
+
+def ended(study: Path) -> dict[int, str]:
+    """The trials that have ended, with what they reported."""
+    with sqlite3.connect(study / "optuna.db") as storage:
+        found = storage.execute(
+            "select number, value_json from trials join trial_user_attributes using (trial_id) "
+            "where state in ('COMPLETE', 'PRUNED') and key = 'reports'"
+        )
+        return dict(found.fetchall())
+
+
+def check_complete(study: Path, out: str) -> None:
+    """All trials have ended well, each with every epoch once; the best is a model."""
+    result = json.loads(out)
+    trials = pq.read_table(study / "trials.parquet").to_pylist()
+    assert sorted(int(trial["trial"]) for trial in trials) == list(range(NUM_TRIALS))
+    assert {trial["state"] for trial in trials} <= {"done", "stopped"}
+    epochs = pq.read_table(study / "epochs.parquet").to_pylist()
+    for trial in trials:
+        own = [epoch["epoch"] for epoch in epochs if epoch["trial"] == trial["trial"]]
+        assert own == list(range(1, trial["epoch"] + 1))
+    assert len(result["trials"]) == NUM_TRIALS
+    assert load_model(study / "best").facts["metrics"]["num_rows"] > 0
+
+
+def test_a_killed_command_is_carried_on_with_from_where_each_trial_was(
+    corpus_file: Path, tmp_path: Path
+) -> None:
+    study = tmp_path / "s"
+    for _ in range(2):
+        process = start_and_wait(corpus_file, study, num_more=5)
+        time.sleep(random.random())
+        process.kill()
+        process.communicate()
+        known = ended(study)
+    again = start(study.as_posix(), *command(corpus_file, study))
+    out, err = again.communicate(timeout=300)
+    assert again.returncode == 0, err
+    assert json.loads(out)["resumed"]
+    check_complete(study, out)
+    assert known.items() <= ended(study).items(), "what had ended was not run again"
+    assert len(list((study / "ray").rglob("*.safetensors"))) == 1
+
+
+def test_a_trial_whose_process_is_killed_goes_on_from_its_checkpoint(
+    corpus_file: Path, tmp_path: Path
+) -> None:
+    study = tmp_path / "s"
+    process = start_and_wait(corpus_file, study, num_more=3)
+    os.kill(random.choice(trial_processes(study.as_posix())), signal.SIGKILL)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    check_complete(study, out)
+
+
+def test_ctrl_c_leaves_the_best_so_far_and_what_runs_is_carried_on_with(
+    corpus_file: Path, tmp_path: Path
+) -> None:
+    study = tmp_path / "s"
+    process = start_and_wait(corpus_file, study, num_more=4)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=90)
+    assert process.returncode == 130, err
+    assert f"The best model so far is in {study / 'best'}." in err
+    (row,) = predict_texts(["match goal team"], model=study / "best")
+    assert row["predicted_label"]
+    states = {trial["state"] for trial in pq.read_table(study / "trials.parquet").to_pylist()}
+    assert "running" not in states
+    assert "failed" not in states
+    again = start(study.as_posix(), *command(corpus_file, study))
+    out, err = again.communicate(timeout=300)
+    assert again.returncode == 0, err
+    check_complete(study, out)
+
+
+def test_two_commands_at_once_on_one_study_are_refused(corpus_file: Path, tmp_path: Path) -> None:
+    study = tmp_path / "s"
+    first = start_and_wait(corpus_file, study, num_more=1)
+    second = start(study.as_posix(), *command(corpus_file, study))
+    _, err = second.communicate(timeout=120)
+    assert second.returncode == 2
+    assert "Another command is at work on" in err
+    out, err = first.communicate(timeout=300)
+    assert first.returncode == 0, err
+    check_complete(study, out)
+
+
+def trial_processes(marker: str) -> list[int]:
+    """The processes in which trials run."""
+    assert processes_of(marker)
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            mine = f"DISTLSTM_TEST={marker}".encode() in (process / "environ").read_bytes()
+            name = (process / "cmdline").read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        if mine and re.match(r"ray::(ImplicitFunc|run_trial|bundle_reservation)", name):
+            found.append(int(process.name))
+    return found
