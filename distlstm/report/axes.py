@@ -19,7 +19,7 @@ class Numbers:
     high: float
     is_log: bool = False
     is_whole: bool = False
-    """Counted from 1: ticks at whole numbers only."""
+    """Ticks at whole numbers only."""
 
     def place(self, value: float) -> float:
         """Share of the way from low to high."""
@@ -40,7 +40,6 @@ class Numbers:
         if self.is_whole:
             step = max(1.0, step)
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
-        first = max(1, first) if self.is_whole else first
         return [float(f"{i * step:.12g}") for i in range(first, last + 1)]
 
     def _decades(self) -> list[float]:
@@ -81,7 +80,7 @@ def numbers(
         values: at least one finite number.
         title: what they are, with the unit.
         is_log: None: where they are positive and spread over a factor of 30 or more.
-        is_whole: they are counted from 1.
+        is_whole: they are counts, of epochs say.
     """
     low, high = min(values), max(values)
     if is_log is None:
@@ -94,7 +93,7 @@ def numbers(
         factor = (high / low) ** _PADDING
         low, high = low / factor, high * factor
     else:
-        room = (high - low) * _PADDING
+        room = min((high - low) * _PADDING, 0.5 if is_whole else math.inf)
         low, high = low - room, high + room
     return Numbers(title=title, low=low, high=high, is_log=is_log, is_whole=is_whole)
 

@@ -34,8 +34,13 @@ def write_study_report(path: Path) -> None:
 
 def _subtitle(study: Study) -> str:
     states = [trial.state for trial in study.trials]
-    names = {"done": "ran to the end", "stopped": "stopped early", "failed": "failed"}
-    names["running"] = "not ended"
+    names = {
+        "done": "ran to the end",
+        "stopped": "stopped early",
+        "failed": "failed",
+        "running": "running",
+        "unfinished": "not finished",
+    }
     counts = [f"{states.count(state)} {what}" for state, what in names.items() if state in states]
     trials = f"{len(states)} trial{'s' * (len(states) != 1)}"
     ended = "" if study.is_finished else ". The study is not finished; this is how far it got"

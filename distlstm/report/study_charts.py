@@ -22,7 +22,7 @@ def history_chart(study: Study) -> Markup | None:
     ordered = sorted(_with_figure(study), key=trial_order)
     if not ordered:
         return None
-    at = {trial.name: i for i, trial in enumerate(sorted(study.trials, key=trial_order), 1)}
+    at = _numbers(study)
     points = [
         _point(study, trial, x=at[trial.name], y=trial.metrics[study.metric]) for trial in ordered
     ]
@@ -33,10 +33,10 @@ def history_chart(study: Study) -> Markup | None:
     steps = [(points[0].x, best[0])]
     for point, before, now in zip(points[1:], best, best[1:], strict=False):
         steps += [(point.x, before), (point.x, now)]
-    steps.append((float(len(study.trials)), best[-1]))
+    steps.append((max(at.values()), best[-1]))
     return scatter_chart(
         points,
-        x=numbers([1, len(study.trials)], title="trial, in order", is_log=False, is_whole=True),
+        x=numbers(list(at.values()), title="trial", is_log=False, is_whole=True),
         y=numbers([p.y for p in points], title=metric_title(study), is_log=False),
         through=steps,
         key=rank_key(),
@@ -132,6 +132,14 @@ def rank_key() -> list[Markup]:
     left = right - size * SHADES - 6
     ends = [text((left, 13), "worst", anchor="end"), text((right + 6, 13), "best")]
     return [*boxes, *ends]
+
+
+def _numbers(study: Study) -> dict[str, float]:
+    """By trial its number; its rank in time where the names are no numbers."""
+    names = [trial.name for trial in sorted(study.trials, key=trial_order)]
+    if all(name.isdecimal() for name in names):
+        return {name: int(name) for name in names}
+    return {name: i for i, name in enumerate(names, 1)}
 
 
 def metric_title(study: Study) -> str:

@@ -22,7 +22,7 @@ class Trial:
 
     name: str
     state: str
-    """`done`, `stopped` early, `failed` or `running`."""
+    """`done`, `stopped` early, `failed`, `running` or, in an interrupted study, `unfinished`."""
     epoch: int
     seconds: float | None
     error: str
