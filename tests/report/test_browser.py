@@ -132,3 +132,12 @@ def test_nothing_is_wider_than_a_narrow_window(page: Page, study: Path) -> None:
     page.open(study)
     assert page.value("document.documentElement.scrollWidth") <= 400
     page.call("Emulation.clearDeviceMetricsOverride")
+
+
+def test_without_scripts_everything_is_there_and_no_button_is_dead(page: Page, study: Path) -> None:
+    page.call("Emulation.setScriptExecutionDisabled", value=True)
+    page.open(study)
+    page.call("Emulation.setScriptExecutionDisabled", value=False)
+    assert page.value("document.querySelectorAll('tbody tr').length") == 24
+    assert page.value("document.querySelectorAll('svg').length") == 6
+    assert page.value("document.querySelectorAll('button').length") == 0
