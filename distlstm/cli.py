@@ -145,7 +145,10 @@ def tune(data: tuple[str, ...], output: Path, **options: Any) -> None:
         )
     write_model_report(output / BEST)
     write_study_report(output)
-    console.print_json(asdict(result)) if options["as_json"] else console.print_tune(result)
+    if options["as_json"]:
+        console.print_json(asdict(result))
+    else:
+        console.print_tune(result, metric=config.search.metric)
 
 
 @cli.command()

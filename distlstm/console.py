@@ -132,8 +132,10 @@ class Display:
         before = {} if self.trials is None else {row.trial: row for row in self.trials.trials}
         self.trials = event
         ended = [row for row in event.trials if row.state != "running"]
-        detail = f"{len(ended)} of {event.num_trials} trials"
-        self._progress("tuning", share=len(ended) / event.num_trials, detail=detail)
+        best = event.trials[0].metrics.get(event.metric) if event.trials else None
+        best_so_far = "" if best is None else f", best {event.metric} {_short(best)}"
+        detail = f"{len(ended)} of {event.num_trials} trials{best_so_far}"
+        self._progress("tuning", share=_share_of_study(event), detail=detail)
         for row in ended:
             if row.trial not in before or before[row.trial].state == "running":
                 self.console.print(_trial_line(row, event.metric))
@@ -194,13 +196,16 @@ def print_train(result: "TrainResult", facts: Mapping[str, Any]) -> None:
     console.print(f"Model: {escape(result.model)}")
 
 
-def print_tune(result: "TuneResult") -> None:
+def print_tune(result: "TuneResult", *, metric: str) -> None:
     """The trials of a study and where its best model lies."""
     console = _stdout()
     rows = [TrialRow(**row) for row in result.trials]
-    console.print(trials_table(rows, "macro_f1", title=f"{len(rows)} trials, best first"))
+    console.print(trials_table(rows, metric, title=f"{len(rows)} trials, best first"))
     console.print(f"{result.seconds:.0f} s in all{', resumed' if result.resumed else ''}")
-    console.print(f"Study: {escape(result.study)} (best model in best/, its config in best.toml)")
+    console.print(
+        f"Study: {escape(result.study)} (best/ is the model of trial {result.best['trial']}, "
+        "best.toml its config)"
+    )
 
 
 def print_evaluation(report: Mapping[str, Any]) -> None:
@@ -313,17 +318,35 @@ def trials_table(rows: Iterable[TrialRow], metric: str, *, title: str | None = N
     table.add_column("trial")
     for name in parameters:
         table.add_column(name.partition(".")[2], justify="right")
-    for name in ("accuracy", "macro_f1", "loss", "epoch", "seconds"):
+    for name in ("accuracy", "macro_f1", "loss", "rows/s", "epoch", "seconds"):
         table.add_column(name, justify="right", style="bold" if name == metric else "")
     table.add_column("state")
-    for row in rows[:_MAX_TRIALS_SHOWN]:
+    for row in _rows_shown(rows):
         values = [_short(row.parameters.get(name)) for name in parameters]
         figures = [_short(row.metrics.get(name)) for name in ("accuracy", "macro_f1", "loss")]
+        speed = "" if row.rows_per_second is None else f"{row.rows_per_second:,.0f}"
+        epoch = f"{row.epoch} of {row.num_epochs}" if row.num_epochs else ""
         state = row.state if row.error is None else f"{row.state}: {row.error[:60]}"
         table.add_row(
-            row.trial[:8], *values, *figures, str(row.epoch), f"{row.seconds:.0f}", escape(state)
+            *(row.trial, *values, *figures, speed, epoch, f"{row.seconds:.0f}"),
+            escape(state),
         )
     return table
+
+
+def _rows_shown(rows: Sequence[TrialRow]) -> list[TrialRow]:
+    """The best ones, and whatever runs."""
+    best = {row.trial for row in rows[:_MAX_TRIALS_SHOWN]}
+    return [row for row in rows if row.trial in best or row.state == "running"]
+
+
+def _share_of_study(event: TrialsChanged) -> float:
+    """From 0 to 1; a running trial counts by its epochs, though it may be stopped earlier."""
+    shares = [
+        row.epoch / max(1, row.num_epochs) if row.state == "running" else 1.0
+        for row in event.trials
+    ]
+    return sum(shares) / event.num_trials
 
 
 def _trial_line(row: TrialRow, metric: str) -> str:

@@ -55,6 +55,8 @@ class TrialReport:
     started: float
     ended: float
     """Wall-clock seconds since 1970; the first epoch starts with the trial."""
+    seconds: float
+    """Of training and validation alone."""
     worker: str
     """Host and process."""
     rows_per_second: float
@@ -150,7 +152,7 @@ class Study:
         return not report.finished and trial.should_prune()
 
     def keep_checkpoint(self, number: int, path: Path) -> None:
-        """Remember the last checkpoint of a trial; in a closed study too, as Tune removes others."""
+        """Remember a trial's last checkpoint; in a closed study too, as Tune removes the others."""
         self._live[number].set_user_attr("checkpoint", str(path))
 
     def checkpoint(self, number: int) -> Path | None:

@@ -142,15 +142,17 @@ class _Trial:
 
     def run(self) -> Iterator[TrialReport]:
         """Train to the end; yields after every epoch."""
-        job = self.job
+        job, began = self.job, time.perf_counter()
         for result in job.training.run(job.training_batches, job.validation_batches):
+            seconds = time.perf_counter() - began
             if not self.rows_per_second:
                 self.rows_per_second = rows_per_second(
                     job.training.model, job.corpus.validation, device=job.worker.device
                 )
-            yield self._report(result)
+            yield self._report(result, seconds)
+            began = time.perf_counter()
 
-    def _report(self, result: EpochResult) -> TrialReport:
+    def _report(self, result: EpochResult, seconds: float) -> TrialReport:
         training, metrics = self.job.training, result.validation
         started, self.started = self.started, time.time()
         return TrialReport(
@@ -164,6 +166,7 @@ class _Trial:
             finished=training.finished,
             started=started,
             ended=self.started,
+            seconds=seconds,
             worker=f"{socket.gethostname()} {os.getpid()}",
             rows_per_second=self.rows_per_second,
             num_parameters=sum(p.numel() for p in training.model.parameters()),

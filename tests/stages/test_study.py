@@ -32,6 +32,7 @@ def report(epoch: int, quality: float, *, last: int = 9, worker: str = "host 1")
         finished=epoch == last,
         started=float(epoch),
         ended=epoch + 0.5,
+        seconds=0.4,
         worker=worker,
         rows_per_second=100.0,
         num_parameters=10,

@@ -135,6 +135,27 @@ def test_two_commands_at_once_on_one_study_are_refused(corpus_file: Path, tmp_pa
     check_complete(study, out)
 
 
+def test_two_trials_of_two_workers_each_run_side_by_side_and_free_what_they_held(
+    corpus_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_OVERRIDE_RESOURCES", '{"CPU": 4}')
+    study, settings = tmp_path / "s", ("--set", "training.workers_per_trial=2")
+    arguments = [*TINY, *settings, "--set", "search.reduction_factor=2", "--trials", 3, "--json"]
+    process = start(study.as_posix(), "tune", corpus_file, "--output", study, *arguments)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    trials = json.loads(out)["trials"]
+    assert len(trials) == 3
+    assert {trial["state"] for trial in trials} <= {"done", "stopped"}
+    epochs = pq.read_table(study / "epochs.parquet").to_pylist()
+    spans = {
+        number: [epoch for epoch in epochs if epoch["trial"] == number] for number in ("0", "1")
+    }
+    assert spans["0"][0]["started"] < spans["1"][-1]["ended"]
+    assert spans["1"][0]["started"] < spans["0"][-1]["ended"]
+    assert load_model(study / "best").labels.names == ("money", "sport", "天气")
+
+
 def trial_processes(marker: str) -> list[int]:
     """The processes in which trials run."""
     assert processes_of(marker)
