@@ -262,6 +262,20 @@ def verify(directory: Path, as_json: bool, debug: bool) -> None:  # noqa: ARG001
 
 
 @cli.command()
+@click.argument("path", type=click.Path(path_type=Path), metavar="PATH")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+@debug_option
+def report(path: Path, as_json: bool, debug: bool) -> None:  # noqa: ARG001 (main)
+    """(Re)write the HTML report of a model, a study, an evaluation or a prediction output."""
+    environment.prepare()
+    from distlstm import console
+    from distlstm.report.kinds import write_report
+
+    written = str(write_report(path))
+    console.print_json({"report": written}) if as_json else console.print_text(written)
+
+
+@cli.command()
 @click.argument("texts", nargs=-1, metavar="[TEXT]...")
 @model_option
 @debug_option

@@ -25,6 +25,7 @@ COMMANDS = {
         "--min-score", "--dry-run", *WORKERS, *DISPLAY,
     ],
     "verify": ["DIRECTORY", "--json", "--debug"],
+    "report": ["PATH", "--json", "--debug"],
     "predict": ["TEXTS", "--model", "--debug"],
     "demo": ["DIRECTORY", "--quiet", "--debug"],
 }  # fmt: skip

@@ -6,8 +6,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from distlstm.report.page import REPORT_FILE, Page, PageTable, Section, write_page
-from distlstm.stages.evaluate import ERRORS_FILE, METRICS_FILE
+from distlstm.report.page import REPORT_FILE, Cell, Page, PageTable, Section, number, write_page
+from distlstm.stages.evaluation_files import ERRORS_FILE, METRICS_FILE
 
 _MAX_CONFUSIONS = 20
 _MAX_MISTAKES = 50
@@ -35,15 +35,16 @@ def write_evaluation_report(path: Path) -> None:
 def _by_label(report: dict[str, Any]) -> Section:
     names = ("precision", "recall", "f1")
     rows = [
-        [label, *(f"{row[name]:.4f}" for name in names), f"{row['support']:,}"]
+        [label, *(number(row[name], ".4f") for name in names), number(row["support"], ",d")]
         for label, row in report["per_label"].items()
     ]
-    return Section(title="By label", table=PageTable(header=["label", *names, "rows"], rows=rows))
+    table = PageTable(header=["label", *names, "rows"], rows=rows, is_sortable=True)
+    return Section(title="By label", table=table)
 
 
 def _matrix(report: dict[str, Any]) -> Section:
     rows = [
-        [label, *(f"{count:,}" for count in counts)]
+        [label, *(number(count, ",d") for count in counts)]
         for label, counts in zip(report["labels"], report["confusion_matrix"], strict=True)
     ]
     table = PageTable(header=["true label, by row", *report["labels"]], rows=rows)
@@ -58,19 +59,19 @@ def _confusions(report: dict[str, Any]) -> Section:
         for j, count in enumerate(counts)
         if i != j and count
     ]
-    rows = [
-        [truth, predicted, f"{count:,}"]
+    rows: list[list[Cell]] = [
+        [truth, predicted, number(count, ",d")]
         for count, truth, predicted in sorted(pairs, reverse=True)[:_MAX_CONFUSIONS]
     ]
-    table = PageTable(header=["true label", "predicted as", "rows"], rows=rows, numeric=2)
+    table = PageTable(header=["true label", "predicted as", "rows"], rows=rows)
     return Section(title="Most frequent confusions", table=table)
 
 
-def _shown(value: object) -> str:
+def _shown(value: object) -> Cell:
     """A label, a set of labels or a score."""
     if isinstance(value, list):
         return ", ".join(value) or "none"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    return number(value, ".3f") if isinstance(value, float) else str(value)
 
 
 def _mistakes(path: Path) -> Section:
@@ -79,8 +80,6 @@ def _mistakes(path: Path) -> Section:
     for row in errors:
         del row["file"]
         rows.append([row.pop("text")[:400], *map(_shown, row.values())])
-    table = PageTable(
-        header=["text", "true label", "predicted label", "score"], rows=rows, numeric=3
-    )
+    table = PageTable(header=["text", "true label", "predicted label", "score"], rows=rows)
     text = "Often these are wrong labels, or texts that could go either way."
     return Section(title="The surest mistakes", text=text, table=table)

@@ -1,12 +1,17 @@
 """report.html of a MODEL directory: how it was trained and how good it is."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from distlstm.model.directory import load_facts
-from distlstm.report.charts import line_chart
-from distlstm.report.page import REPORT_FILE, Page, PageTable, Section, write_page
+from distlstm.report.axes import numbers
+from distlstm.report.line_chart import Line, line_chart
+from distlstm.report.page import REPORT_FILE, Page, PageTable, Section, number, write_page
+from distlstm.report.svg import colour
 from distlstm.stages.finish import HISTORY_FILE, read_history
 
 
@@ -26,7 +31,7 @@ def write_model_report(path: Path) -> None:
         ],
         sections=[
             _comparison(facts),
-            _curves(history),
+            *_curves(history),
             _corpus(corpus),
             _settings(facts),
         ],
@@ -50,19 +55,41 @@ def _comparison(facts: Mapping[str, Any]) -> Section:
     names = ("accuracy", "macro_f1", "weighted_f1", "mcc")
     table = PageTable(
         header=["on the validation rows", *names],
-        rows=[[name, *(f"{row[key]:.4f}" for key in names)] for name, row in rows.items()],
+        rows=[[name, *(number(row[key], ".4f") for key in names)] for name, row in rows.items()],
     )
     return Section(title="Against simpler models", text=verdict.strip(), table=table)
 
 
-def _curves(history: Sequence[Mapping[str, Any]]) -> Section:
-    names = {"training_loss": "training loss", "validation_log_loss": "validation loss"}
-    names |= {"validation_accuracy": "accuracy", "validation_macro_f1": "macro-F1"}
-    lines = {title: [(row["epoch"], row[key]) for row in history] for key, title in names.items()}
+def _curves(history: Sequence[Mapping[str, Any]]) -> list[Section]:
+    losses = {"training_loss": "training loss", "validation_log_loss": "validation loss"}
+    quality = {"validation_accuracy": "accuracy", "validation_macro_f1": "macro-F1"}
     best = max(row["epoch"] for row in history if row["is_best"])
     text = f"{len(history)} epochs; the weights of epoch {best} were kept."
-    return Section(
-        title="Learning curves", text=text, chart=line_chart(lines, label="figures by epoch")
+    return [
+        Section(
+            title="Loss by epoch", text=text, chart=_chart(history, losses, title="loss (nats)")
+        ),
+        Section(title="Quality by epoch", chart=_chart(history, quality, title="on validation")),
+    ]
+
+
+def _chart(
+    history: Sequence[Mapping[str, Any]], names: Mapping[str, str], *, title: str
+) -> Markup | None:
+    """A line for each named column, where its figures are finite."""
+    lines = []
+    for i, (key, name) in enumerate(names.items()):
+        points = [(row["epoch"], row[key]) for row in history if math.isfinite(row[key])]
+        if points:
+            lines.append(Line(points=points, style=f"{colour(i)} thick", end="dot", name=name))
+    values = [value for line in lines for _, value in line.points]
+    if not values:
+        return None
+    return line_chart(
+        lines,
+        x=numbers([1, len(history)], title="epoch", is_log=False, is_whole=True),
+        y=numbers(values, title=title, is_log=False),
+        label=f"{', '.join(names.values())} by epoch",
     )
 
 
@@ -74,10 +101,9 @@ def _corpus(corpus: Mapping[str, Any]) -> Section:
         f"{corpus['truncated_share']:.1%} of the rows cut short. "
         + (f"Rows left out: {left_out}." if left_out else "No row was left out.")
     )
-    rows = [[label, f"{count:,}"] for label, count in counts]
-    return Section(
-        title="Training rows", text=text, table=PageTable(header=["label", "rows"], rows=rows)
-    )
+    rows = [[label, number(count, ",d")] for label, count in counts]
+    table = PageTable(header=["label", "rows"], rows=rows, is_sortable=True)
+    return Section(title="Training rows", text=text, table=table)
 
 
 def _settings(facts: Mapping[str, Any]) -> Section:

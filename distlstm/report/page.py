@@ -1,7 +1,15 @@
-"""Rendering a page: one template, everything inline, every value escaped."""
+"""Rendering a page: one template, everything inline, every value escaped, no other host.
 
+The policy of the page lets only the style and the script of this package work, by their digests:
+markup that slipped into a page would still run nothing and load nothing.
+"""
+
+import base64
+import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -12,25 +20,41 @@ from distlstm.atomic import write_text
 REPORT_FILE = "report.html"
 
 
+@dataclass(frozen=True)
+class Number:
+    """A cell with a figure: what is shown, and what rows are sorted by."""
+
+    shown: str
+    value: float
+
+
+Cell = str | Number
+
+
 @dataclass(frozen=True, kw_only=True)
 class PageTable:
-    """A table of a page; the cells of `numeric` columns are aligned to the right."""
+    """A table of a page; cells that are numbers are aligned to the right."""
 
     header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    numeric: int = 1
-    """Index of the first numeric column."""
+    rows: Sequence[Sequence[Cell]]
+    is_sortable: bool = False
+    """By a click on a header, or a link to `report.html#sort=HEADER` (`-HEADER`: descending)."""
+
+    def is_numeric(self, column: int) -> bool:
+        """Whether a column holds figures."""
+        return any(isinstance(row[column], Number) for row in self.rows)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """A part of a page, from top to bottom: text, chart, table."""
+    """A part of a page, from top to bottom: text, chart, table, code."""
 
     title: str
     text: str = ""
     chart: Markup | None = None
     table: PageTable | None = None
     code: str = ""
+    """Shown as it is, with a button that copies it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +68,13 @@ class Page:
     sections: Sequence[Section] = field(default_factory=list)
 
 
+def number(value: float | None, spec: str) -> Cell:
+    """A figure in Python's format language; an empty cell if there is none."""
+    if value is None or not math.isfinite(value):
+        return ""
+    return Number(format(value, spec), value)
+
+
 def write_page(page: Page, path: Path) -> None:
     """Render a page to a file, whole or not at all."""
     environment = Environment(
@@ -53,4 +84,25 @@ def write_page(page: Page, path: Path) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    write_text(path, environment.get_template("page.html").render(page=page))
+    style, script = _own_text("page.css"), _own_text("page.js")
+    content = environment.get_template("page.html").render(
+        page=page, style=style, script=script, policy=_policy(style, script)
+    )
+    write_text(path, content.encode("utf-8", "replace").decode("utf-8"))  # lone surrogates
+
+
+def _own_text(name: str) -> Markup:
+    return Markup(files("distlstm.report").joinpath(name).read_text("utf-8"))  # noqa: S704 (ours)
+
+
+def _policy(style: str, script: str) -> Markup:
+    """Nothing but our own style and script, and no way to give them another base or target."""
+    allowed = {"style-src": _digest(style), "script-src": _digest(script)}
+    rules = [f"{kind} '{digest}'" for kind, digest in allowed.items()]
+    never = ["base-uri 'none'", "form-action 'none'"]
+    return Markup("; ").join(map(Markup, ["default-src 'none'", *rules, *never]))
+
+
+def _digest(content: str) -> str:
+    digest = hashlib.sha256(content.encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode()}"

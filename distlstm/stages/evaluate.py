@@ -21,6 +21,7 @@ from distlstm.errors import RunError, UserError
 from distlstm.model.directory import load_model
 from distlstm.model.label_kind import LabelKind, LabelSets, Sums
 from distlstm.stages.actor_pool import Done, GivenUp, bundles_for, map_bundles
+from distlstm.stages.evaluation_files import ERRORS_FILE, METRICS_FILE
 from distlstm.stages.events import Note, OnEvent, Progress
 from distlstm.stages.output import check_output
 from distlstm.stages.part_content import label_set_columns
@@ -29,7 +30,6 @@ from distlstm.stages.session import Resources, ray_session
 from distlstm.text.columns import is_label_set
 from distlstm.text.labels import LabelSet
 
-METRICS_FILE, ERRORS_FILE = "metrics.json", "errors.parquet"
 _MAX_ERRORS = 1_000
 _MAX_ERROR_CHARACTERS = 2_000
 

@@ -71,6 +71,8 @@ class Drift:
     training rows: the share of rows that would need another label for the two to be alike."""
     scores_moved: float
     """Likewise, between the scores here and those on the validation rows, in 20 bins."""
+    label_counts_in_training: dict[str, int]
+    validation_score_histogram: list[int]
 
     def __str__(self) -> str:
         """The figures as a sentence."""
@@ -100,6 +102,8 @@ def drift_of(totals: Totals, model_facts: Mapping[str, Any]) -> Drift | None:
             [in_training.get(name, 0) for name in labels],
         ),
         scores_moved=_distance(totals.score_histogram, validation_scores),
+        label_counts_in_training=dict(in_training),
+        validation_score_histogram=list(validation_scores),
     )
 
 

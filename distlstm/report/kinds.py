@@ -1,0 +1,53 @@
+"""Which report belongs to a directory, told from the files in it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+
+from distlstm.errors import UserError
+from distlstm.report.evaluation import write_evaluation_report
+from distlstm.report.page import REPORT_FILE
+from distlstm.report.prediction import PREDICTION_REPORT_FILE, write_prediction_report
+from distlstm.report.study import write_study_report
+from distlstm.stages.evaluation_files import METRICS_FILE
+from distlstm.stages.manifest import MANIFEST_FILE
+from distlstm.stages.study_files import STUDY_FILE
+
+MODEL_FILE = "model.json"
+"""As in `model.directory`, whose torch takes seconds to import."""
+
+
+def _write_model_report(path: Path) -> None:
+    from distlstm.report.model import write_model_report
+
+    write_model_report(path)
+
+
+_KINDS: dict[str, tuple[Callable[[Path], None], str]] = {
+    MANIFEST_FILE: (write_prediction_report, PREDICTION_REPORT_FILE),
+    STUDY_FILE: (write_study_report, REPORT_FILE),
+    MODEL_FILE: (_write_model_report, REPORT_FILE),
+    METRICS_FILE: (write_evaluation_report, REPORT_FILE),
+}
+
+
+def write_report(path: Path) -> Path:
+    """(Re)write the report of a model, a study, an evaluation or a prediction run; its path.
+
+    Raises:
+        UserError: the directory is none of these, or damaged.
+    """
+    for file, (write, name) in _KINDS.items():
+        if (path / file).is_file():
+            try:
+                write(path)
+            except (*(KeyError, TypeError, ValueError, AttributeError), pa.ArrowException) as error:
+                raise UserError(
+                    f"{path} is damaged: a report cannot be made of it ({error!r})."
+                ) from error
+            return path / name
+    raise UserError(
+        f"{path} is no model, study, evaluation or prediction output: it has none of "
+        f"{', '.join(_KINDS)}."
+    )

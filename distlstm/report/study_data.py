@@ -1,0 +1,169 @@
+"""What is in a STUDY directory, as far as it goes: of a running study there is only a part."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from distlstm.errors import UserError
+from distlstm.stages.study_files import BEST_CONFIG, EPOCHS_FILE, STUDY_FILE, TRIALS_FILE
+
+METRICS = ("accuracy", "macro_f1", "loss")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """A row of `trials.parquet`."""
+
+    name: str
+    state: str
+    """`done`, `stopped` early, `failed`, `running` or, in an interrupted study, `unfinished`."""
+    epoch: int
+    seconds: float | None
+    error: str
+    metrics: Mapping[str, float]
+    """Of its best epoch, on validation; finite ones only."""
+    rows_per_second: float | None
+    num_parameters: int | None
+    is_chosen: bool
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """A row of `epochs.parquet`; times are seconds since 1970."""
+
+    trial: str
+    epoch: int
+    metrics: Mapping[str, float]
+    started: float | None
+    ended: float | None
+    worker: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A study as it stands."""
+
+    name: str
+    metric: str
+    """Trials are ranked by it."""
+    is_finished: bool
+    seconds: float | None
+    trials: Sequence[Trial]
+    """Best first."""
+    epochs: Sequence[Epoch]
+    importance: Mapping[str, float]
+    prefer: str
+    """`best`, or `fast`: the fastest of those within the tolerance."""
+    tolerance: float | None
+    """In points, hundredths of the metric."""
+    domains: Mapping[str, str]
+    """Kind of each searched parameter's domain: `choice`, `loguniform`..."""
+    best_config: str
+    """TOML; empty if there is none yet."""
+
+    @property
+    def less_is_better(self) -> bool:
+        """Of the metric."""
+        return self.metric == "loss"
+
+    @property
+    def chosen(self) -> Trial | None:
+        """The trial whose model is in `best/`, else the best so far."""
+        ranked = [trial for trial in self.trials if self.metric in trial.metrics]
+        return next((trial for trial in self.trials if trial.is_chosen), next(iter(ranked), None))
+
+    @cached_property
+    def parameters(self) -> list[str]:
+        """Names of what is searched, dotted."""
+        return list(dict.fromkeys(name for trial in self.trials for name in trial.parameters))
+
+    @cached_property
+    def goodness(self) -> dict[str, float]:
+        """By trial that has a figure, where it ranks between the worst, 0, and the best, 1."""
+        ranked = [trial for trial in self.trials if self.metric in trial.metrics]
+        ranked.sort(key=lambda trial: trial.metrics[self.metric], reverse=self.less_is_better)
+        return {trial.name: (i + 1) / len(ranked) for i, trial in enumerate(ranked)}
+
+
+def read_study(path: Path) -> Study:
+    """Read what there is.
+
+    Raises:
+        UserError: it is no study.
+    """
+    try:
+        facts = json.loads((path / STUDY_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is no output of tune: it has no {STUDY_FILE}.") from error
+    identity = facts.get("run") or {}
+    preferred = facts.get("preferred") or {}
+    return Study(
+        name=path.absolute().name,
+        metric=facts.get("metric") or identity.get("search.metric", "macro_f1"),
+        is_finished=bool(facts.get("finished")),
+        seconds=_finite((facts.get("result") or {}).get("seconds")),
+        trials=[_trial(row) for row in _rows(path / TRIALS_FILE)],
+        epochs=[_epoch(row) for row in _rows(path / EPOCHS_FILE)],
+        importance=_finite_ones(facts.get("importance") or {}),
+        prefer=preferred.get("prefer", "best"),
+        tolerance=_finite(preferred.get("tolerance")),
+        domains=_domains(identity),
+        best_config=_text(path / BEST_CONFIG),
+    )
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    return list(pq.ParquetFile(path).read().to_pylist()) if path.exists() else []
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def _domains(identity: Mapping[str, Any]) -> dict[str, str]:
+    """From names such as `search.space.model.dropout.uniform`."""
+    space = [name.removeprefix("search.space.") for name in identity if "search.space." in name]
+    return dict(name.rsplit(".", 1) for name in space)
+
+
+def _trial(row: Mapping[str, Any]) -> Trial:
+    size, speed = _finite(row.get("num_parameters")), _finite(row.get("rows_per_second"))
+    return Trial(
+        name=str(row["trial"]),
+        state=row["state"],
+        epoch=row.get("epoch") or 0,
+        seconds=_finite(row.get("seconds")),
+        error=row.get("error") or "",
+        metrics=_finite_ones({name: row.get(name) for name in METRICS}),
+        rows_per_second=speed if speed and speed > 0 else None,
+        num_parameters=None if size is None else int(size),
+        is_chosen=bool(row.get("is_chosen")),
+        parameters={name: value for name, value in row.items() if "." in name},
+    )
+
+
+def _epoch(row: Mapping[str, Any]) -> Epoch:
+    return Epoch(
+        trial=str(row["trial"]),
+        epoch=row["epoch"],
+        metrics=_finite_ones({name: row.get(name) for name in METRICS}),
+        started=_finite(row.get("started")),
+        ended=_finite(row.get("ended")),
+        worker=row.get("worker") or "unknown",
+    )
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _finite_ones(values: Mapping[str, Any]) -> dict[str, float]:
+    found = {name: _finite(value) for name, value in values.items()}
+    return {name: value for name, value in found.items() if value is not None}
