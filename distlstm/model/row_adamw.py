@@ -65,7 +65,8 @@ class RowAdamW:
 
     def take(self, ids: Tensor) -> UsedRows:
         """The rows of these tokens (int64 [U], each once), with the steps they have missed."""
-        weights, means, squares = (t[ids] for t in (self.weights, self.means, self.squares))
+        tables = self.weights, self.means, self.squares
+        weights, means, squares = (table.index_select(0, ids) for table in tables)
         missed = (self.steps - self._last_steps[ids])[:, None]
         pushes = means * -self._pushes[ids, None]
         weights.mul_(self._decays[ids, None]).addcdiv_(pushes, squares.sqrt().add_(_EPSILON))
@@ -109,13 +110,13 @@ class RowAdamW:
 
     def _put(self, used: UsedRows) -> None:
         """Keep rows as they are now, up to date."""
-        self.weights[used.ids] = used.weights.detach()
-        self.means[used.ids] = used.means
-        self.squares[used.ids] = used.squares
-        self._last_steps[used.ids] = self.steps
-        self._decays[used.ids] = 1
-        self._powers[used.ids] = 1
-        self._pushes[used.ids] = 0
+        self.weights.index_copy_(0, used.ids, used.weights.detach())
+        self.means.index_copy_(0, used.ids, used.means)
+        self.squares.index_copy_(0, used.ids, used.squares)
+        self._last_steps.index_fill_(0, used.ids, self.steps)
+        self._decays.index_fill_(0, used.ids, 1)
+        self._powers.index_fill_(0, used.ids, 1)
+        self._pushes.index_fill_(0, used.ids, 0)
 
     def catch_up(self) -> None:
         """Bring all rows up to date, so that the weights can be used elsewhere."""
