@@ -16,6 +16,9 @@ class Batch:
     `weights` (float32 [B]) is what each row's loss counts: with equal weights 1/B, their mean.
     `targets` (float32 [B, C]) are the labels' probabilities that the loss is taken against, if not
     simply the label ids. Every length is at least 1.
+
+    `step_ids` (int64 [U], sorted, each once) are the token ids of the whole step, the padding's
+    with them, where other workers have other rows of it.
     """
 
     token_ids: torch.Tensor
@@ -23,6 +26,7 @@ class Batch:
     label_ids: torch.Tensor
     weights: torch.Tensor
     targets: torch.Tensor | None = None
+    step_ids: torch.Tensor | None = None
 
     @classmethod
     def of_rows(
@@ -33,8 +37,12 @@ class Batch:
         label_ids: np.ndarray | None = None,
         weights: np.ndarray | None = None,
         targets: np.ndarray | None = None,
+        step_tokens: np.ndarray | None = None,
     ) -> "Batch":
-        """Pad rows that stand one after the other in `token_ids` (int32, [sum of lengths])."""
+        """Pad rows that stand one after the other in `token_ids` (int32, [sum of lengths]).
+
+        `step_tokens` (int32, [tokens]) are all tokens of the step, if there are others than these.
+        """
         count, longest = len(lengths), int(lengths.max())
         padded = np.full((count, longest), PADDING_ID, np.int64)
         padded[np.arange(longest) < lengths[:, None]] = token_ids
@@ -46,12 +54,18 @@ class Batch:
             torch.from_numpy(labels.astype(np.int64)),
             torch.from_numpy(shares.astype(np.float32)),
             None if targets is None else torch.from_numpy(targets),
+            None if step_tokens is None else used_ids(torch.from_numpy(step_tokens)),
         )
 
     @property
     def num_tokens(self) -> int:
         """Tokens, padding left out."""
         return int(self.lengths.sum())
+
+    @property
+    def used_ids(self) -> torch.Tensor:
+        """The token ids of the step, the padding's first (int64 [U], sorted, each once)."""
+        return used_ids(self.token_ids) if self.step_ids is None else self.step_ids
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on another device."""
@@ -61,3 +75,10 @@ class Batch:
             if value is not None
         }
         return replace(self, **moved)
+
+
+def used_ids(token_ids: torch.Tensor) -> torch.Tensor:
+    """The padding and these tokens, each once, sorted; int64 [U]."""
+    padding = token_ids.new_tensor([PADDING_ID])
+    used: torch.Tensor = torch.unique(torch.cat([padding, token_ids.flatten()]))
+    return used.long()

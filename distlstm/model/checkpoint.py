@@ -14,9 +14,10 @@ _TENSORS, _HISTORY = "training.safetensors", "history.json"
 
 
 def save_training(training: Training, directory: Path) -> None:
-    """Write weights, best weights, optimizer state and history into an existing directory."""
+    """Write weights, best weights, optimizers' states and history into an existing directory."""
     tensors = {f"model/{name}": value for name, value in training.model.state_dict().items()}
     tensors |= {f"best/{name}": value for name, value in training.best_weights.items()}
+    tensors |= {f"embedding/{name}": v for name, v in training.embedding.state_dict().items()}
     for index, state in training.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{name}": value for name, value in state.items()}
     save_file({name: value.contiguous() for name, value in tensors.items()}, directory / _TENSORS)
@@ -35,6 +36,7 @@ def restore_training(training: Training, directory: Path) -> None:
         state.setdefault(int(index), {})[key] = value
     groups = training.optimizer.state_dict()["param_groups"]
     training.optimizer.load_state_dict({"state": state, "param_groups": groups})
+    training.embedding.load_state_dict(_below(tensors, "embedding/"))
     training.history = load_history(directory)
     if training.history:
         training.highest_rate = training.history[-1].highest_rate

@@ -1,29 +1,31 @@
-"""Adding up and averaging over workers: gradients by DDP, all but the embedding's.
+"""What workers on the same steps tell one another; how they do it is the process group's.
 
-A step uses some thousand rows of the embedding, and DDP would send all of them. On a CPU, whose
-workers share their cores with the sending, only the rows that any worker used are sent.
+A step ends in one exchange, of all gradients in one piece: those of the recurrent layers and of the
+rows of the embedding that the step uses, which are the same ones for all workers.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
-
-from distlstm.model.classifier import Classifier
 
 
-def data_parallel(model: Classifier) -> nn.Module:
-    """The module to call in place of the model, whose gradients are averaged over the workers.
+def share_weights(model: nn.Module) -> None:
+    """Give a model the weights that the first worker's has."""
+    for value in model.state_dict().values():
+        dist.broadcast(value, 0)
 
-    On a CPU without that of the embedding, which is left to `average_used_rows`.
-    """
-    device = next(model.parameters()).device
-    if device.type == "cuda":
-        return DistributedDataParallel(model, device_ids=[device])
-    ignore = DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
-    ignore(model, ["embedding.weight"])  # type: ignore[no-untyped-call]
-    return DistributedDataParallel(model)
+
+def average(gradients: Sequence[Tensor]) -> None:
+    """Average gradients over the workers, in place; each worker has as many, of the same shapes."""
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    means = torch.split(flat, [gradient.numel() for gradient in gradients])
+    for gradient, mean in zip(gradients, means, strict=True):
+        gradient.copy_(mean.view_as(gradient))
 
 
 def add_up(vector: np.ndarray, *, device: torch.device) -> np.ndarray:
@@ -31,21 +33,3 @@ def add_up(vector: np.ndarray, *, device: torch.device) -> np.ndarray:
     tensor = torch.from_numpy(vector.copy()).to(device)
     dist.all_reduce(tensor)
     return np.asarray(tensor.cpu().numpy())
-
-
-def average_used_rows(gradient: Tensor, token_ids_BT: Tensor) -> None:
-    """Average the embedding's gradient [V, D] over the workers, in place, where DDP has not.
-
-    Args:
-        gradient: of this worker's rows.
-        token_ids_BT: of this worker's rows; no others have a gradient.
-    """
-    if gradient.device.type == "cuda":
-        return
-    used = torch.zeros(len(gradient), dtype=torch.uint8)
-    used[token_ids_BT.flatten()] = 1
-    dist.all_reduce(used, dist.ReduceOp.MAX)
-    rows = used.nonzero().squeeze(1)
-    values = gradient.index_select(0, rows)
-    dist.all_reduce(values)
-    gradient.index_copy_(0, rows, values / dist.get_world_size())

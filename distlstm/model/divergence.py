@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from distlstm.model.classifier import Classifier
+from distlstm.model.row_adamw import RowAdamW
 
 RATE_AFTER = 0.25
 """Share of the learning rate with which a training that diverged is tried again."""
@@ -27,20 +28,23 @@ class DivergenceError(Exception):
 
 @dataclass(frozen=True)
 class GoodState:
-    """Copies of the weights and of the optimizer's state at the end of an epoch, or before any."""
+    """Copies of weights and optimizers' states at the end of an epoch, or before any."""
 
     weights: dict[str, Tensor]
     optimizer: dict[str, Any]
+    embedding: dict[str, Tensor]
 
     @classmethod
-    def of(cls, model: Classifier, optimizer: Optimizer) -> "GoodState":
+    def of(cls, model: Classifier, optimizer: Optimizer, embedding: RowAdamW) -> "GoodState":
         """The state as it is."""
-        return cls(copy.deepcopy(model.state_dict()), copy.deepcopy(optimizer.state_dict()))
+        parts = model, optimizer, embedding
+        return cls(*(copy.deepcopy(part.state_dict()) for part in parts))
 
-    def put_back(self, model: Classifier, optimizer: Optimizer) -> None:
+    def put_back(self, model: Classifier, optimizer: Optimizer, embedding: RowAdamW) -> None:
         """Make the state what it was."""
         model.load_state_dict(self.weights)
         optimizer.load_state_dict(copy.deepcopy(self.optimizer))
+        embedding.load_state_dict(self.embedding)
 
 
 def check_finite(what: str, values: np.ndarray, *, step: int) -> None:

@@ -9,13 +9,14 @@ the learning rate. All workers judge by the same sums, so they do so at the same
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from distlstm.config import TrainingConfig
 from distlstm.errors import RunError
@@ -30,6 +31,7 @@ from distlstm.model.divergence import (
 )
 from distlstm.model.label_kind import ONE_LABEL, LabelKind, Sums
 from distlstm.model.metrics import Metrics
+from distlstm.model.row_adamw import RowAdamW, UsedRows
 
 _WARM_UP = 0.1
 _FINAL_RATE = 0.01
@@ -56,11 +58,10 @@ class Worker:
     rank: int = 0
     world_size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    wrap: Callable[[Classifier], nn.Module] = lambda model: model
-    """Makes the module whose gradients are averaged over the workers (DDP)."""
-    average_embedding: Callable[[Tensor, Tensor], None] = lambda _gradient, _token_ids: None
-    """Averages the embedding's gradient over the workers, in place, where the wrap does not; it is
-    given the token ids that this worker's step used."""
+    share_weights: Callable[[nn.Module], None] = lambda _model: None
+    """Gives a model the weights that the first worker's has."""
+    average: Callable[[Sequence[Tensor]], None] = lambda _gradients: None
+    """Averages gradients over the workers, in place."""
     add_up: Callable[[np.ndarray], np.ndarray] = lambda vector: vector
     """Adds a float64 vector up over the workers."""
 
@@ -107,9 +108,13 @@ class Training:
         self.worker = worker
         self.model = model.to(worker.device)
         self.model.recurrent_dtype = recurrent_dtype(config.precision, worker.device)
-        self.module = worker.wrap(self.model)
+        worker.share_weights(self.model)
+        self.embedding = RowAdamW(
+            self.model.embedding.weight, betas=_BETAS, weight_decay=config.weight_decay
+        )
+        self.others = [p for p in self.model.parameters() if p is not self.model.embedding.weight]
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(),
+            self.others,
             lr=config.learning_rate,
             betas=_BETAS,
             weight_decay=config.weight_decay,
@@ -149,18 +154,18 @@ class Training:
         Raises:
             RunError: training diverged a second time, or the workers' weights differ.
         """
-        good = GoodState.of(self.model, self.optimizer)
+        good = GoodState.of(self.model, self.optimizer, self.embedding)
         while not self.finished:
             try:
                 result = self._epoch(training, validation, on_step)
             except DivergenceError as divergence:
                 note = self._lower_rate(divergence)
-                good.put_back(self.model, self.optimizer)
+                good.put_back(self.model, self.optimizer, self.embedding)
                 if on_note is not None:
                     on_note(note)
                 continue
             check_same_weights(self.model, self.worker, result.epoch)
-            good = GoodState.of(self.model, self.optimizer)
+            good = GoodState.of(self.model, self.optimizer, self.embedding)
             if result.is_best:
                 self.best_weights = self.model.applied_weights()
             self.history.append(result)
@@ -226,7 +231,7 @@ class Training:
         self, epoch: int, batches: Batches, on_step: Callable[[int, int], None] | None
     ) -> np.ndarray:
         """One pass; returns sums over all workers: losses, rows, tokens, padded tokens, norms."""
-        self.module.train()
+        self.model.train()
         sums = torch.zeros(5, dtype=torch.float64, device=self.worker.device)
         for step, batch in enumerate(batches):
             progress = (epoch + step / len(batches)) / self.num_epochs
@@ -236,25 +241,24 @@ class Training:
                 check_finite("the loss or the gradient", checked, step=step)
             if on_step is not None:
                 on_step(step + 1, len(batches))
+        self.embedding.catch_up()
         return self.worker.add_up(sums.cpu().numpy())
 
     def _step(self, batch: Batch, progress: float) -> Tensor:
         rate = self.highest_rate * rate_share(progress)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        logits = self.module(batch.token_ids, batch.lengths)
+        used = self.embedding.take(batch.used_ids)
+        used.weights.requires_grad_(len(self.history) >= self.config.frozen_epochs)
+        logits = apply_rows(self.model, used, batch)
         losses = self.kind.losses(logits, batch, label_smoothing=self.config.label_smoothing)
         self.optimizer.zero_grad()
         torch.autograd.backward((losses * batch.weights).sum())
-        embedding = self.model.embedding.weight
-        if len(self.history) < self.config.frozen_epochs:
-            embedding.grad = None  # the optimizer skips it, decay and all
-        elif embedding.grad is not None:
-            self.worker.average_embedding(embedding.grad, batch.token_ids)
-        norm = nn.utils.clip_grad_norm_(
-            self.model.parameters(), self.config.clip_norm, foreach=True
-        )
+        learning = [*self.others, used.weights]
+        self.worker.average([p.grad for p in learning if p.grad is not None])
+        norm = nn.utils.clip_grad_norm_(learning, self.config.clip_norm, foreach=True)
         self.optimizer.step()
+        self.embedding.step(used, rate=rate)
         counted = batch.weights > 0
         tokens = (batch.lengths * counted).sum()
         return torch.stack(
@@ -285,6 +289,13 @@ class Training:
             highest_rate=self.highest_rate,
             learning_rate=self.highest_rate * rate_share(last_step),
         )
+
+
+def apply_rows(model: Classifier, used: UsedRows, batch: Batch) -> Tensor:
+    """Logits [B, C] of a model whose embedding has the rows in use alone, so these are learnt."""
+    inputs = used.index_of(batch.token_ids), batch.lengths
+    logits: Tensor = functional_call(model, {"embedding.weight": used.weights}, inputs)
+    return logits
 
 
 def check_same_weights(model: Classifier, worker: Worker, epoch: int) -> None:

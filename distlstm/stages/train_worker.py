@@ -18,7 +18,7 @@ from distlstm.config import ExperimentConfig
 from distlstm.data.corpus import EncodedCorpus
 from distlstm.errors import RunError
 from distlstm.model.checkpoint import restore_training, save_training
-from distlstm.model.data_parallel import add_up, average_used_rows, data_parallel
+from distlstm.model.data_parallel import add_up, average, share_weights
 from distlstm.model.loop import EpochResult, Training, Worker
 from distlstm.model.metrics import Metrics
 from distlstm.stages.baseline import wide_partner
@@ -81,8 +81,8 @@ def this_worker() -> Worker:
         alone,
         rank=context.get_world_rank(),
         world_size=context.get_world_size(),
-        wrap=data_parallel,
-        average_embedding=average_used_rows,
+        share_weights=share_weights,
+        average=average,
         add_up=partial(add_up, device=alone.device),
     )
 

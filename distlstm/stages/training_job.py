@@ -34,6 +34,8 @@ class ShardBatches:
     shards: Shards
     steps: list[tuple[np.ndarray, np.ndarray]]
     """Row indices and weights of each batch."""
+    shared: list[np.ndarray] | None = None
+    """Row indices of each step of all workers together, if these batches are one worker's."""
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -51,7 +53,7 @@ class ShardBatches:
         return self.shards.targets_of(self._rows)
 
     def __iter__(self) -> Iterator[Batch]:
-        for rows, weights in self.steps:
+        for step, (rows, weights) in enumerate(self.steps):
             taken = self.shards.take(rows)
             yield Batch.of_rows(
                 taken.token_ids,
@@ -59,6 +61,7 @@ class ShardBatches:
                 label_ids=taken.label_ids,
                 weights=weights,
                 targets=taken.targets,
+                step_tokens=self.shards.take(self.shared[step]).token_ids if self.shared else None,
             )
 
 
@@ -119,13 +122,15 @@ class TrainingJob:
 
     def training_batches(self, epoch: int) -> ShardBatches:
         """This worker's rows of every step of an epoch."""
+        plan = self._plan(epoch)
         steps = [
             rows_of_rank(step, rank=self.worker.rank, world_size=self.worker.world_size)
-            for step in self._plan(epoch)
+            for step in plan
         ]
         return ShardBatches(
             self.corpus.training,
             [(rows, shares * self.row_weights[rows]) for rows, shares in steps],
+            shared=plan if self.worker.world_size > 1 else None,
         )
 
     def validation_batches(self) -> ShardBatches:

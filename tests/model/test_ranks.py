@@ -15,8 +15,9 @@ from distlstm.data.batching import rows_of_rank
 from distlstm.errors import RunError
 from distlstm.model.batch import Batch
 from distlstm.model.classifier import Classifier
-from distlstm.model.data_parallel import add_up, average_used_rows, data_parallel
-from distlstm.model.loop import Worker, check_same_weights
+from distlstm.model.data_parallel import add_up, average, share_weights
+from distlstm.model.loop import Worker, apply_rows, check_same_weights
+from distlstm.model.row_adamw import RowAdamW
 
 pytestmark = pytest.mark.slow
 NUMBERS_OF_ROWS = (1, 2, 13, 16)
@@ -28,9 +29,7 @@ def classifier() -> Classifier:
     return model.eval()
 
 
-def gradient(
-    model: Classifier, module: torch.nn.Module, num_rows: int, *, rank: int, world_size: int
-) -> np.ndarray:
+def gradient(model: Classifier, num_rows: int, *, rank: int, world_size: int) -> np.ndarray:
     """Of one step over so many rows, as this rank sees it after the average."""
     rng = np.random.default_rng(num_rows)
     texts = [rng.integers(2, 20, rng.integers(1, 9)).astype(np.int32) for _ in range(num_rows)]
@@ -41,15 +40,18 @@ def gradient(
         np.array([len(texts[row]) for row in rows]),
         label_ids=labels[rows],
         weights=weights,
+        step_tokens=np.concatenate(texts),
     )
     model.zero_grad()
-    logits = module(batch.token_ids, batch.lengths)
+    used = RowAdamW(model.embedding.weight, betas=(0.9, 0.99), weight_decay=0).take(batch.used_ids)
+    used.weights.requires_grad_()
+    logits = apply_rows(model, used, batch)
     losses = cross_entropy(logits, batch.label_ids, reduction="none")
     (losses * batch.weights).sum().backward()
-    if world_size > 1 and model.embedding.weight.grad is not None:
-        average_used_rows(model.embedding.weight.grad, batch.token_ids)
-    found = [p.grad.ravel() for p in model.parameters() if p.grad is not None]
-    return torch.cat(found).numpy()
+    found = [p.grad for p in (*model.parameters(), used.weights) if p.grad is not None]
+    if world_size > 1:
+        average(found)
+    return torch.cat([part.ravel() for part in found]).numpy()
 
 
 def run_rank(rank: int, directory: str) -> None:
@@ -59,8 +61,10 @@ def run_rank(rank: int, directory: str) -> None:
         "gloo", init_method=f"file://{directory}/meeting", rank=rank, world_size=2
     )
     model = classifier()
-    module = data_parallel(model)
-    found = {str(n): gradient(model, module, n, rank=rank, world_size=2) for n in NUMBERS_OF_ROWS}
+    with torch.no_grad():
+        model.output.bias += rank
+    share_weights(model)
+    found = {str(n): gradient(model, n, rank=rank, world_size=2) for n in NUMBERS_OF_ROWS}
     worker = Worker(rank=rank, world_size=2, add_up=partial(add_up, device=torch.device("cpu")))
     check_same_weights(model, worker, 1)
     with torch.no_grad():
@@ -82,6 +86,6 @@ def test_two_processes_have_the_gradients_of_one_and_notice_weights_that_differ(
     for rank in range(2):
         with np.load(tmp_path / f"{rank}.npz") as found:
             for n in NUMBERS_OF_ROWS:
-                alone = gradient(model, model, n, rank=0, world_size=1)
+                alone = gradient(model, n, rank=0, world_size=1)
                 np.testing.assert_allclose(found[str(n)], alone, atol=1e-5, rtol=0)
             assert found["noticed"] == 1
