@@ -130,23 +130,25 @@ def tune(data: tuple[str, ...], output: Path, **options: Any) -> None:
     from distlstm.report.model import write_model_report
     from distlstm.report.study import write_study_report
     from distlstm.stages import tune as stage
-    from distlstm.stages.study_files import BEST
+    from distlstm.stages.study_files import BEST, TRIALS_FILE
 
-    with console.Display(quiet=options["quiet"]) as display:
-        result = stage.tune(
-            _data_request(data, options),
-            output=output,
-            config=config,
-            resources=_resources(options),
-            limits=stage.Limits(
-                time_budget=options["time_budget"], concurrency=options["concurrency"]
-            ),
-            overwrite=options["overwrite"],
-            on_event=display,
-            warm_start=options["warm_start"],
-        )
-    write_model_report(output / BEST)
-    write_study_report(output)
+    limits = stage.Limits(time_budget=options["time_budget"], concurrency=options["concurrency"])
+    try:
+        with console.Display(quiet=options["quiet"]) as display:
+            result = stage.tune(
+                _data_request(data, options),
+                output=output,
+                config=config,
+                resources=_resources(options),
+                limits=limits,
+                overwrite=options["overwrite"],
+                on_event=display,
+                warm_start=options["warm_start"],
+            )
+        write_model_report(output / BEST)
+    finally:  # a study that was interrupted, or is hopeless, has a report too
+        if (output / TRIALS_FILE).exists():
+            write_study_report(output)
     if options["as_json"]:
         console.print_json(asdict(result))
     else:

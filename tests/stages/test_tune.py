@@ -100,6 +100,7 @@ def test_a_study_whose_trials_all_fail_alike_is_stopped_and_says_it(
     assert "most trials fail in the same way" in outcome.err
     assert "diverged" in outcome.err
     assert 3 <= len(rows(study)) < 10
+    assert "diverged" in (study / "report.html").read_text()
 
 
 def test_a_study_that_ran_out_of_time_is_carried_on_with(

@@ -117,6 +117,7 @@ def test_ctrl_c_leaves_the_best_so_far_and_what_runs_is_carried_on_with(
     states = {trial["state"] for trial in pq.read_table(study / "trials.parquet").to_pylist()}
     assert "running" not in states
     assert "failed" not in states
+    assert "not finished" in (study / "report.html").read_text()
     again = start(study.as_posix(), *command(corpus_file, study))
     out, err = again.communicate(timeout=300)
     assert again.returncode == 0, err
