@@ -8,7 +8,8 @@ Prints one JSON line:
 - `two_workers_over_one`;
 - `of_no_cascade`: tokens per second of one worker with a cascade over those without, of a model
   trained with defaults on the demo's corpus, on its unlabelled rows; `partner_share` of them are
-  answered by the linear partner alone;
+  answered by the linear partner alone; `with_cascade_of_...` are the first two ratios there, with
+  one worker;
 - `seconds_with_nothing_to_do`: the whole command on an output that is finished.
 
 Every figure is a median over runs in turn. All others are of a model without a cascade, whose
@@ -271,21 +272,41 @@ def trained_models(directory: Path) -> tuple[Path, dict[str, Path]]:
 
 
 def measure_cascade(directory: Path, runs: int) -> dict[str, float]:
-    """What it is worth on real rows, as medians."""
+    """What it is worth on real rows, with one worker, as medians."""
     source, models = trained_models(directory)
-    found: list[tuple[float, float]] = []
+    texts, lengths = read_all(source), lengths_of(read_all(source), models["on"])
+    plain_source, num_plain = part_of(texts, directory / "plain-real", share=PLAIN_SHARE // 4)
+    found: dict[str, list[float]] = {}
     for run in range(runs):
         on, off = (
             batch_predict(source, model, directory / f"{name}{run}", 1)
             for name, model in models.items()
         )
-        ratio = on["tokens_per_second"] / off["tokens_per_second"]
-        found.append((ratio, on["partner_share"]))
-    ratios, shares = zip(*found, strict=True)
-    return {
-        "of_no_cascade": round(statistics.median(ratios), 3),
-        "partner_share": round(statistics.median(shares), 3),
-    }
+        speed = on["tokens_per_second"]
+        plain = plain_tokens_per_second(plain_source, models["on"], lengths[:num_plain], 1)
+        for name, value in {
+            "of_no_cascade": speed / off["tokens_per_second"],
+            "with_cascade_of_bare_kernel": speed / bare_tokens_per_second(models["on"], lengths, 1),
+            "with_cascade_of_plain_recipe": speed / plain,
+            "partner_share": on["partner_share"],
+        }.items():
+            found.setdefault(name, []).append(value)
+    return {name: round(statistics.median(values), 3) for name, values in found.items()}
+
+
+def lengths_of(texts: pa.Array, model: Path) -> np.ndarray:
+    """Tokens of each text, as a model reads them (int64, [rows])."""
+    loaded = load_model(model)
+    tokenizer = Tokenizer(loaded.config.text, loaded.vocabulary)
+    return tokenizer.encode(read_texts(texts).texts).lengths
+
+
+def part_of(texts: pa.Array, path: Path, *, share: int) -> tuple[Path, int]:
+    """A directory with the first of so many equal parts of the texts, and its rows."""
+    path.mkdir()
+    rows = len(texts) // share
+    pq.write_table(pa.table({"text": texts}).slice(0, rows), path / "a.parquet")
+    return path, rows
 
 
 def measure(directory: Path, source: Path | None, runs: int) -> dict[str, Any]:
@@ -293,16 +314,8 @@ def measure(directory: Path, source: Path | None, runs: int) -> dict[str, Any]:
     source = source or made_up_input(directory)
     texts, model = read_all(source), directory / "model"
     random_model(texts, model)
-    plain_source = directory / "plain"
-    plain_source.mkdir()
-    pq.write_table(
-        pa.table({"text": texts}).slice(0, len(texts) // PLAIN_SHARE), plain_source / "a.parquet"
-    )
-    loaded = load_model(model)
-    lengths = (
-        Tokenizer(loaded.config.text, loaded.vocabulary).encode(read_texts(texts).texts).lengths
-    )
-    plain_lengths = lengths[: len(texts) // PLAIN_SHARE]
+    plain_source, num_plain = part_of(texts, directory / "plain", share=PLAIN_SHARE)
+    lengths = lengths_of(texts, model)
     taken: dict[str, list[float]] = {}
     for run in range(runs):
         one = batch_predict(source, model, directory / f"one{run}", 1)["tokens_per_second"]
@@ -312,7 +325,7 @@ def measure(directory: Path, source: Path | None, runs: int) -> dict[str, Any]:
         nothing = time.perf_counter() - started
         bare_one = bare_tokens_per_second(model, lengths, 1)
         bare_two = bare_tokens_per_second(model, lengths, 2)
-        plain = plain_tokens_per_second(plain_source, model, plain_lengths, 2)
+        plain = plain_tokens_per_second(plain_source, model, lengths[:num_plain], 2)
         for name, value in {
             "of_bare_kernel_one_worker": one / bare_one,
             "of_bare_kernel_two_workers": two / bare_two,
