@@ -40,7 +40,11 @@ overwrite_option = click.option(
 model_option = click.option(
     "--model", type=click.Path(path_type=Path), required=True, help="A model directory."
 )
-debug_option = click.option("--debug", is_flag=True, help="Show Ray's own output, and tracebacks.")
+debug_option = click.option(
+    "--debug",
+    is_flag=True,
+    help="Show Ray's own output, tracebacks and timings.",
+)
 display_options = several(
     click.option("--quiet", is_flag=True, help="Show no progress."),
     click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object."),
