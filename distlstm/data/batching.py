@@ -64,7 +64,7 @@ def cut_by_length(
 def rows_of_rank(step: np.ndarray, *, rank: int, world_size: int) -> tuple[np.ndarray, np.ndarray]:
     """A rank's rows of a step, and their weights (float32, [rows]).
 
-    The ranks' weighted sums, averaged over the ranks as DDP does, are the mean over the step. A
+    The ranks' weighted sums, averaged over the ranks, are the mean over the step. A
     rank for which a short step has no row repeats one with weight 0, so that it takes the step.
     """
     mine = step[rank::world_size]
