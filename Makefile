@@ -19,7 +19,7 @@ demo: env
 	$(BIN)/distlstm demo demo
 
 test: env
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 lint: env
 	$(BIN)/ruff check .
@@ -39,6 +39,7 @@ bench: env
 	$(BIN)/python -m benchmarks.agreement
 	$(BIN)/python -m benchmarks.ledger
 	$(BIN)/python -m benchmarks.first_step
+	$(BIN)/python -m benchmarks.tuning
 
 clean:
 	rm -rf demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -107,14 +107,14 @@ def tune(
     spec = data.find(config)
     identity = _identity(spec, config, warm_start)
     check_output(output, marks=(STUDY_FILE,), overwrite=False)
+    check_first_file(spec)
+    check_vectors(spec, config, searched=config.search.space)
     with sole_use(output):
         if overwrite:
             remove_content(output)
         recorded = read_identity(output / STUDY_FILE)
         try:
             if recorded is None:
-                check_first_file(spec)
-                check_vectors(spec, config, searched=config.search.space)
                 _record(output, {"run": identity, "finished": False})
             else:
                 check_same(output, recorded.get("run", {}), identity)
