@@ -3,12 +3,14 @@
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from distlstm.config import load_config
 from distlstm.model.directory import load_model
 from tests.commands import TINY, run
+from tests.conftest import WORDS, labelled_rows
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
 SMALL = [*TINY, "--set", "training.max_epochs=3"]
@@ -117,6 +119,26 @@ def test_a_study_that_ran_out_of_time_is_carried_on_with(
     assert len(more["trials"]) >= len(first["trials"])
     kept = {trial["trial"]: trial["seconds"] for trial in more["trials"]}
     assert all(kept[trial["trial"]] == trial["seconds"] for trial in ended)
+
+
+def certain(label: str) -> dict[str, float]:
+    """A label as probabilities of all labels."""
+    return {name: float(name == label) for name in WORDS}
+
+
+@pytest.mark.parametrize("kind", ["sets", "probabilities"])
+def test_rows_of_several_labels_or_of_probabilities_are_searched_too(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, kind: str
+) -> None:
+    rows = labelled_rows(300)
+    of_label = {"sets": lambda label: [label], "probabilities": certain}[kind]
+    data = {"text": rows["text"], "label": list(map(of_label, rows["label"]))}
+    pq.write_table(pa.table(data), tmp_path / "train.parquet")
+    command = ["tune", tmp_path / "train.parquet", "--output", tmp_path / "s", *SMALL, *SPACE]
+    outcome = run(capfd, *command, "--trials", 2, "--json")
+    assert outcome.code == 0, outcome.err
+    assert 0 <= json.loads(outcome.out)["best"]["metrics"]["macro_f1"] <= 1
+    assert load_model(tmp_path / "s/best").kind.name == {"sets": "multi"}.get(kind, "single")
 
 
 @pytest.mark.parametrize(
