@@ -22,7 +22,7 @@ MAKERS = [
 ]
 
 
-@pytest.mark.parametrize(("make", "name", "title"), MAKERS, ids=lambda value: str(value))
+@pytest.mark.parametrize(("make", "name", "title"), MAKERS)
 def test_the_command_writes_the_report_that_belongs_to_a_directory(
     capfd: pytest.CaptureFixture[str],
     tmp_path: Path,
