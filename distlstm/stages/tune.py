@@ -44,7 +44,7 @@ from distlstm.stages.trial_table import choose, worth_keeping, write_epochs, wri
 from distlstm.stages.trials import TrialSettings, run_trial
 from distlstm.stages.warm_study import settings_worth_trying
 
-_RAY = "ray"
+_RAY, _INSIDE = "ray", "-train"
 _MAX_FAILURES = 2
 
 
@@ -164,6 +164,8 @@ class _Run:
     resumed: bool
     started: float
     corpus: EncodedCorpus | None = None
+    directory: Path | None = None
+    """Of this command's Tune."""
 
     def suggest_first(self, warm_start: Path | None) -> None:
         """Queue the points to try first; a point that has been proposed is not queued again."""
@@ -198,12 +200,12 @@ class _Run:
     def _run_trials(
         self, corpus: EncodedCorpus, trial: TrialResources, concurrency: int, limits: Limits
     ) -> None:
-        directory = _next_directory(self.output / _RAY)
+        directory = self.directory = _next_directory(self.output / _RAY)
         settings = TrialSettings(
             corpus=corpus.path,
             config=self.config,
             resources=trial,
-            directory=directory.with_name(f"{directory.name}-train"),
+            directory=directory.with_name(f"{directory.name}{_INSIDE}"),
         )
         tuner = ray.tune.Tuner(
             ray.tune.with_resources(partial(run_trial, settings=settings), trial.of_tune_process),
@@ -248,8 +250,16 @@ class _Run:
         kept = worth_keeping(rows, self.config.search)
         kept |= {row.trial for row in rows if row.state == "running"}
         for directory in (self.output / _RAY).glob("*/[0-9]*"):
-            if directory.name not in kept:
+            if directory.name not in kept or self._is_left_behind(directory):
                 shutil.rmtree(directory, ignore_errors=True)
+
+    def _is_left_behind(self, directory: Path) -> bool:
+        """Whether it is of an earlier command, and not where its trial's last checkpoint is."""
+        made_by = directory.parent.with_name(directory.parent.name.removesuffix(_INSIDE))
+        checkpoint = self.study.checkpoint(int(directory.name))
+        return made_by != self.directory and (
+            checkpoint is None or directory not in checkpoint.parents
+        )
 
     def finish(self) -> TuneResult:
         """Write what the study gave.
