@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.prediction import random_model
+from benchmarks.process_memory import memory_of
 
 ROWS, FACTOR, WORKERS = 100_000, 10, 2
 WORDS_PER_ROW, WORD_BYTES, VOCABULARY = 33, 5, 20_000
@@ -47,20 +48,9 @@ class Peaks:
 
     def look(self, mark: str) -> None:
         """Read the memory of the processes that carry a mark in their environment."""
-        together = 0.0
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                if mark.encode() not in (process / "environ").read_bytes():
-                    continue
-                name = (process / "cmdline").read_bytes().decode(errors="replace")
-                sizes = (process / "smaps_rollup").read_text().split("\n")
-            except OSError:
-                continue
-            kib = {line.split(":")[0]: int(line.split()[1]) for line in sizes[1:] if line}
-            together += kib["Pss"] / 1024
-            if name.startswith("ray::_Worker"):
-                self.worker = max(self.worker, kib["Rss"] / 1024)
-        self.all_processes = max(self.all_processes, together)
+        seen = memory_of(mark, worker="ray::_Worker")
+        self.worker = max(self.worker, seen.worker)
+        self.all_processes = max(self.all_processes, seen.together)
 
 
 def peaks_of(source: Path, model: Path, output: Path) -> Peaks:

@@ -24,12 +24,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from benchmarks.process_memory import memory_of
+
 ROWS, FILES, WORKERS, STEPS = (2_000_000, 20_000_000), 20, 1, 200
 WORDS_PER_ROW, VOCABULARY, LABELS, WORDS_PER_LABEL = 8, 100_000, 4, 500
 MARK = "DISTLSTM_BENCHMARK"
 FIT_LINEAR = """
 import resource, sys
 from pathlib import Path
+from benchmarks.process_memory import memory_of
 from distlstm.data.corpus import EncodedCorpus
 from distlstm.stages.baseline import linear_model
 linear_model(EncodedCorpus(Path(sys.argv[1])))
@@ -70,20 +73,9 @@ class Peaks:
 
     def look(self, mark: str, doing: str) -> None:
         """Read the memory of the processes that carry a mark in their environment."""
-        together = 0.0
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                if mark.encode() not in (process / "environ").read_bytes():
-                    continue
-                name = (process / "cmdline").read_bytes().decode(errors="replace")
-                sizes = (process / "smaps_rollup").read_text().split("\n")
-            except OSError:
-                continue
-            kib = {line.split(":")[0]: int(line.split()[1]) for line in sizes[1:] if line}
-            together += kib["Pss"] / 1024
-            if name.startswith("ray::RayTrainWorker"):
-                self.worker = max(self.worker, kib["Rss"] / 1024)
-        self.together[doing] = max(self.together.get(doing, 0.0), together)
+        seen = memory_of(mark, worker="ray::RayTrainWorker")
+        self.worker = max(self.worker, seen.worker)
+        self.together[doing] = max(self.together.get(doing, 0.0), seen.together)
 
 
 def steps_done(progress_file: Path) -> int:
