@@ -32,7 +32,6 @@ MARK = "DISTLSTM_BENCHMARK"
 FIT_LINEAR = """
 import resource, sys
 from pathlib import Path
-from benchmarks.process_memory import memory_of
 from distlstm.data.corpus import EncodedCorpus
 from distlstm.stages.baseline import linear_model
 linear_model(EncodedCorpus(Path(sys.argv[1])))
