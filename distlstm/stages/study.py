@@ -195,12 +195,13 @@ class Study:
         return next(e for e in self._failures if re.sub(r"[\d.]+", "0", e) == same)
 
     def rows(self) -> tuple[TrialRow, ...]:
-        """The trials, best first; those without a figure last."""
+        """The trials, best first, of equal ones that of the lower loss; those without figures last."""
         rows = [self._row(t) for t in self._trials() if t.state in _STATES]
         sign = 1 if self.search.metric == "loss" else -1
 
-        def key(row: TrialRow) -> tuple[bool, float]:
-            return (not row.metrics, sign * row.metrics.get(self.search.metric, 0.0))
+        def key(row: TrialRow) -> tuple[bool, float, float]:
+            metric, loss = (row.metrics.get(name, 0.0) for name in (self.search.metric, "loss"))
+            return (not row.metrics, sign * metric, loss)
 
         return tuple(sorted(rows, key=key))
 

@@ -139,6 +139,17 @@ def test_a_smaller_loss_is_better(tmp_path: Path) -> None:
     assert [row.metrics["loss"] for row in study.rows()] == pytest.approx([0.1, 0.8])
 
 
+def test_of_equal_trials_the_one_of_the_lower_loss_is_better(tmp_path: Path) -> None:
+    study = Study(tmp_path, config())
+    for loss in (0.3, 0.1, 0.2):
+        proposal = study.propose()
+        assert proposal is not None
+        one = TrialReport(**{**vars(report(1, 0.5, last=1)), "loss": loss})
+        study.report(proposal.number, one)
+        study.end(proposal.number)
+    assert [row.metrics["loss"] for row in study.rows()] == [0.1, 0.2, 0.3]
+
+
 def test_the_figures_are_those_of_the_best_epoch(tmp_path: Path) -> None:
     study = Study(tmp_path, config())
     proposal = study.propose()
