@@ -195,7 +195,7 @@ class Study:
         return next(e for e in self._failures if re.sub(r"[\d.]+", "0", e) == same)
 
     def rows(self) -> tuple[TrialRow, ...]:
-        """The trials, best first, of equal ones that of the lower loss; those without figures last."""
+        """The trials, best first (then by loss); those without a figure last."""
         rows = [self._row(t) for t in self._trials() if t.state in _STATES]
         sign = 1 if self.search.metric == "loss" else -1
 
