@@ -117,7 +117,7 @@ def train(data: tuple[str, ...], output: Path, **options: Any) -> None:
 @worker_options
 @display_options
 def tune(data: tuple[str, ...], output: Path, **options: Any) -> None:
-    """Search for the best classifier on labelled DATA, one worker per trial."""
+    """Search for the best classifier on labelled DATA, several trials at once."""
     short = {"trials": "num_trials", "prefer": "prefer", "tolerance": "tolerance"}
     options["settings"] += tuple(
         f"search.{name}={options[option]}"
@@ -145,10 +145,12 @@ def tune(data: tuple[str, ...], output: Path, **options: Any) -> None:
                 on_event=display,
                 warm_start=options["warm_start"],
             )
-        write_model_report(output / BEST)
-    finally:  # a study that was interrupted, or is hopeless, has a report too
+    except (KeyboardInterrupt, RunError):
         if (output / TRIALS_FILE).exists():
             write_study_report(output)
+        raise
+    write_model_report(output / BEST)
+    write_study_report(output)
     if options["as_json"]:
         console.print_json(asdict(result))
     else:

@@ -29,6 +29,7 @@ from distlstm.stages.events import (
     TrialRow,
     TrialsChanged,
 )
+from distlstm.stages.study_files import METRICS
 
 if TYPE_CHECKING:  # the stages import Ray and torch, each command only its own
     from distlstm.stages.batch_predict import BatchPredictResult
@@ -342,12 +343,12 @@ def trials_table(rows: Iterable[TrialRow], metric: str, *, title: str | None = N
     table.add_column("trial")
     for name in parameters:
         table.add_column(name.partition(".")[2], justify="right")
-    for name in ("accuracy", "macro_f1", "loss", "rows/s", "epoch", "seconds"):
+    for name in (*METRICS, "rows/s", "epoch", "seconds"):
         table.add_column(name, justify="right", style="bold" if name == metric else "")
     table.add_column("state")
     for row in _rows_shown(rows):
         values = [_short(row.parameters.get(name)) for name in parameters]
-        figures = [_short(row.metrics.get(name)) for name in ("accuracy", "macro_f1", "loss")]
+        figures = [_short(row.metrics.get(name)) for name in METRICS]
         speed = "" if row.rows_per_second is None else f"{row.rows_per_second:,.0f}"
         epoch = f"{row.epoch} of {row.num_epochs}" if row.num_epochs else ""
         state = row.state if row.error is None else f"{row.state}: {row.error[:60]}"

@@ -12,8 +12,9 @@ from distlstm.report.study_charts import (
     pareto_chart,
     words,
 )
-from distlstm.report.study_data import METRICS, Study, Trial, read_study
+from distlstm.report.study_data import Study, Trial, read_study
 from distlstm.report.study_timeline import timeline_chart, timeline_of
+from distlstm.stages.study_files import METRICS
 
 
 def write_study_report(path: Path) -> None:

@@ -1,6 +1,7 @@
 """The charts of a study. Colour is a trial's rank in all of them but the timeline."""
 
 from collections.abc import Iterable
+from itertools import accumulate
 from typing import Any
 
 from markupsafe import Markup
@@ -26,10 +27,7 @@ def history_chart(study: Study) -> Markup | None:
     points = [
         _point(study, trial, x=at[trial.name], y=trial.metrics[study.metric]) for trial in ordered
     ]
-    best = [
-        min(p.y for p in points[:i]) if study.less_is_better else max(p.y for p in points[:i])
-        for i in range(1, len(points) + 1)
-    ]
+    best = list(accumulate((p.y for p in points), min if study.less_is_better else max))
     steps = [(points[0].x, best[0])]
     for point, before, now in zip(points[1:], best, best[1:], strict=False):
         steps += [(point.x, before), (point.x, now)]

@@ -11,9 +11,13 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from distlstm.errors import UserError
-from distlstm.stages.study_files import BEST_CONFIG, EPOCHS_FILE, STUDY_FILE, TRIALS_FILE
-
-METRICS = ("accuracy", "macro_f1", "loss")
+from distlstm.stages.study_files import (
+    BEST_CONFIG,
+    EPOCHS_FILE,
+    METRICS,
+    STUDY_FILE,
+    TRIALS_FILE,
+)
 
 
 @dataclass(frozen=True, kw_only=True)

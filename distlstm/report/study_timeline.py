@@ -103,7 +103,7 @@ def timeline_chart(timeline: Timeline) -> Markup:
 
 
 def _spans(work: Sequence[Busy], seconds: float) -> list[Span]:
-    """A span per epoch; the first of a trial that fits bears its number."""
+    """A span per epoch, with its trial's name."""
     trials = list(dict.fromkeys(busy.epoch.trial for busy in work))
     return [
         Span(

@@ -1,6 +1,7 @@
 """Where Ray Tune, which runs the trials, meets the study, which remembers and decides."""
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from ray.tune.search import Searcher
 from distlstm.stages.study import Study, TrialReport
 from distlstm.stages.trials import FAILURE
 
-_REPORTED = tuple(TrialReport.__dataclass_fields__)
+_REPORTED = [field.name for field in fields(TrialReport)]
 
 
 class StudySearcher(Searcher):  # type: ignore[misc]

@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from distlstm.config import ExperimentConfig, SearchConfig
 from distlstm.stages.events import TrialRow
 from distlstm.stages.search_space import Parameters, SearchSpace
-from distlstm.stages.trial_table import FIGURES
+from distlstm.stages.study_files import METRICS
 
 STORAGE_FILE = "optuna.db"
 _NAME = "distlstm"
@@ -237,7 +237,7 @@ class Study:
         metrics, last = {}, {}
         if reports:
             best, last = _best_report(reports), reports[-1]
-            metrics = {name: best[name] for name in FIGURES}
+            metrics = {name: best[name] for name in METRICS}
         state = _STATES[trial.state]
         return TrialRow(
             trial=str(trial.number),

@@ -62,7 +62,8 @@ def train_worker(settings: WorkerSettings) -> Calibration | WorkerFailure:
             job.training_batches, job.validation_batches, on_step=lines.step, on_note=lines.note
         ):
             lines.epoch(result)
-            _report(job.training, result, worker)
+            metrics = {"epoch": result.epoch, "accuracy": result.validation.accuracy}
+            report_checkpoint(job.training, metrics, worker)
     except RunError as error:
         return WorkerFailure(str(error))
     if worker.rank == 0:
@@ -94,9 +95,8 @@ def _restore(training: Training) -> None:
             restore_training(training, Path(directory))
 
 
-def _report(training: Training, result: EpochResult, worker: Worker) -> None:
-    """Every rank reports; rank 0 brings the checkpoint."""
-    metrics = {"epoch": result.epoch, "accuracy": result.validation.accuracy}
+def report_checkpoint(training: Training, metrics: dict[str, Any], worker: Worker) -> None:
+    """Every rank reports to Ray Train; rank 0 brings the checkpoint."""
     if worker.rank != 0:
         ray.train.report(metrics)
         return

@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 from distlstm.atomic import replace_file
 from distlstm.config import SearchConfig
 from distlstm.stages.events import TrialRow
+from distlstm.stages.study_files import METRICS
 
-FIGURES = ("accuracy", "macro_f1", "loss")
 _TYPES_OF_NONE = {
-    **dict.fromkeys((*FIGURES, "rows_per_second"), pa.float64()),
+    **dict.fromkeys((*METRICS, "rows_per_second"), pa.float64()),
     "num_parameters": pa.int64(),
 }
 """What a column without any value is taken for; text, if it is not named here."""
@@ -59,7 +59,7 @@ def write_trials(path: Path, rows: Sequence[TrialRow]) -> None:
     for row in rows:
         columns = asdict(row)
         parameters, metrics = columns.pop("parameters"), columns.pop("metrics")
-        flat.append({**columns, **dict.fromkeys(FIGURES), **metrics, **parameters})
+        flat.append({**columns, **dict.fromkeys(METRICS), **metrics, **parameters})
     _write(path, flat)
 
 

@@ -28,7 +28,7 @@ from distlstm.model.loop import EpochResult, Worker, predict
 from distlstm.stages.out_of_memory import memory_advice
 from distlstm.stages.predictor import ON_CPU
 from distlstm.stages.study import TrialReport
-from distlstm.stages.train_worker import this_worker
+from distlstm.stages.train_worker import report_checkpoint, this_worker
 from distlstm.stages.training_job import ShardBatches, TrainingJob
 from distlstm.stages.trial_resources import TrialResources
 
@@ -111,12 +111,7 @@ def _trial_worker(arguments: dict[str, Any]) -> str | None:
     try:
         trial = _Trial(proposal, settings, worker, from_path)
         for report in trial.run():
-            with tempfile.TemporaryDirectory() as directory:
-                saved = None
-                if worker.rank == 0:
-                    save_training(trial.job.training, Path(directory))
-                    saved = ray.train.Checkpoint.from_directory(directory)
-                ray.train.report(asdict(report), checkpoint=saved)
+            report_checkpoint(trial.job.training, asdict(report), worker)
     except (RunError, UserError) as error:
         return str(error)
     return None

@@ -112,33 +112,30 @@ def tune(
     with sole_use(output):
         if overwrite:
             remove_content(output)
-        recorded = read_identity(output / STUDY_FILE)
-        try:
-            if recorded is None:
-                _record(output, {"run": identity, "finished": False})
-            else:
-                check_same(output, recorded.get("run", {}), identity)
-            run = _Run(
-                output=output,
-                config=config,
-                identity=identity,
-                study=Study(output, config),
-                on_event=on_event,
-                resumed=recorded is not None,
-                started=started,
-            )
-            if recorded is not None and recorded.get("finished") and not run.study.num_missing:
-                on_event(Note(f"{output} is already finished by this very command; nothing to do."))
-                return TuneResult(**{**recorded["result"], "seconds": 0.0, "resumed": True})
-            if recorded is not None:
-                on_event(Note(f"Carrying on with {output}."))
-            run.suggest_first(warm_start)
-            run.search(spec, resources, limits)
-            return run.finish()
-        except UserError:
-            if recorded is None:
-                withdraw(output)
-            raise
+        recorded = _begin(output, identity)
+        run = _Run(
+            output=output,
+            config=config,
+            identity=identity,
+            study=Study(output, config),
+            on_event=on_event,
+            resumed=recorded is not None,
+            started=started,
+        )
+        if recorded is not None and recorded.get("finished") and not run.study.num_missing:
+            on_event(Note(f"{output} is already finished by this very command; nothing to do."))
+            return TuneResult(**{**recorded["result"], "seconds": 0.0, "resumed": True})
+        return run.complete(spec, warm_start, resources, limits)
+
+
+def _begin(output: Path, identity: Identity) -> Identity | None:
+    """Record whose study this is; returns what was recorded before, if it is not new."""
+    recorded = read_identity(output / STUDY_FILE)
+    if recorded is None:
+        _record(output, {"run": identity, "finished": False})
+    else:
+        check_same(output, recorded.get("run", {}), identity)
+    return recorded
 
 
 def _identity(spec: CorpusSpec, config: ExperimentConfig, warm_start: Path | None) -> Identity:
@@ -166,6 +163,21 @@ class _Run:
     corpus: EncodedCorpus | None = None
     directory: Path | None = None
     """Of this command's Tune."""
+
+    def complete(
+        self, spec: CorpusSpec, warm_start: Path | None, resources: Resources, limits: Limits
+    ) -> TuneResult:
+        """Run what is missing, and write what the study gave; a new one that cannot be goes."""
+        if self.resumed:
+            self.on_event(Note(f"Carrying on with {self.output}."))
+        try:
+            self.suggest_first(warm_start)
+            self.search(spec, resources, limits)
+            return self.finish()
+        except UserError:
+            if not self.resumed:
+                withdraw(self.output)
+            raise
 
     def suggest_first(self, warm_start: Path | None) -> None:
         """Queue the points to try first; a point that has been proposed is not queued again."""

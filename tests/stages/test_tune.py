@@ -53,8 +53,10 @@ def test_a_study_has_a_model_its_trials_and_the_winning_config_and_can_be_added_
     assert sorted(trial["trial"] for trial in rows(study)) == ["0", "1", "2", "3", "4"]
     before = {t["trial"]: t["seconds"] for t in trials}
     assert before.items() <= {t["trial"]: t["seconds"] for t in rows(study)}.items()
+    written = (study / "report.html").stat().st_mtime_ns
     changed = run(capfd, *command, 5, "--prefer", "fast")
     assert changed.code == 2
+    assert (study / "report.html").stat().st_mtime_ns == written
     assert "search.prefer was 'best', is 'fast'" in changed.err
 
     warm = [*command[:2], "--output", tmp_path / "warm", *command[4:], 1, "--warm-start", study]
