@@ -95,11 +95,21 @@ class Study:
         trials = self._trials()
         # A new random state, or the sampler would propose again what it has proposed before.
         self._optuna.sampler = _sampler(self.search, seed=(config.seed, len(trials)))
-        self._unfinished = [trial for trial in trials if trial.state == TrialState.RUNNING]
+        running = [trial._trial_id for trial in trials if trial.state == TrialState.RUNNING]
+        self._unfinished = [Trial(self._optuna, trial_id) for trial_id in running]
         self._live: dict[int, Trial] = {}
         self._failures: list[str] = []
         self._num_ended = 0
         self._closed = False
+        self._end_what_was_cut_off()
+
+    def _end_what_was_cut_off(self) -> None:
+        """Of the unfinished trials, those whose last report an earlier command did not outlive."""
+        for trial in list(self._unfinished):
+            reports = _reports(trial)
+            if reports and reports[-1]["finished"]:
+                self._unfinished.remove(trial)
+                self._tell_end(trial)
 
     def close(self) -> None:
         """Change nothing from now on: Tune, while it is being ended, takes its trials for dead."""
@@ -126,8 +136,7 @@ class Study:
     def propose(self) -> Proposal | None:
         """The next trial to run, one that an earlier command left unfinished first."""
         if self._unfinished:
-            frozen = self._unfinished.pop(0)
-            trial = Trial(self._optuna, frozen._trial_id)
+            trial = self._unfinished.pop(0)
         elif len(self._trials()) < self.num_trials:
             trial = self._optuna.ask(self.space.distributions)
         else:
@@ -164,13 +173,15 @@ class Study:
         """A trial has run to its last epoch, or was stopped."""
         if self._closed:
             return
-        trial = self._live.pop(number)
+        self._tell_end(self._live.pop(number))
+        self._num_ended += 1
+
+    def _tell_end(self, trial: Trial) -> None:
         reports = _reports(trial)
         if reports[-1]["finished"]:
             self._optuna.tell(trial, _best_report(reports)[self.search.metric])
         else:
             self._optuna.tell(trial, state=TrialState.PRUNED)
-        self._num_ended += 1
 
     def fail(self, number: int, error: str) -> None:
         """A trial has failed for good."""

@@ -202,7 +202,8 @@ class _Run:
                 )
                 self.corpus = prepare_corpus(spec, self.output, self.on_event)
                 check_weights(self.corpus, self.config)
-                self._run_trials(self.corpus, trial, concurrency, limits)
+                if self.study.num_missing:
+                    self._run_trials(self.corpus, trial, concurrency, limits)
         except KeyboardInterrupt:
             chosen = self._keep_best()
             if chosen is not None:

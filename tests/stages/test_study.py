@@ -94,6 +94,19 @@ def test_unfinished_trials_are_handed_out_again_with_their_checkpoints(tmp_path:
     assert run(again, 0.6) == 2
 
 
+def test_a_trial_whose_last_report_was_kept_has_ended_whatever_died_then(tmp_path: Path) -> None:
+    study = Study(tmp_path, config("search.num_trials=2"))
+    proposal = study.propose()
+    assert proposal is not None
+    study.report(proposal.number, report(1, 0.5, last=1))
+    again = Study(tmp_path, config("search.num_trials=2"))
+    assert [row.state for row in again.rows()] == ["done"]
+    assert again.num_missing == 1
+    following = again.propose()
+    assert following is not None
+    assert following.number == 1
+
+
 def test_a_checkpoint_that_is_gone_is_not_handed_out(tmp_path: Path) -> None:
     study = Study(tmp_path, config())
     proposal = study.propose()

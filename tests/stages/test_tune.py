@@ -1,6 +1,7 @@
 """Tests of `tune`: the STUDY directory it writes, and what a second command makes of it."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -48,6 +49,14 @@ def test_a_study_has_a_model_its_trials_and_the_winning_config_and_can_be_added_
     assert len(checkpoints) == 1, "only the chosen trial's checkpoint is kept"
 
     assert json.loads(run(capfd, *command, 3).out)["resumed"]
+
+    facts = json.loads((study / "study.json").read_text())
+    (study / "study.json").write_text(json.dumps({**facts, "finished": False}))
+    shutil.rmtree(study / "best")  # as if it had been killed after the last trial
+    assert run(capfd, *command, 3).code == 0
+    assert load_model(study / "best").fingerprint == best.fingerprint
+    assert rows(study) == trials
+
     more = json.loads(run(capfd, *command, 5).out)
     assert more["resumed"]
     assert sorted(trial["trial"] for trial in rows(study)) == ["0", "1", "2", "3", "4"]
