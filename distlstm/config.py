@@ -105,7 +105,7 @@ class TrainingConfig:
     tokens_per_batch: Annotated[int, Range(1)] = 8_192
     """Padded tokens of a step at the most, over all workers."""
     rows_per_batch: Count = 128
-    """Rows of a step at the most, over all workers."""
+    """Rows of a step at the most, over all workers; of a small corpus a hundredth, or 16."""
     label_smoothing: Annotated[float, Range(0, 0.9)] = 0.1
     """Share of the target spread evenly over all labels; of none where rows have probabilities."""
     frozen_epochs: Annotated[int, Range(0)] = 0
@@ -140,6 +140,8 @@ def _default_space() -> dict[str, Domain]:
         "model.hidden_dim": Domain(kind="choice", values=(64, 128, 256)),
         "model.num_layers": Domain(kind="choice", values=(1, 2)),
         "model.dropout": Domain(kind="uniform", values=(0.2, 0.6)),
+        "model.embedding_dim": Domain(kind="choice", values=(64, 128, 256)),
+        "training.learning_rate": Domain(kind="loguniform", values=(1e-3, 1e-2)),
     }
 
 
@@ -154,8 +156,9 @@ class SearchConfig:
     """Validation figure by which trials are ranked."""
     num_trials: Count = 12
     """Trials of a study."""
-    grace_epochs: Count = 1
-    """Epochs every trial may run before the scheduler (ASHA) may stop it."""
+    grace_epochs: Count = 3
+    """Epochs every trial may run before the scheduler (ASHA) may stop it; the first ones, in which
+    the learning rate rises, say little of the last."""
     reduction_factor: Annotated[int, Range(2, 100)] = 3
     """Of so many trials at a rung, one goes on."""
     prefer: Literal["best", "fast"] = "best"
@@ -178,6 +181,12 @@ class ExperimentConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
+
+    @property
+    def searched(self) -> Mapping[str, Domain]:
+        """The search space; pretrained vectors leave the embedding's size no choice."""
+        fixed = {"model.embedding_dim"} if self.text.vectors else set()
+        return {name: self.search.space[name] for name in self.search.space if name not in fixed}
 
     def with_values(self, values: Mapping[str, Any]) -> Self:
         """The same experiment with some values changed, by dotted name (`model.hidden_dim`).

@@ -20,6 +20,7 @@ max_epochs = 5
 
 [search]
 num_trials = 8
+grace_epochs = 2
 
 [search.space]
 "model.hidden_dim" = { choice = [64, 128] }

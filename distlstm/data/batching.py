@@ -11,6 +11,15 @@ from collections.abc import Iterator
 import numpy as np
 
 _STEPS_PER_WINDOW = 50
+_FEWEST_STEPS, _SMALL_STEP = 100, 16
+
+
+def rows_per_step(num_rows: int, *, most: int) -> int:
+    """Rows of a step: `most`, or what makes an epoch of 100 steps, but never less than 16 for that.
+
+    A small corpus is seen few times, and would be learnt in too few steps.
+    """
+    return min(most, max(_SMALL_STEP, num_rows // _FEWEST_STEPS))
 
 
 def plan_epoch(

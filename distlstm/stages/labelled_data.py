@@ -1,6 +1,6 @@
 """The labelled data of `train` and `tune`, from the command's arguments to an encoded corpus."""
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -60,15 +60,8 @@ def check_first_file(spec: CorpusSpec) -> None:
             check_columns(files[0], read_schema(files[0]), columns.names)
 
 
-def check_vectors(
-    spec: CorpusSpec, config: ExperimentConfig, *, searched: Container[str] = ()
-) -> None:
+def check_vectors(spec: CorpusSpec, config: ExperimentConfig) -> None:
     """See, before Ray starts, that the vectors can be read and have the embedding's dimension.
-
-    Args:
-        spec: the corpus, with its vectors.
-        config: what was asked for.
-        searched: parameters that will take other values than those of the config.
 
     Raises:
         UserError: they do not; names both dimensions.
@@ -76,10 +69,6 @@ def check_vectors(
     if spec.vectors is None:
         return
     dimension, name = spec.vectors.dimension(), "model.embedding_dim"
-    if name in searched:
-        raise UserError(
-            f"With text.vectors {name} cannot be searched: it is {dimension}, as in the file."
-        )
     if config.model.embedding_dim != dimension:
         raise UserError(
             f"The vectors of {spec.vectors.path} have {dimension} numbers, and {name} is "

@@ -39,7 +39,11 @@ _STATES = {
 
 @dataclass(frozen=True, kw_only=True)
 class TrialReport:
-    """What a trial reports after an epoch. The figures are of that epoch, on validation."""
+    """What a trial reports after an epoch.
+
+    The figures are on validation, of the model that the weights of this epoch would give: with a
+    linear partner and a cascade, if the config has them.
+    """
 
     epoch: int
     num_epochs: int
@@ -81,7 +85,7 @@ class Study:
         """Open the storage in a directory, or make it."""
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.search = config.search
-        self.space = SearchSpace(config.search.space)
+        self.space = SearchSpace(config.searched)
         self._optuna = optuna.create_study(
             study_name=_NAME,
             storage=_storage(directory / STORAGE_FILE),

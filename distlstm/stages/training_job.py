@@ -1,14 +1,16 @@
 """One training, as both `train` and the trials of `tune` run it in their workers."""
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from distlstm.config import ExperimentConfig
-from distlstm.data.batching import cut_by_length, plan_epoch, rows_of_rank
+from distlstm.data.batching import cut_by_length, plan_epoch, rows_of_rank, rows_per_step
 from distlstm.data.corpus import EncodedCorpus
 from distlstm.data.shards import Shards, one_hot
 from distlstm.data.weights import row_weights
@@ -147,32 +149,40 @@ class TrainingJob:
             self.corpus.validation, [(rows, np.ones(len(rows), np.float32)) for rows in mine]
         )
 
-    def calibrate(self, linear: LinearModel | None) -> Calibration:
-        """Fit temperature, the linear partner's weight and the cascade; measure on validation."""
-        self.training.model.load_state_dict(self.training.best_weights)
+    def calibrate(
+        self, linear: LinearModel | None, *, weights: Mapping[str, Tensor] | None = None
+    ) -> Calibration:
+        """Fit temperature, the linear partner's weight and the cascade; measure on validation.
+
+        Args:
+            linear: the partner, if there is to be one.
+            weights: of the recurrent model; if not given, those of the best epoch so far.
+        """
+        model = copy.deepcopy(self.training.model)
+        model.load_state_dict(self.training.best_weights if weights is None else weights)
         num_labels = len(self.corpus.labels)
         batches, kind, add_up = self.validation_batches(), self.training.kind, self.worker.add_up
-        outputs = predict(self.training.model, batches, device=self.worker.device)
+        outputs = predict(model, batches, device=self.worker.device)
         recurrent = np.concatenate([np.zeros((0, num_labels)), *(logits for logits, _ in outputs)])
         label_ids, targets = batches.label_ids(), batches.targets()
         truth = one_hot(label_ids, num_labels) if targets is None else targets
         logits = recurrent[None]
         if linear is not None:
             logits = np.stack([recurrent, _linear_logits(linear, batches, num_labels)])
-        weights, alone = (
+        shares, alone = (
             fit_weights(some, truth, independent=kind.name == "multi", add_up=add_up)
             for some in (logits, logits[:1])
         )
-        probabilities = kind.probabilities(np.tensordot(weights, logits, axes=1))
+        probabilities = kind.probabilities(np.tensordot(shares, logits, axes=1))
         kind = kind.fitted(probabilities, targets, add_up)
-        wide = np.tensordot(weights[1:], logits[1:], axes=1)
-        cascade = self._fit_cascade(wide, probabilities, truth) if weights[1:].any() else None
+        wide = np.tensordot(shares[1:], logits[1:], axes=1)
+        cascade = self._fit_cascade(wide, probabilities, truth) if shares[1:].any() else None
         if cascade is not None:
             probabilities = cascade.applied(wide, probabilities)
         histogram = score_histogram(probabilities.max(1, initial=0.0)).astype(np.float64)
         return Calibration(
-            temperature=float(1 / weights[0]),
-            wide_weight=float(weights[1:].sum()),
+            temperature=float(1 / shares[0]),
+            wide_weight=float(shares[1:].sum()),
             metrics=self._metrics(kind, probabilities, label_ids, targets),
             recurrent=self._metrics(
                 self.training.kind, kind.probabilities(alone[0] * recurrent), label_ids, targets
@@ -206,10 +216,11 @@ class TrainingJob:
         return kind.metrics(kind.from_vector(self.worker.add_up(totals.to_vector())))
 
     def _plan(self, epoch: int) -> list[np.ndarray]:
+        lengths, config = self.corpus.training.lengths, self.config.training
         return plan_epoch(
-            self.corpus.training.lengths,
-            tokens_per_batch=self.config.training.tokens_per_batch,
-            rows_per_batch=self.config.training.rows_per_batch,
+            lengths,
+            tokens_per_batch=config.tokens_per_batch,
+            rows_per_batch=rows_per_step(len(lengths), most=config.rows_per_batch),
             seed=self.config.seed,
             epoch=epoch,
         )

@@ -25,6 +25,8 @@ from distlstm.errors import RunError, UserError
 from distlstm.model.checkpoint import restore_training, save_training
 from distlstm.model.classifier import Classifier
 from distlstm.model.loop import EpochResult, Worker, predict
+from distlstm.model.metrics import Metrics
+from distlstm.stages.baseline import wide_partner
 from distlstm.stages.out_of_memory import memory_advice
 from distlstm.stages.predictor import ON_CPU
 from distlstm.stages.study import TrialReport
@@ -133,22 +135,25 @@ class _Trial:
         self.job = TrainingJob(EncodedCorpus(settings.corpus), config, worker)
         if checkpoint is not None:
             restore_training(self.job.training, Path(checkpoint))
+        self.linear = wide_partner(self.job.corpus, config)
         self.rows_per_second = 0.0
 
     def run(self) -> Iterator[TrialReport]:
-        """Train to the end; yields after every epoch."""
+        """Train to the end; yields after every epoch what a model made of it would be."""
         job, began = self.job, time.perf_counter()
         for result in job.training.run(job.training_batches, job.validation_batches):
+            weights = job.training.model.applied_weights()
+            metrics = job.calibrate(self.linear, weights=weights).metrics
             seconds = time.perf_counter() - began
             if not self.rows_per_second:
                 self.rows_per_second = rows_per_second(
                     job.training.model, job.corpus.validation, device=job.worker.device
                 )
-            yield self._report(result, seconds)
+            yield self._report(result, metrics, seconds)
             began = time.perf_counter()
 
-    def _report(self, result: EpochResult, seconds: float) -> TrialReport:
-        training, metrics = self.job.training, result.validation
+    def _report(self, result: EpochResult, metrics: Metrics, seconds: float) -> TrialReport:
+        training = self.job.training
         started, self.started = self.started, time.time()
         return TrialReport(
             epoch=result.epoch,

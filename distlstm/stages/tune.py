@@ -16,7 +16,8 @@ from distlstm.atomic import write_text
 from distlstm.config import ExperimentConfig, to_toml
 from distlstm.data.corpus import CorpusSpec, EncodedCorpus
 from distlstm.errors import RunError, UserError
-from distlstm.stages.events import Note, OnEvent, TrialRow, TrialsChanged
+from distlstm.stages.baseline import linear_model
+from distlstm.stages.events import Note, OnEvent, Progress, TrialRow, TrialsChanged
 from distlstm.stages.finish import write_checkpoint
 from distlstm.stages.labelled_data import (
     DataRequest,
@@ -108,7 +109,8 @@ def tune(
     identity = _identity(spec, config, warm_start)
     check_output(output, marks=(STUDY_FILE,), overwrite=False)
     check_first_file(spec)
-    check_vectors(spec, config, searched=config.search.space)
+    check_vectors(spec, config)
+    _check_space(config, on_event)
     with sole_use(output):
         if overwrite:
             remove_content(output)
@@ -126,6 +128,16 @@ def tune(
             on_event(Note(f"{output} is already finished by this very command; nothing to do."))
             return TuneResult(**{**recorded["result"], "seconds": 0.0, "resumed": True})
         return run.complete(spec, warm_start, resources, limits)
+
+
+def _check_space(config: ExperimentConfig, on_event: OnEvent) -> None:
+    """Say what is not searched though the space has it; raises UserError if that is all."""
+    if config.searched == config.search.space:
+        return
+    fixed = "model.embedding_dim is that of the vectors, and not searched"
+    if not config.searched:
+        raise UserError(f"{fixed}; there is nothing else to search in search.space.")
+    on_event(Note(f"{fixed}."))
 
 
 def _begin(output: Path, identity: Identity) -> Identity | None:
@@ -203,6 +215,9 @@ class _Run:
                 self.corpus = prepare_corpus(spec, self.output, self.on_event)
                 check_weights(self.corpus, self.config)
                 if self.study.num_missing:
+                    self.on_event(Progress("fitting the linear model", 0, 1))
+                    linear_model(self.corpus)  # once, for all trials
+                    self.on_event(Progress("fitting the linear model", 1, 1))
                     self._run_trials(self.corpus, trial, concurrency, limits)
         except KeyboardInterrupt:
             chosen = self._keep_best()

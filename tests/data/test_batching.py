@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distlstm.data.batching import cut_by_length, plan_epoch, rows_of_rank
+from distlstm.data.batching import cut_by_length, plan_epoch, rows_of_rank, rows_per_step
 from distlstm.data.labelled import is_validation, merge_counts
 from distlstm.data.shards import Shards, write_shard
 from distlstm.text.tokenizer import TokenIds
@@ -53,6 +53,17 @@ def test_the_same_seed_gives_the_same_plan_and_another_epoch_another() -> None:
     first, again, other = plan(lengths), plan(lengths), plan(lengths, epoch=1)
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     assert not np.array_equal(np.concatenate(first), np.concatenate(other))
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "most", "rows"),
+    [
+        *((1, 128, 16), (1_600, 128, 16), (4_900, 128, 49), (12_800, 128, 128), (10**9, 128, 128)),
+        *((4_900, 32, 32), (100, 8, 8)),
+    ],
+)
+def test_a_small_corpus_is_learnt_in_small_steps(num_rows: int, most: int, rows: int) -> None:
+    assert rows_per_step(num_rows, most=most) == rows
 
 
 def test_little_is_padded() -> None:

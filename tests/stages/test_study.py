@@ -131,10 +131,11 @@ def test_random_proposals_go_on_in_a_new_process_and_do_not_start_over(tmp_path:
 
 
 def test_trials_that_fall_behind_are_stopped_by_what_an_earlier_process_saw(tmp_path: Path) -> None:
-    study = Study(tmp_path, config("search.reduction_factor=3"))
+    settings = config("search.reduction_factor=3", "search.grace_epochs=1")
+    study = Study(tmp_path, settings)
     for quality in (0.7, 0.8, 0.9):
         run(study, quality, epochs=9)
-    again = Study(tmp_path, config("search.reduction_factor=3"))
+    again = Study(tmp_path, settings)
     bad, good = again.propose(), again.propose()
     assert bad is not None
     assert good is not None

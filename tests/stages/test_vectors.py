@@ -92,10 +92,11 @@ def test_the_trials_of_a_study_start_from_the_vectors(
     command = [
         *("tune", corpus_file, "--output", tmp_path / "s", "--trials", 2, *TINY),
         *("--set", f"text.vectors={vectors}", "--set", "training.max_epochs=1"),
-        *("--set", "search.space={'model.hidden_dim' = {choice = [8, 12]}}"),
+        *("--set", "search.space.model.hidden_dim={choice=[8, 12]}"),
     ]
     outcome = run(capfd, *command)
     assert outcome.code == 0, outcome.err
+    assert "model.embedding_dim is that of the vectors, and not searched" in outcome.err
     assert outcome.err.count("Pretrained vectors for 13") == 1
     assert pq.read_table(tmp_path / "s/trials.parquet").num_rows == 2
     assert load_facts(tmp_path / "s/best")["corpus"]["num_vectors"] == 13
@@ -114,8 +115,8 @@ def test_the_trials_of_a_study_start_from_the_vectors(
         (
             "tune",
             "a 1 2 3\n",
-            ["search.space.model.embedding_dim={choice=[3]}"],
-            "model.embedding_dim cannot be searched: it is 3",
+            ["model.embedding_dim=3", "search.space={'model.embedding_dim' = {choice = [3, 4]}}"],
+            "nothing else to search",
         ),
         ("train", None, [], "is not a file"),
         ("train", "no vectors here\n", [], "line 1, is not a word and 2 numbers"),
