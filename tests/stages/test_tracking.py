@@ -1,6 +1,14 @@
 """Tests of what TensorBoard and MLflow are told of a training."""
 
+import os
+import signal
+import socket
 import struct
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -95,12 +103,44 @@ def test_without_mlflow_a_training_says_so_and_goes_on(
     assert tracked_epochs(tmp_path / "events") == [1]
 
 
-@pytest.fixture
-def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+@pytest.fixture(params=["directory", "server"])
+def client(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Any]:
+    """A client of MLflow in a directory, and of a server in a process of its own."""
     mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed: distlstm[mlflow]")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "store").as_uri())
-    return mlflow.MlflowClient()
+    if request.param == "directory":
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "store").as_uri())
+        yield mlflow.MlflowClient()
+        return
+    executable = os.environ.get("MLFLOW_SERVER")
+    if executable is None:
+        pytest.skip("MLFLOW_SERVER is not the mlflow executable of an environment with a server")
+    with mlflow_server(executable, tmp_path) as address:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        yield mlflow.MlflowClient()
+
+
+@contextmanager
+def mlflow_server(executable: str, directory: Path) -> Iterator[str]:
+    """The address of a server that answers; it ends with the block."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address, store = f"http://127.0.0.1:{port}", f"sqlite:///{directory / 'mlflow.db'}"
+    command = [executable, "server", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", store, "--default-artifact-root", directory.as_uri()]
+    server = subprocess.Popen(command, cwd=directory, start_new_session=True)
+    try:
+        for _ in range(600):
+            with suppress(OSError), urllib.request.urlopen(f"{address}/health"):
+                break
+            time.sleep(0.1)
+        yield address
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -118,6 +158,7 @@ def test_an_mlflow_run_is_resumed_and_holds_every_epoch_once(client: Any, tmp_pa
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("client", ["directory"], indirect=True)
 def test_an_mlflow_that_fails_stops_no_training(
     client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
