@@ -34,13 +34,19 @@ def choose(rows: Sequence[TrialRow], search: SearchConfig) -> TrialRow | None:
 
 
 def worth_keeping(rows: Sequence[TrialRow], search: SearchConfig) -> set[str]:
-    """Trials of which one may yet be chosen, whatever the trials to come give."""
-    good = about_as_good(rows, search) if search.prefer == "fast" else rows[:1]
+    """Trials of which one may yet be chosen, whatever the trials to come give.
+
+    All that run are among them. Their figures may still fall, as an epoch in which the LSTM is
+    better by itself may be a worse one with its partner, so they outdo no trial that has ended.
+    """
+    running = {row.trial for row in rows if row.state == "running"}
+    ended = [row for row in rows if row.trial not in running]
+    good = about_as_good(ended, search) if search.prefer == "fast" else ended[:1]
     kept: list[TrialRow] = []
     for row in good:  # best first, so one is dominated if it is not the fastest so far
         if all((row.rows_per_second or 0.0) > (k.rows_per_second or 0.0) for k in kept):
             kept.append(row)
-    return {row.trial for row in kept}
+    return running | {row.trial for row in kept}
 
 
 def about_as_good(rows: Sequence[TrialRow], search: SearchConfig) -> list[TrialRow]:

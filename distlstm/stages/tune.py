@@ -276,7 +276,6 @@ class _Run:
     def _remove_losers(self, rows: Sequence[TrialRow]) -> None:
         """Remove the checkpoints of trials that have ended and cannot be chosen any more."""
         kept = worth_keeping(rows, self.config.search)
-        kept |= {row.trial for row in rows if row.state == "running"}
         for directory in (self.output / _RAY).glob("*/[0-9]*"):
             if directory.name not in kept or self._is_left_behind(directory):
                 shutil.rmtree(directory, ignore_errors=True)

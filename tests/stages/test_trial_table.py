@@ -13,12 +13,14 @@ from distlstm.stages.events import TrialRow
 from distlstm.stages.trial_table import choose, worth_keeping, write_trials
 
 
-def row(trial: int, quality: float | None, speed: float | None = None) -> TrialRow:
+def row(
+    trial: int, quality: float | None, speed: float | None = None, *, running: bool = False
+) -> TrialRow:
     metrics = {} if quality is None else {"macro_f1": quality, "accuracy": quality, "loss": 0.1}
     return TrialRow(
         trial=str(trial),
         parameters={"model.hidden_dim": 8 * trial, "model.pooling": ["max"]},
-        state="failed" if quality is None else "done",
+        state="failed" if quality is None else "running" if running else "done",
         metrics=metrics,
         rows_per_second=speed,
     )
@@ -48,13 +50,21 @@ trials = st.lists(
 )
 
 
-@given(trials, trials, st.sampled_from(["best", "fast"]))
+@given(trials, trials, st.data(), st.sampled_from(["best", "fast"]))
 def test_whatever_comes_later_the_chosen_trial_was_kept(
-    earlier: list[tuple[int, int]], later: list[tuple[int, int]], prefer: str
+    earlier: list[tuple[int, int]], later: list[tuple[int, int]], data: st.DataObject, prefer: str
 ) -> None:
-    rows = [row(i, q / 1000, float(s)) for i, (q, s) in enumerate(earlier)]
+    running = data.draw(st.sets(st.sampled_from(range(len(earlier)))))
+    rows = [row(i, q / 1000, s, running=i in running) for i, (q, s) in enumerate(earlier)]
     search = SearchConfig(prefer=prefer, tolerance=1.0)  # type: ignore[arg-type]
     kept = worth_keeping(best_first(rows), search)
+    ended = [
+        data.draw(st.integers(0, 40)) / 1000 if i in running else None for i in range(len(rows))
+    ]
+    rows = [
+        r if quality is None else row(i, quality, r.rows_per_second)
+        for i, (r, quality) in enumerate(zip(rows, ended, strict=True))
+    ]
     new = [row(100 + i, q / 1000, float(s)) for i, (q, s) in enumerate(later)]
     final = choose(best_first(rows + new), search)
     assert final is not None
