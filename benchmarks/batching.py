@@ -15,12 +15,13 @@ import torch
 from torch.nn import functional as F
 
 from distlstm.config import ModelConfig, TrainingConfig
-from distlstm.data.batching import plan_epoch
+from distlstm.data.batching import plan_epoch, rows_per_step
 from distlstm.model.batch import Batch
 from distlstm.model.classifier import Classifier
 from distlstm.model.loop import Training, Worker
 
 NUM_ROWS, VOCAB_SIZE, NUM_LABELS, RUNS = 3_000, 20_000, 4, 3
+ROWS_PER_STEP = rows_per_step(30_000)  # of a corpus of which these could be a part
 CONFIG = TrainingConfig()
 
 
@@ -39,7 +40,7 @@ class Rows:
         return plan_epoch(
             self.lengths,
             tokens_per_batch=CONFIG.tokens_per_batch,
-            rows_per_batch=CONFIG.rows_per_batch,
+            rows_per_batch=ROWS_PER_STEP,
             seed=0,
             epoch=0,
         )

@@ -66,7 +66,7 @@ def train(data: tuple[str, ...], output: Path, **options: Any) -> None:
     config = _config(options)
     environment.prepare(options["address"], idle_workers=False)
     from distlstm import console
-    from distlstm.model.directory import load_facts
+    from distlstm.model.facts import load_facts
     from distlstm.report.model import write_model_report
     from distlstm.stages import train as stage
     from distlstm.stages.start_up import process_began
@@ -374,7 +374,7 @@ def _columns(options: dict[str, Any], trained_on: dict[str, Any]) -> "Columns":
 
 def _run_of(model: Path) -> dict[str, Any]:
     """The identity of the command that trained a model."""
-    from distlstm.model.directory import load_facts
+    from distlstm.model.facts import load_facts
 
     return dict(load_facts(model).get("run", {}))
 

@@ -104,8 +104,8 @@ class TrainingConfig:
     """Largest norm of a step's gradient."""
     tokens_per_batch: Annotated[int, Range(1)] = 8_192
     """Padded tokens of a step at the most, over all workers."""
-    rows_per_batch: Count = 128
-    """Rows of a step at the most, over all workers; of a small corpus a hundredth, or 16."""
+    rows_per_batch: Annotated[int, Range(0)] = 0
+    """Rows of a step at the most, over all workers; 0 is a hundredth of all, from 16 to 128."""
     label_smoothing: Annotated[float, Range(0, 0.9)] = 0.1
     """Share of the target spread evenly over all labels; of none where rows have probabilities."""
     frozen_epochs: Annotated[int, Range(0)] = 0

@@ -11,15 +11,15 @@ from collections.abc import Iterator
 import numpy as np
 
 _STEPS_PER_WINDOW = 50
-_FEWEST_STEPS, _SMALL_STEP = 100, 16
+_STEPS_OF_A_SMALL_EPOCH, _FEWEST_ROWS, _MOST_ROWS = 100, 16, 128
 
 
-def rows_per_step(num_rows: int, *, most: int) -> int:
-    """Rows of a step: `most`, or what makes an epoch of 100 steps, but never less than 16 for that.
+def rows_per_step(num_rows: int) -> int:
+    """Rows of a step, if nobody says how many: what makes an epoch of 100 steps, from 16 to 128.
 
     A small corpus is seen few times, and would be learnt in too few steps.
     """
-    return min(most, max(_SMALL_STEP, num_rows // _FEWEST_STEPS))
+    return min(_MOST_ROWS, max(_FEWEST_ROWS, num_rows // _STEPS_OF_A_SMALL_EPOCH))
 
 
 def plan_epoch(

@@ -6,7 +6,6 @@ others. Nothing in it is executed, so a directory from a stranger is safe to loa
 answered with one error.
 """
 
-import hashlib
 import json
 import math
 import platform
@@ -27,16 +26,21 @@ from distlstm.config import ExperimentConfig, read_config
 from distlstm.errors import UserError
 from distlstm.model.cascade import Cascade
 from distlstm.model.classifier import Classifier
+from distlstm.model.facts import (
+    FACTS_FILE,
+    FORMAT_VERSION,
+    VOCABULARY_FILE,
+    WEIGHTS_FILE,
+    WIDE_FILE,
+    check_digests,
+    digest_of,
+    fingerprint_of,
+    load_facts,
+)
 from distlstm.model.label_kind import ONE_LABEL, LabelKind, label_kind
 from distlstm.model.linear import LinearModel
 from distlstm.text.labels import LabelSet
 from distlstm.text.vocabulary import Vocabulary
-
-FORMAT_VERSION = 2
-FACTS_FILE = "model.json"
-_WEIGHTS_FILE, _WIDE_FILE = "model.safetensors", "wide.safetensors"
-_VOCABULARY_FILE = "vocabulary.txt"
-_LARGEST_FACTS = 64 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,16 +66,16 @@ class Model:
 def save_model(model: Model, path: Path) -> None:
     """Write a MODEL directory; `model.json`, which makes it one, comes last."""
     path.mkdir(parents=True, exist_ok=True)
-    for name in (FACTS_FILE, _WIDE_FILE):
+    for name in (FACTS_FILE, WIDE_FILE):
         (path / name).unlink(missing_ok=True)
     weights = {name: value.contiguous() for name, value in model.classifier.state_dict().items()}
-    with replace_file(path / _WEIGHTS_FILE) as temporary:
+    with replace_file(path / WEIGHTS_FILE) as temporary:
         save_file(weights, temporary)
-    written = [_WEIGHTS_FILE, _VOCABULARY_FILE]
-    write_text(path / _VOCABULARY_FILE, model.vocabulary.to_text())
+    written = [WEIGHTS_FILE, VOCABULARY_FILE]
+    write_text(path / VOCABULARY_FILE, model.vocabulary.to_text())
     if model.wide is not None:
-        written.append(_WIDE_FILE)
-        with replace_file(path / _WIDE_FILE) as temporary:
+        written.append(WIDE_FILE)
+        with replace_file(path / WIDE_FILE) as temporary:
             save_file(model.wide.to_tensors(), temporary)
     facts = {
         "format_version": FORMAT_VERSION,
@@ -83,7 +87,7 @@ def save_model(model: Model, path: Path) -> None:
         **({} if model.cascade is None else {"cascade": asdict(model.cascade)}),
         **_kind_facts(model.kind),
         **model.facts,
-        "files": {name: _digest(path / name) for name in written},
+        "files": {name: digest_of(path / name) for name in written},
         "versions": {
             "python": platform.python_version(),
             **{name: version(name) for name in ("torch", "ray", "pyarrow")},
@@ -102,8 +106,8 @@ def load_model(path: Path) -> Model:
     try:
         config = read_config({key: facts[key] for key in ("seed", "text", "model", "training")})
         labels = _read_labels(facts["labels"])
-        _check_digests(path, facts)
-        vocabulary = Vocabulary.load(path / _VOCABULARY_FILE)
+        check_digests(path, facts)
+        vocabulary = Vocabulary.load(path / VOCABULARY_FILE)
         classifier = _load_classifier(path, config, len(vocabulary), len(labels))
         wide = _load_wide(path, facts, len(vocabulary), len(labels))
         kind = _read_kind(facts, len(labels))
@@ -117,51 +121,13 @@ def load_model(path: Path) -> Model:
             cascade=_read_cascade(facts, wide, kind),
             kind=kind,
             facts={key: facts[key] for key in ("metrics", "baseline", "corpus") if key in facts},
-            fingerprint=_fingerprint(facts),
+            fingerprint=fingerprint_of(facts),
         )
     except (
         *(UserError, KeyError, TypeError, ValueError, OverflowError, OSError, RuntimeError),
         SafetensorError,
     ) as error:
         raise UserError(f"The model directory {path} is damaged: {error}.") from error
-
-
-def model_fingerprint(path: Path) -> str:
-    """The fingerprint of a MODEL directory whose files are those it was written with.
-
-    Raises:
-        UserError: it is no model directory, of another format version, or damaged.
-    """
-    facts = load_facts(path)
-    try:
-        _check_digests(path, facts)
-        return _fingerprint(facts)
-    except (KeyError, TypeError, ValueError, OSError) as error:
-        raise UserError(f"The model directory {path} is damaged: {error}.") from error
-
-
-def load_facts(path: Path) -> dict[str, Any]:
-    """The content of `model.json`, its format version checked.
-
-    Raises:
-        UserError: it is missing, not JSON, or of another format version.
-    """
-    file = path / FACTS_FILE
-    try:
-        if file.stat().st_size > _LARGEST_FACTS:
-            raise UserError(f"{file} is too large to be a model's: more than 64 MiB.")
-        facts = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is not a model directory: it has no {FACTS_FILE}.") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"The model directory {path} is damaged: {file.name}: {error}.") from error
-    found = facts.get("format_version") if isinstance(facts, dict) else None
-    if found != FORMAT_VERSION:
-        raise UserError(
-            f"{path} has format version {found!r}, and this distlstm ({__version__}) reads version "
-            f"{FORMAT_VERSION}. Use the distlstm that wrote it, or train again."
-        )
-    return dict(facts)
 
 
 def _read_labels(names: Any) -> LabelSet:
@@ -229,7 +195,7 @@ def _load_classifier(
     """Compare the shapes before any memory is taken for them, then load the weights."""
     with torch.device("meta"), _NoInitialWeights():
         classifier = Classifier(config.model, vocab_size=vocab_size, num_labels=num_labels)
-    weights = load_file(path / _WEIGHTS_FILE)
+    weights = load_file(path / WEIGHTS_FILE)
     wanted = {name: (value.shape, value.dtype) for name, value in classifier.state_dict().items()}
     found = {name: (value.shape, value.dtype) for name, value in weights.items()}
     if wanted != found:
@@ -242,9 +208,9 @@ def _load_classifier(
 def _load_wide(
     path: Path, facts: dict[str, Any], vocab_size: int, num_labels: int
 ) -> LinearModel | None:
-    if _WIDE_FILE not in facts["files"]:
+    if WIDE_FILE not in facts["files"]:
         return None
-    tensors = load_file(path / _WIDE_FILE)
+    tensors = load_file(path / WIDE_FILE)
     return LinearModel.from_tensors(tensors, vocab_size=vocab_size, num_labels=num_labels)
 
 
@@ -255,31 +221,3 @@ def _config_tables(config: ExperimentConfig) -> dict[str, Any]:
         "model": asdict(config.model),
         "training": asdict(config.training),
     }
-
-
-def _digest(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        return {
-            "bytes": path.stat().st_size,
-            "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
-        }
-
-
-def _check_digests(path: Path, facts: dict[str, Any]) -> None:
-    files = facts["files"]
-    for name in (_WEIGHTS_FILE, _VOCABULARY_FILE, *(name for name in files if name == _WIDE_FILE)):
-        _check_digest(path / name, files[name])
-
-
-def _check_digest(path: Path, expected: dict[str, Any]) -> None:
-    size = path.stat().st_size
-    if size != expected["bytes"]:
-        raise ValueError(f"{path.name} has {size} bytes instead of {expected['bytes']}")
-    if _digest(path) != expected:
-        raise ValueError(f"{path.name} has changed since it was written")
-
-
-def _fingerprint(facts: dict[str, Any]) -> str:
-    decisive = [facts[key] for key in ("files", "labels", "text", "model", "temperature")]
-    decisive += [facts[key] for key in ("kind", "thresholds", "cascade") if key in facts]
-    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]

@@ -7,12 +7,12 @@ from typing import Any
 
 from markupsafe import Markup
 
-from distlstm.model.directory import load_facts
+from distlstm.model.facts import load_facts
 from distlstm.report.axes import numbers
 from distlstm.report.line_chart import Line, line_chart
 from distlstm.report.page import REPORT_FILE, Page, PageTable, Section, number, write_page
 from distlstm.report.svg import colour
-from distlstm.stages.finish import HISTORY_FILE, read_history
+from distlstm.stages.training_files import HISTORY_FILE, read_history
 
 
 def write_model_report(path: Path) -> None:

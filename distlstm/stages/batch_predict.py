@@ -15,7 +15,7 @@ from distlstm.atomic import remove_leftovers, write_text
 from distlstm.data.files import absolute
 from distlstm.data.units import Size, Unit, unit_limit
 from distlstm.errors import RunError, UserError
-from distlstm.model.directory import load_facts, model_fingerprint
+from distlstm.model.facts import load_facts, model_fingerprint
 from distlstm.stages.actor_pool import Done, GivenUp, Looked, bundles_for, map_bundles
 from distlstm.stages.events import Note, OnEvent
 from distlstm.stages.manifest import (

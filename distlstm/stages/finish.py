@@ -5,10 +5,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from distlstm.atomic import replace_file
 from distlstm.config import ExperimentConfig
 from distlstm.data.corpus import EncodedCorpus
 from distlstm.model.checkpoint import load_best_weights, restore_training
@@ -19,9 +15,8 @@ from distlstm.model.linear import LinearModel
 from distlstm.model.loop import EpochResult, Worker
 from distlstm.stages.baseline import Baseline, final_partner, measure_baseline, wide_partner
 from distlstm.stages.output import Identity
+from distlstm.stages.training_files import HISTORY_FILE, write_history
 from distlstm.stages.training_job import Calibration, TrainingJob
-
-HISTORY_FILE = "history.parquet"
 
 
 def write_model(
@@ -106,19 +101,3 @@ def write_checkpoint(
 def best_epoch(history: Sequence[EpochResult]) -> int:
     """Number of the epoch whose weights are kept."""
     return max(result.epoch for result in history if result.is_best)
-
-
-def write_history(path: Path, history: list[EpochResult]) -> None:
-    """A row per epoch, validation figures as `validation_` columns."""
-    rows = []
-    for result in history:
-        row = asdict(result)
-        figures = row.pop("validation")
-        rows.append({**row, **{f"validation_{name}": value for name, value in figures.items()}})
-    with replace_file(path) as temporary:
-        pq.write_table(pa.Table.from_pylist(rows), temporary)
-
-
-def read_history(path: Path) -> list[dict[str, Any]]:
-    """The rows that `write_history` wrote."""
-    return list(pq.read_table(path).to_pylist())

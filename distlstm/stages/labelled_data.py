@@ -17,7 +17,6 @@ from distlstm.data.reading import check_columns, read_schema
 from distlstm.errors import RunError, UserError
 from distlstm.stages.events import Note, OnEvent, Progress
 from distlstm.stages.session import our_error
-from distlstm.stages.warm_start import inherit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +41,15 @@ class DataRequest:
             columns=replace(self.columns, weight=config.training.weight_column),
             text=config.text,
             validation_fraction=config.validation_fraction,
-            inherited=None if self.init is None else inherit(self.init, config),
+            inherited=self._inherited(config),
         )
+
+    def _inherited(self, config: ExperimentConfig) -> Inherited | None:
+        if self.init is None:
+            return None
+        from distlstm.stages.warm_start import inherit  # which loads the model, with torch
+
+        return inherit(self.init, config)
 
 
 def check_first_file(spec: CorpusSpec) -> None:

@@ -1,21 +1,24 @@
-"""`distlstm train`: encode once, train data-parallel with Ray Train, write a MODEL directory."""
+"""`distlstm train`: encode once, train data-parallel with Ray Train, write a MODEL directory.
+
+What needs torch is imported late: torch alone takes a second and a half, and is there by the time
+Ray has started.
+"""
 
 import shutil
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
-
-import ray.train
-from ray.train.torch import TorchTrainer
+from typing import TYPE_CHECKING
 
 from distlstm.config import ExperimentConfig
-from distlstm.data.corpus import CorpusSpec, EncodedCorpus
-from distlstm.errors import RunError, UserError
-from distlstm.model.checkpoint import load_history
-from distlstm.model.directory import FACTS_FILE, load_facts
-from distlstm.stages.baseline import final_partner, measure_baseline
-from distlstm.stages.events import Event, FirstStep, Note, OnEvent, Progress
-from distlstm.stages.finish import HISTORY_FILE, read_history, write_model
+from distlstm.data.corpus import CorpusSpec
+from distlstm.errors import UserError
+from distlstm.model.facts import FACTS_FILE, load_facts
+from distlstm.stages.events import Event, FirstStep, Note, OnEvent
 from distlstm.stages.labelled_data import (
     DataRequest,
     check_first_file,
@@ -23,7 +26,6 @@ from distlstm.stages.labelled_data import (
     check_weights,
     encoding_ahead,
 )
-from distlstm.stages.out_of_memory import memory_advice
 from distlstm.stages.output import (
     Identity,
     check_output,
@@ -35,22 +37,14 @@ from distlstm.stages.output import (
     sole_use,
     withdraw,
 )
-from distlstm.stages.session import Capacity, Resources, our_error, ray_session, run_interruptibly
+from distlstm.stages.session import Resources, ray_session
 from distlstm.stages.start_up import Stopwatch
-from distlstm.stages.tracking import tracked
-from distlstm.stages.train_worker import (
-    ProgressFollower,
-    WorkerFailure,
-    WorkerSettings,
-    train_worker,
-)
-from distlstm.stages.training_job import Calibration
-from distlstm.stages.unfinished import RAY_RUN, finished_epochs, write_best_so_far
-from distlstm.stages.warm_start import check_apart
+from distlstm.stages.training_files import BEST, CHECKPOINTS, HISTORY_FILE, read_history
 
-CHECKPOINTS, BEST = "checkpoints", "best"
+if TYPE_CHECKING:
+    from distlstm.stages.training_run import TrainingRun
+
 _RUN_FILE = "run.json"
-_MAX_FAILURES = 3
 _DEFAULT_WORKERS = 2
 
 
@@ -94,6 +88,8 @@ def train(
     output = output.absolute()
     spec = data.find(config)
     if data.init is not None:
+        from distlstm.stages.warm_start import check_apart
+
         check_apart(data.init, output)
     check_output(output, marks=(FACTS_FILE, CHECKPOINTS), overwrite=False)
     check_first_file(spec)
@@ -132,9 +128,10 @@ def _train(
     resumed = _begin(output, identity)
     if resumed:
         on_event(Note(f"Carrying on with {output}."))
-    run: _Run | None = None
+    run: TrainingRun | None = None
     try:
         with (
+            _importing_torch(),
             encoding_ahead(spec, output / CHECKPOINTS, on_event) as encoded,
             ray_session(resources) as capacity,
         ):
@@ -143,7 +140,11 @@ def _train(
             corpus = encoded()
             check_weights(corpus, config)
             watch.end("encoding")
-            run = _Run(corpus=corpus, config=config, init=init, output=output, identity=identity)
+            from distlstm.stages import training_run
+
+            run = training_run.TrainingRun(
+                corpus=corpus, config=config, init=init, output=output, identity=identity
+            )
             run.train(capacity, num_workers, _timed(watch, on_event))
     except UserError:
         if not resumed:
@@ -156,6 +157,14 @@ def _train(
     shutil.rmtree(output / BEST, ignore_errors=True)
     shutil.rmtree(output / CHECKPOINTS)
     return resumed
+
+
+@contextmanager
+def _importing_torch() -> Iterator[None]:
+    """Import torch while a block begins; a later import waits for it."""
+    with ThreadPoolExecutor(max_workers=1) as aside:
+        aside.submit(import_module, "torch")
+        yield
 
 
 def _timed(watch: Stopwatch, on_event: OnEvent) -> OnEvent:
@@ -187,104 +196,6 @@ def _begin(output: Path, identity: Identity) -> bool:
         return False
     check_same(output, recorded, identity)
     return True
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Run:
-    """A training whose corpus is encoded."""
-
-    corpus: EncodedCorpus
-    config: ExperimentConfig
-    init: Path | None
-    output: Path
-    identity: Identity
-
-    def train(self, capacity: Capacity, num_workers: int, on_event: OnEvent) -> None:
-        """Train on the cluster, measure the baseline, write the model."""
-        settings = WorkerSettings(
-            corpus=self.corpus.path,
-            config=self.config,
-            init=None if self.init is None else self.init.absolute(),
-            progress_file=self.output / CHECKPOINTS / "progress.jsonl",
-            cpus_per_worker=capacity.cpus_per_worker,
-        )
-        on_event(Progress(f"starting {num_workers} workers", 0, 1))
-        finished = finished_epochs(self.output / CHECKPOINTS)
-        with tracked(
-            self.output, settings=self.identity, finished=finished, on_event=on_event
-        ) as tracking:
-            checkpoint, calibration = _fit(settings, num_workers, capacity, tracking)
-        on_event(Progress("measuring the linear baseline", 0, 1))
-        baseline = measure_baseline(self.corpus)
-        linear = final_partner(self.corpus, self.config)
-        on_event(Progress("measuring the linear baseline", 1, 1))
-        write_model(
-            self.output,
-            checkpoint=checkpoint,
-            history=load_history(checkpoint),
-            corpus=self.corpus,
-            config=self.config,
-            calibration=calibration,
-            linear=linear,
-            baseline=baseline,
-            run=self.identity,
-        )
-
-    def keep_best(self, on_event: OnEvent) -> None:
-        """Write the best epoch so far, of an interrupted training, as a MODEL of its own."""
-        epoch = write_best_so_far(
-            self.output / BEST,
-            checkpoints=self.output / CHECKPOINTS,
-            corpus=self.corpus,
-            config=self.config,
-            run=self.identity,
-        )
-        if epoch is not None:
-            on_event(Note(f"The best model so far, of epoch {epoch}, is in {self.output / BEST}."))
-
-
-def _fit(
-    settings: WorkerSettings, num_workers: int, capacity: Capacity, on_event: OnEvent
-) -> tuple[Path, Calibration]:
-    """Run Ray Train to its end; the same storage path makes it resume by itself."""
-    resources = {"CPU": capacity.cpus_per_worker, **({"GPU": 1} if capacity.use_gpu else {})}
-    trainer = TorchTrainer(
-        train_worker,
-        train_loop_config=settings,
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=num_workers, use_gpu=capacity.use_gpu, resources_per_worker=resources
-        ),
-        run_config=ray.train.RunConfig(
-            name=RAY_RUN,
-            storage_path=str(settings.progress_file.parent),
-            failure_config=ray.train.FailureConfig(max_failures=_MAX_FAILURES),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
-        ),
-    )
-    follower = ProgressFollower(settings.progress_file)
-
-    def follow() -> None:
-        for event in follower.events():
-            on_event(event)
-
-    try:
-        result = run_interruptibly(trainer.fit, meanwhile=follow)
-    except ray.train.TrainingFailedError as error:
-        reason = (
-            memory_advice(error, tokens_per_batch=settings.config.training.tokens_per_batch)
-            or f"Training failed: {_cause(error)}"
-        )
-        raise our_error(error) or RunError(reason) from error
-    outcome: Calibration | WorkerFailure = result.return_value
-    if isinstance(outcome, WorkerFailure):
-        raise RunError(outcome.message)
-    return Path(result.checkpoint.path), outcome
-
-
-def _cause(error: BaseException) -> str:
-    failures = getattr(error, "worker_failures", {})
-    causes = [str(failure).strip().split("\n")[-1] for failure in failures.values()]
-    return causes[0] if causes else str(error).strip().split("\n")[-1]
 
 
 def _result(output: Path, started: float, *, resumed: bool) -> TrainResult:

@@ -220,7 +220,7 @@ class TrainingJob:
         return plan_epoch(
             lengths,
             tokens_per_batch=config.tokens_per_batch,
-            rows_per_batch=rows_per_step(len(lengths), most=config.rows_per_batch),
+            rows_per_batch=config.rows_per_batch or rows_per_step(len(lengths)),
             seed=self.config.seed,
             epoch=epoch,
         )

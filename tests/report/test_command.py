@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from distlstm.model.directory import FACTS_FILE
+from distlstm.model.facts import FACTS_FILE
 from distlstm.report.kinds import MODEL_FILE, write_report
 from distlstm.stages.verify import verify
 from tests.commands import run

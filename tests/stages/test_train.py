@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from distlstm.config import load_config
-from distlstm.model.directory import load_facts, load_model
+from distlstm.model.directory import load_model
+from distlstm.model.facts import load_facts
 from distlstm.stages.output import sole_use
 from tests.commands import TINY, run
 from tests.conftest import labelled_rows

@@ -9,7 +9,8 @@ import torch
 
 from distlstm.config import load_config
 from distlstm.data.corpus import EncodedCorpus
-from distlstm.model.directory import load_facts, load_model
+from distlstm.model.directory import load_model
+from distlstm.model.facts import load_facts
 from distlstm.model.loop import Worker
 from distlstm.stages.events import Note
 from distlstm.stages.labelled_data import DataRequest, prepare_corpus

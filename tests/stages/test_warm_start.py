@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from distlstm.config import load_config
-from distlstm.model.directory import load_facts, load_model
+from distlstm.model.directory import load_model
+from distlstm.model.facts import load_facts
 from distlstm.model.loop import Worker
 from distlstm.stages.labelled_data import DataRequest, prepare_corpus
 from distlstm.stages.training_job import TrainingJob
