@@ -1,6 +1,8 @@
 """A folder is a layer: what each may import, held."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -78,3 +80,12 @@ def test_only_the_console_prints() -> None:
 def test_nothing_in_the_package_imports_jobs_or_pickle() -> None:
     roots = {name.split(".")[0] for module in MODULES for name in imports_of(module)}
     assert not roots & {"jobs", "pickle", "cloudpickle", "benchmarks", "tests"}
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["stages.train", "stages.batch_predict", "stages.estimate", "stages.verify", "report.kinds"],
+)
+def test_what_only_conducts_starts_without_torch(module: str) -> None:
+    code = f"import sys, distlstm.{module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

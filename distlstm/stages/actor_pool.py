@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import pyarrow as pa
 import ray
@@ -16,8 +16,10 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from distlstm.data.units import Unit, group_small
 from distlstm.errors import RunError
-from distlstm.stages.predictor import Predictor
 from distlstm.stages.session import Capacity, our_error
+
+if TYPE_CHECKING:  # which imports torch; a command that only conducts needs none
+    from distlstm.stages.predictor import Predictor
 
 _Result = TypeVar("_Result", covariant=True)
 _SECONDS_BETWEEN_LOOKS = 0.5
@@ -74,7 +76,7 @@ def bundles_for(num_workers: int, units: Sequence[Unit]) -> list[list[Unit]]:
 
 
 def map_bundles(
-    make_work: Callable[[Predictor], Work[_Result]],
+    make_work: "Callable[[Predictor], Work[_Result]]",
     bundles: Sequence[list[Unit]],
     *,
     model: Path,
@@ -150,8 +152,10 @@ class _Worker:
     """In the actor's process."""
 
     def __init__(
-        self, make_work: Callable[[Predictor], Work[Any]], model: Path, capacity: Capacity
+        self, make_work: "Callable[[Predictor], Work[Any]]", model: Path, capacity: Capacity
     ) -> None:
+        from distlstm.stages.predictor import Predictor
+
         pa.set_cpu_count(capacity.cpus_per_worker)
         pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own keeps what was freed
         predictor = Predictor.load(

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distlstm.atomic import remove_leftovers, write_text
 from distlstm.data.files import absolute
@@ -29,7 +29,6 @@ from distlstm.stages.manifest import (
     write_manifest,
 )
 from distlstm.stages.output import check_output, check_same, remove_content, sole_use, writing
-from distlstm.stages.part_writer import Failure, PartWriter, Progress
 from distlstm.stages.parts import (
     Part,
     PredictionSettings,
@@ -39,9 +38,11 @@ from distlstm.stages.parts import (
     read_parts,
 )
 from distlstm.stages.prediction_input import cut_input, find_input
-from distlstm.stages.prediction_progress import Meter
-from distlstm.stages.predictor import Predictor
+from distlstm.stages.prediction_progress import Meter, Progress
 from distlstm.stages.session import Resources, ray_session
+
+if TYPE_CHECKING:  # which imports torch; this process needs none
+    from distlstm.stages.predictor import Predictor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -322,7 +323,11 @@ class _Predicted:
 class _PredictWork:
     """In a worker: writes the parts of bundles."""
 
-    def __init__(self, predictor: Predictor, *, output: Path, settings: PredictionSettings) -> None:
+    def __init__(
+        self, predictor: "Predictor", *, output: Path, settings: PredictionSettings
+    ) -> None:
+        from distlstm.stages.part_writer import PartWriter
+
         self.writer = PartWriter(predictor, output, settings)
 
     def __call__(self, units: Sequence[Unit]) -> _Predicted:
@@ -331,7 +336,7 @@ class _PredictWork:
             outcomes = list(self.writer.write(units))
         return _Predicted(
             parts=[outcome for outcome in outcomes if isinstance(outcome, Part)],
-            errors=[outcome.message for outcome in outcomes if isinstance(outcome, Failure)],
+            errors=[outcome.message for outcome in outcomes if not isinstance(outcome, Part)],
             seconds=time.perf_counter() - started,
         )
 

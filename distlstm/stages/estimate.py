@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -26,9 +27,11 @@ from distlstm.stages.manifest import MANIFEST_FILE, recorded_limit
 from distlstm.stages.output import check_output
 from distlstm.stages.parts import PredictionSettings, part_name
 from distlstm.stages.prediction_input import cut_input, find_input
-from distlstm.stages.predictor import Predictor
 from distlstm.stages.session import Resources, ray_session
 from distlstm.stages.windows import WINDOW_BYTES, Rows, read_windows
+
+if TYPE_CHECKING:  # which imports torch
+    from distlstm.stages.predictor import Predictor
 
 _SAMPLED_UNITS = 8
 _SAMPLED_ROWS = 2_048
@@ -173,7 +176,7 @@ class _SampleWork:
 
     progress = None
 
-    def __init__(self, predictor: Predictor, *, settings: PredictionSettings) -> None:
+    def __init__(self, predictor: "Predictor", *, settings: PredictionSettings) -> None:
         self.predictor = predictor
         self.settings = settings
 

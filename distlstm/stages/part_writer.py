@@ -25,6 +25,7 @@ from distlstm.stages.parts import (
     read_part,
     unit_key,
 )
+from distlstm.stages.prediction_progress import Progress
 from distlstm.stages.predictor import EncodedTexts, Predictions, Predictor
 from distlstm.stages.windows import WINDOW_ROWS, Rows, Unreadable, Window, read_windows
 
@@ -48,17 +49,6 @@ class _Predicted:
     @property
     def unit(self) -> Unit:
         return self.rows.unit
-
-
-@dataclass
-class Progress:
-    """How far a worker is with what it was given last."""
-
-    rows_done: float = 0.0
-    complete_rows: int = 0
-    """Rows of the units that were read to their end."""
-    complete_bytes: int = 0
-    """What those units are on disk."""
 
 
 class PartWriter:

@@ -7,9 +7,19 @@ from dataclasses import dataclass, field
 
 from distlstm.data.units import Unit
 from distlstm.stages.events import RowsPredicted
-from distlstm.stages.part_writer import Progress
 
 _SECONDS_OF_SPEED = 30.0
+
+
+@dataclass
+class Progress:
+    """How far a worker is with what it was given last."""
+
+    rows_done: float = 0.0
+    complete_rows: int = 0
+    """Rows of the units that were read to their end."""
+    complete_bytes: int = 0
+    """What those units are on disk."""
 
 
 @dataclass(kw_only=True)

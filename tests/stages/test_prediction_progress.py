@@ -4,8 +4,7 @@ import pytest
 
 from distlstm.data.files import SourceFile
 from distlstm.data.units import Unit
-from distlstm.stages.part_writer import Progress
-from distlstm.stages.prediction_progress import Meter
+from distlstm.stages.prediction_progress import Meter, Progress
 
 
 def unit(size: int) -> Unit:
