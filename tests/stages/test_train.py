@@ -196,3 +196,20 @@ def test_a_cascade_that_is_switched_off_is_not_in_the_model(
     assert outcome.code == 0
     assert "answered by the linear model alone" not in outcome.out
     assert load_model(tmp_path / "m").cascade is None
+
+
+@pytest.mark.slow
+def test_a_training_that_diverges_is_tried_once_more_then_says_what_to_lower(
+    capfd: pytest.CaptureFixture[str], corpus_file: Path, tmp_path: Path
+) -> None:
+    wild = ["training.learning_rate=10.0", "training.weight_decay=10.0", "training.max_epochs=2"]
+    settings = [part for value in wild for part in ("--set", value)]
+    command = ["train", corpus_file, "--output", tmp_path / "m", *TINY, *settings, "--workers", 2]
+    outcome = run(capfd, *command)
+    assert outcome.code == 1
+    assert "Back to the initial weights, and on with a learning rate of 2.5" in outcome.err
+    assert outcome.err.count("Back to") == 1
+    assert "at a learning rate of 2.5 too" in outcome.err
+    assert "Lower training.learning_rate (now 10) or training.clip_norm (now 1)" in outcome.err
+    assert "Traceback" not in outcome.err
+    assert not (tmp_path / "m/model.json").exists()
