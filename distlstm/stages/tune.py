@@ -259,8 +259,8 @@ class _Run:
             run_interruptibly(tuner.fit)
         finally:
             self.study.close()
-            for file in filter(Path.is_file, directory.glob("*")):
-                file.unlink()  # Tune's own state, which the study does not need
+            for file in filter(Path.is_file, directory.parent.glob("*/*")):
+                file.unlink()  # state of Tune's, here and of killed commands; the study needs none
 
     def _changed(self) -> None:
         rows, search = self._rows(), self.config.search

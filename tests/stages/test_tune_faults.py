@@ -90,6 +90,7 @@ def test_a_killed_command_is_carried_on_with_from_where_each_trial_was(
     check_complete(study, out)
     assert known.items() <= ended(study).items(), "what had ended was not run again"
     assert len(list((study / "ray").rglob("*.safetensors"))) == 1
+    assert not list(study.rglob("*.pkl")), "nor is anything left of the killed commands' Tune"
 
 
 def test_a_trial_whose_process_is_killed_goes_on_from_its_checkpoint(
