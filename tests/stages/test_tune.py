@@ -107,7 +107,7 @@ def test_a_study_whose_trials_all_fail_alike_is_stopped_and_says_it(
         capfd,
         *("tune", corpus_file, "--output", study, *SMALL, "--trials", 30),
         *("--set", "training.weight_decay=10.0", "--set", "training.learning_rate=10.0"),
-        *("--set", "search.space.model.hidden_dim={choice=[8, 12]}"),
+        *("--set", "search.space={'model.hidden_dim' = {choice = [8, 12]}}"),
     )
     assert outcome.code == 1
     assert "most trials fail in the same way" in outcome.err
