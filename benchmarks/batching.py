@@ -15,20 +15,22 @@ import torch
 from torch.nn import functional as F
 
 from distlstm.config import ModelConfig, TrainingConfig
-from distlstm.data.batching import plan_epoch, rows_per_step
+from distlstm.data.batching import plan_epoch, step_limits
 from distlstm.model.batch import Batch
 from distlstm.model.classifier import Classifier
 from distlstm.model.loop import Training, Worker
 
 NUM_ROWS, VOCAB_SIZE, NUM_LABELS, RUNS = 3_000, 20_000, 4, 3
-ROWS_PER_STEP = rows_per_step(30_000)  # of a corpus of which these could be a part
+CORPUS_ROWS = 30_000
+"""Of a corpus of which these rows could be a part; it decides how large a step is."""
 CONFIG = TrainingConfig()
 
 
 class Rows:
     """Made-up rows whose lengths spread as those of news do, and whose words follow Zipf's law."""
 
-    def __init__(self) -> None:
+    def __init__(self, corpus_rows: int = CORPUS_ROWS) -> None:
+        self.limits = step_limits(CONFIG, corpus_rows)
         rng = np.random.default_rng(0)
         lengths = rng.lognormal(3.6, 0.8, NUM_ROWS).astype(int) + 1
         self.rows = [(VOCAB_SIZE ** rng.random(n)).astype(np.int32).clip(2) for n in lengths]
@@ -37,13 +39,7 @@ class Rows:
 
     def plan(self) -> list[np.ndarray]:
         """The steps of an epoch."""
-        return plan_epoch(
-            self.lengths,
-            tokens_per_batch=CONFIG.tokens_per_batch,
-            rows_per_batch=ROWS_PER_STEP,
-            seed=0,
-            epoch=0,
-        )
+        return plan_epoch(self.lengths, self.limits, seed=0, epoch=0)
 
     def batch(self, rows: np.ndarray) -> Batch:
         """These rows, padded."""

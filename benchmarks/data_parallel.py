@@ -1,8 +1,9 @@
 """Two workers that train on every step together, against one, on the same rows and model.
 
-One thread a worker, over gloo, as `distlstm train` runs them. Prints one JSON line: true tokens
-per second of both (medians), their ratio, and the ratio of two workers that exchange no gradients,
-which is what the machine allows.
+One thread a worker, over gloo, as `distlstm train` runs them; the first of three epochs, in which
+kernels are made, is not counted. Prints one JSON line a size of corpus, which decides how large a
+step is: true tokens per second of both (medians), their ratio, and the ratio of two workers that
+exchange no gradients, which is what the machine allows.
 """
 
 import json
@@ -20,6 +21,7 @@ import torch.distributed as dist
 from torch.multiprocessing.spawn import spawn
 
 from benchmarks.batching import CONFIG, NUM_LABELS, VOCAB_SIZE, Rows
+from distlstm import environment
 from distlstm.config import ModelConfig
 from distlstm.data.batching import rows_of_rank
 from distlstm.model.batch import Batch, used_ids
@@ -27,7 +29,7 @@ from distlstm.model.classifier import Classifier
 from distlstm.model.data_parallel import add_up, average, share_weights
 from distlstm.model.loop import Training, Worker
 
-RUNS = 3
+CORPORA, EPOCHS, RUNS = (30_000, 1_000_000), 3, 5
 
 
 class Share:
@@ -52,54 +54,64 @@ class Share:
             )
 
 
-def tokens_per_second(worker: Worker, *, rank: int = 0, world_size: int = 1) -> float:
-    """Of all that the worker knows of, over one epoch, of whose steps it takes a share."""
+def tokens_per_second(worker: Worker, share: Share) -> float:
+    """Of all that the worker knows of, whose steps it takes a share of."""
     torch.manual_seed(0)
     model = Classifier(ModelConfig(), vocab_size=VOCAB_SIZE, num_labels=NUM_LABELS)
-    training = Training(model, CONFIG, num_epochs=1, seed=0, worker=worker)
-    share = Share(Rows(), rank=rank, world_size=world_size)
-    (result,) = training.run(lambda _: share, list)
-    return result.num_tokens / result.seconds
+    training = Training(model, CONFIG, num_epochs=EPOCHS, seed=0, worker=worker)
+    _, *counted = training.run(lambda _: share, list)
+    return sum(each.num_tokens for each in counted) / sum(each.seconds for each in counted)
 
 
-def run_rank(rank: int, directory: str, exchange: bool) -> None:
+def run_rank(rank: int, world_size: int, exchange: bool, corpus_rows: int, directory: str) -> None:
     """In a process of its own; rank 0 writes the figure down."""
     torch.set_num_threads(1)
     meeting = f"file://{directory}/meeting"
-    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
-    worker = Worker(
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world_size)
+    together = Worker(
         rank=rank,
-        world_size=2,
+        world_size=world_size,
         share_weights=share_weights,
         average=average,
         add_up=partial(add_up, device=torch.device("cpu")),
     )
-    figure = tokens_per_second(worker if exchange else Worker(), rank=rank, world_size=2)
+    share = Share(Rows(corpus_rows), rank=rank, world_size=world_size)
+    figure = tokens_per_second(together if exchange else Worker(), share)
     if rank == 0:
-        Path(directory, "figure").write_text(str(figure if exchange else 2 * figure))
+        Path(directory, "figure").write_text(str(figure if exchange else world_size * figure))
     dist.destroy_process_group()
 
 
-def of_two(exchange: bool) -> float:
-    """Tokens per second of two workers."""
+def of_workers(world_size: int, corpus_rows: int, *, exchange: bool) -> float:
+    """Tokens per second of so many workers."""
     with tempfile.TemporaryDirectory() as directory:
-        spawn(run_rank, args=(directory, exchange), nprocs=2)  # type: ignore[no-untyped-call]
+        arguments = (world_size, exchange, corpus_rows, directory)
+        spawn(run_rank, args=arguments, nprocs=world_size)  # type: ignore[no-untyped-call]
         return float(Path(directory, "figure").read_text())
 
 
 def main() -> None:
     """Measure all in turn."""
     os.environ["OMP_NUM_THREADS"] = "1"
-    torch.set_num_threads(1)
-    runs = [(tokens_per_second(Worker()), of_two(True), of_two(False)) for _ in range(RUNS)]
-    figures = {
-        "benchmark": "two training workers over one",
-        "one_tokens_per_second": round(statistics.median(one for one, _, _ in runs)),
-        "two_tokens_per_second": round(statistics.median(two for _, two, _ in runs)),
-        "ratio": round(statistics.median(two / one for one, two, _ in runs), 2),
-        "ratio_without_exchange": round(statistics.median(w / one for one, _, w in runs), 2),
-    }
-    print(json.dumps(figures))
+    environment.prepare()
+    for corpus_rows in CORPORA:
+        runs = [
+            (
+                of_workers(1, corpus_rows, exchange=False),
+                of_workers(2, corpus_rows, exchange=True),
+                of_workers(2, corpus_rows, exchange=False),
+            )
+            for _ in range(RUNS)
+        ]
+        figures = {
+            "benchmark": "two training workers over one",
+            "rows_of_the_corpus": corpus_rows,
+            "one_tokens_per_second": round(statistics.median(one for one, _, _ in runs)),
+            "two_tokens_per_second": round(statistics.median(two for _, two, _ in runs)),
+            "ratio": round(statistics.median(two / one for one, two, _ in runs), 2),
+            "ratio_without_exchange": round(statistics.median(w / one for one, _, w in runs), 2),
+        }
+        print(json.dumps(figures), flush=True)
 
 
 if __name__ == "__main__":

@@ -124,12 +124,7 @@ def bare_process(model: Path, lengths: np.ndarray, queue: "mp.Queue[float]") -> 
     ).to(dtype)
     shapes = [
         (len(rows), int(lengths[rows[-1]]))
-        for rows in cut_by_length(
-            np.flatnonzero(lengths),
-            lengths,
-            tokens_per_batch=ON_CPU.tokens,
-            rows_per_batch=ON_CPU.rows,
-        )
+        for rows in cut_by_length(np.flatnonzero(lengths), lengths, ON_CPU)
     ]
     inputs = {
         shape: torch.randn(*shape, config.model.embedding_dim, dtype=dtype) for shape in shapes

@@ -7,23 +7,40 @@ with them its gradient, do not depend on the number of ranks.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
+from distlstm.config import TrainingConfig
+
 _STEPS_PER_WINDOW = 50
-_STEPS_OF_A_SMALL_EPOCH, _FEWEST_ROWS, _MOST_ROWS = 100, 16, 128
+_FEWEST_TOKENS, _TOKENS_PER_ROW = 8_192, 64
 
 
-def rows_per_step(num_rows: int) -> int:
-    """Rows of a step, if nobody says how many: what makes an epoch of 100 steps, from 16 to 128.
+@dataclass(frozen=True)
+class BatchLimits:
+    """How much goes through a model at once."""
 
-    A small corpus is seen few times, and would be learnt in too few steps.
+    tokens: int
+    """Padded tokens at the most; a single longer row goes alone."""
+    rows: int
+
+
+def step_limits(config: TrainingConfig, num_rows: int) -> BatchLimits:
+    """The limits of a training step, over all workers: as configured, or as the corpus has it.
+
+    A small corpus is seen few times, and would be learnt in too few steps: so they have a hundredth
+    of its rows, from 16 to 128. A large one has steps to spare, and larger ones are faster,
+    above all with several workers, which meet after each: from 128,000 rows on they have a
+    thousandth, up to 256.
     """
-    return min(_MOST_ROWS, max(_FEWEST_ROWS, num_rows // _STEPS_OF_A_SMALL_EPOCH))
+    small, large = min(128, max(16, num_rows // 100)), min(256, num_rows // 1_000)
+    rows = config.rows_per_batch or max(small, large)
+    return BatchLimits(config.tokens_per_batch or max(_FEWEST_TOKENS, _TOKENS_PER_ROW * rows), rows)
 
 
 def plan_epoch(
-    lengths: np.ndarray, *, tokens_per_batch: int, rows_per_batch: int, seed: int, epoch: int
+    lengths: np.ndarray, limits: BatchLimits, *, seed: int, epoch: int
 ) -> list[np.ndarray]:
     """The steps of one training epoch: row indices, every row in exactly one step.
 
@@ -32,40 +49,34 @@ def plan_epoch(
 
     Args:
         lengths: tokens of each row, [rows].
-        tokens_per_batch: padded tokens of a step at the most (a single longer row is a step).
-        rows_per_batch: rows of a step at the most.
+        limits: of a step.
         seed: with `epoch`, decides the order.
         epoch: from 0.
     """
     rng = np.random.default_rng((seed, epoch))
     order = np.arange(len(lengths), dtype=np.int32 if len(lengths) < 2**31 else np.int64)
     rng.shuffle(order)
-    window = rows_per_batch * _STEPS_PER_WINDOW
+    window = limits.rows * _STEPS_PER_WINDOW
     steps = [
         step
         for start in range(0, len(order), window)
-        for step in cut_by_length(
-            order[start : start + window],
-            lengths,
-            tokens_per_batch=tokens_per_batch,
-            rows_per_batch=rows_per_batch,
-        )
+        for step in cut_by_length(order[start : start + window], lengths, limits)
     ]
     return [steps[i] for i in rng.permutation(len(steps))]
 
 
 def cut_by_length(
-    rows: np.ndarray, lengths: np.ndarray, *, tokens_per_batch: int, rows_per_batch: int
+    rows: np.ndarray, lengths: np.ndarray, limits: BatchLimits
 ) -> Iterator[np.ndarray]:
     """Sort rows by length and cut them into batches within both limits."""
     rows = rows[np.argsort(lengths[rows], kind="stable")]
     ordered = lengths[rows].astype(np.int64)
-    counts = np.arange(1, rows_per_batch + 1)
+    counts = np.arange(1, limits.rows + 1)
     start = 0
     while start < len(rows):
-        following = ordered[start : start + rows_per_batch]
+        following = ordered[start : start + limits.rows]
         padded = following * counts[: len(following)]
-        size = max(1, int(np.searchsorted(padded, tokens_per_batch, side="right")))
+        size = max(1, int(np.searchsorted(padded, limits.tokens, side="right")))
         yield rows[start : start + size]
         start += size
 

@@ -15,8 +15,8 @@ def memory_advice(error: BaseException, *, tokens_per_batch: int) -> str | None:
     texts = [f"{type(each).__name__}: {each}" for each in (error, *failures)]
     if not any(map(_SIGNS.search, texts)):
         return None
+    now = f"now {tokens_per_batch:,}" if tokens_per_batch else "by default 8,192 or more"
     return (
-        "A training worker ran out of memory. Lower training.tokens_per_batch (now "
-        f"{tokens_per_batch:,}), for which the command needs --overwrite, or --workers, with "
-        "which it carries on."
+        f"A training worker ran out of memory. Lower training.tokens_per_batch ({now}), for which "
+        "the command needs --overwrite, or --workers, with which it carries on."
     )

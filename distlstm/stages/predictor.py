@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from distlstm.data.batching import cut_by_length
+from distlstm.data.batching import BatchLimits, cut_by_length
 from distlstm.model.batch import Batch
 from distlstm.model.classifier import recurrent_dtype
 from distlstm.model.directory import Model, load_model
@@ -18,15 +18,6 @@ from distlstm.text.vocabulary import UNKNOWN_ID
 
 _ROWS_TOKENISED_AT_ONCE = 8_192
 _ROWS_ANSWERED_AT_ONCE = 2_048
-
-
-@dataclass(frozen=True)
-class BatchLimits:
-    """How much goes through the model at once."""
-
-    tokens: int
-    """Padded tokens."""
-    rows: int
 
 
 ON_CPU = BatchLimits(tokens=20_480, rows=256)
@@ -180,9 +171,4 @@ class Predictor:
         return probabilities, final
 
     def _cut(self, tokens: TokenIds, rows: np.ndarray) -> Iterator[np.ndarray]:
-        return cut_by_length(
-            rows,
-            tokens.lengths,
-            tokens_per_batch=self.limits.tokens,
-            rows_per_batch=self.limits.rows,
-        )
+        return cut_by_length(rows, tokens.lengths, self.limits)

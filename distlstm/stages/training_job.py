@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from distlstm.config import ExperimentConfig
-from distlstm.data.batching import cut_by_length, plan_epoch, rows_of_rank, rows_per_step
+from distlstm.data.batching import BatchLimits, cut_by_length, plan_epoch, rows_of_rank, step_limits
 from distlstm.data.corpus import EncodedCorpus
 from distlstm.data.shards import Shards, one_hot
 from distlstm.data.weights import row_weights
@@ -100,6 +100,7 @@ class TrainingJob:
         self.corpus = corpus
         self.config = config
         self.worker = worker
+        self.limits = step_limits(config.training, len(corpus.training))
         self.row_weights = row_weights(
             corpus.training.label_ids,
             corpus.training.weights,
@@ -141,8 +142,7 @@ class TrainingJob:
         batches = cut_by_length(
             np.arange(len(lengths)),
             lengths,
-            tokens_per_batch=self.config.training.tokens_per_batch,
-            rows_per_batch=_VALIDATION_ROWS_PER_BATCH,
+            BatchLimits(self.limits.tokens, _VALIDATION_ROWS_PER_BATCH),
         )
         mine = list(batches)[self.worker.rank :: self.worker.world_size]
         return ShardBatches(
@@ -216,14 +216,8 @@ class TrainingJob:
         return kind.metrics(kind.from_vector(self.worker.add_up(totals.to_vector())))
 
     def _plan(self, epoch: int) -> list[np.ndarray]:
-        lengths, config = self.corpus.training.lengths, self.config.training
-        return plan_epoch(
-            lengths,
-            tokens_per_batch=config.tokens_per_batch,
-            rows_per_batch=config.rows_per_batch or rows_per_step(len(lengths)),
-            seed=self.config.seed,
-            epoch=epoch,
-        )
+        lengths = self.corpus.training.lengths
+        return plan_epoch(lengths, self.limits, seed=self.config.seed, epoch=epoch)
 
 
 def _linear_logits(linear: LinearModel, batches: ShardBatches, num_labels: int) -> np.ndarray:

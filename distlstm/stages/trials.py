@@ -182,9 +182,7 @@ def rows_per_second(model: Classifier, rows: Shards, *, device: torch.device) ->
     applied = copy.deepcopy(model).for_inference(model.recurrent_dtype)
     count = min(len(rows), max(1, int(_TIMED_TOKENS / max(1.0, float(np.mean(rows.lengths))))))
     sample = np.linspace(0, len(rows) - 1, count).astype(np.int64)
-    cut = cut_by_length(
-        sample, rows.lengths, tokens_per_batch=ON_CPU.tokens, rows_per_batch=ON_CPU.rows
-    )
+    cut = cut_by_length(sample, rows.lengths, ON_CPU)
     batches = ShardBatches(rows, [(part, np.ones(len(part), np.float32)) for part in cut])
     clock = time.perf_counter if device.type == "cuda" else _cpu_seconds
     seconds = []

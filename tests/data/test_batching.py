@@ -8,18 +8,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distlstm.data.batching import cut_by_length, plan_epoch, rows_of_rank, rows_per_step
+from distlstm.config import TrainingConfig
+from distlstm.data.batching import (
+    BatchLimits,
+    cut_by_length,
+    plan_epoch,
+    rows_of_rank,
+    step_limits,
+)
 from distlstm.data.labelled import is_validation, merge_counts
 from distlstm.data.shards import Shards, write_shard
 from distlstm.text.tokenizer import TokenIds
 
+LIMITS = BatchLimits(tokens=64, rows=8)
 LENGTHS = st.lists(st.integers(1, 50), min_size=1, max_size=211)
 
 
 def plan(lengths: list[int], epoch: int = 0, seed: int = 0) -> list[np.ndarray]:
-    return plan_epoch(
-        np.array(lengths), tokens_per_batch=64, rows_per_batch=8, seed=seed, epoch=epoch
-    )
+    return plan_epoch(np.array(lengths), LIMITS, seed=seed, epoch=epoch)
 
 
 @settings(max_examples=50, deadline=None)
@@ -56,15 +62,32 @@ def test_the_same_seed_gives_the_same_plan_and_another_epoch_another() -> None:
 
 
 @pytest.mark.parametrize(
-    ("num_rows", "rows"), [(1, 16), (1_600, 16), (4_900, 49), (12_800, 128), (10**9, 128)]
+    ("num_rows", "rows", "tokens"),
+    [
+        (1, 16, 8_192),
+        (1_600, 16, 8_192),
+        (4_900, 49, 8_192),
+        (12_800, 128, 8_192),
+        (128_999, 128, 8_192),
+        (200_000, 200, 12_800),
+        (10**9, 256, 16_384),
+    ],
 )
-def test_a_small_corpus_is_learnt_in_small_steps(num_rows: int, rows: int) -> None:
-    assert rows_per_step(num_rows) == rows
+def test_a_small_corpus_is_learnt_in_small_steps_and_a_large_one_in_large_ones(
+    num_rows: int, rows: int, tokens: int
+) -> None:
+    assert step_limits(TrainingConfig(), num_rows) == BatchLimits(tokens, rows)
+
+
+def test_limits_of_a_step_that_are_configured_hold() -> None:
+    config = TrainingConfig(tokens_per_batch=1_000, rows_per_batch=5)
+    assert step_limits(config, 10**9) == BatchLimits(tokens=1_000, rows=5)
+    assert step_limits(TrainingConfig(rows_per_batch=512), 100).tokens == 32_768
 
 
 def test_little_is_padded() -> None:
     lengths = np.random.default_rng(0).lognormal(3.3, 0.7, 50_000).astype(int) + 1
-    steps = plan_epoch(lengths, tokens_per_batch=8192, rows_per_batch=128, seed=0, epoch=0)
+    steps = plan_epoch(lengths, BatchLimits(tokens=8_192, rows=128), seed=0, epoch=0)
     padded = sum(int(lengths[step].max()) * len(step) for step in steps)
     assert padded / lengths.sum() - 1 < 0.08
 
@@ -115,7 +138,7 @@ def test_counts_may_be_merged_in_any_grouping(cut: int) -> None:
 @pytest.mark.parametrize("epoch", [0, 5])
 def test_however_many_rows_there_are_each_is_read_once_an_epoch(num_rows: int, epoch: int) -> None:
     lengths = np.random.default_rng(num_rows).integers(0, 40, num_rows)
-    steps = plan_epoch(lengths, tokens_per_batch=64, rows_per_batch=8, seed=3, epoch=epoch)
+    steps = plan_epoch(lengths, LIMITS, seed=3, epoch=epoch)
     assert all(len(step) for step in steps)
     assert sorted(row for step in steps for row in step.tolist()) == list(range(num_rows))
 
@@ -123,7 +146,7 @@ def test_however_many_rows_there_are_each_is_read_once_an_epoch(num_rows: int, e
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])
 def test_a_budget_holds_however_large_its_products_are(dtype: type) -> None:
     lengths: np.ndarray = np.full(3000, 2_000_000, dtype)
-    steps = plan_epoch(lengths, tokens_per_batch=2**32, rows_per_batch=3000, seed=0, epoch=0)
+    steps = plan_epoch(lengths, BatchLimits(tokens=2**32, rows=3000), seed=0, epoch=0)
     assert max(map(len, steps)) == 2**32 // 2_000_000
 
 
@@ -165,7 +188,7 @@ def test_steps_do_not_come_sorted_by_length() -> None:
 @given(LENGTHS)
 def test_cutting_sorts_the_rows_it_is_given_and_only_those(lengths: list[int]) -> None:
     rows = np.arange(len(lengths))[::2]
-    cut = list(cut_by_length(rows, np.array(lengths), tokens_per_batch=64, rows_per_batch=8))
+    cut = list(cut_by_length(rows, np.array(lengths), LIMITS))
     in_order = [row for step in cut for row in step.tolist()]
     assert sorted(in_order) == rows.tolist()
     assert [lengths[row] for row in in_order] == sorted(lengths[row] for row in rows)

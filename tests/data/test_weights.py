@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_sample_weight
 
-from distlstm.data.batching import plan_epoch, rows_of_rank
+from distlstm.data.batching import BatchLimits, plan_epoch, rows_of_rank
 from distlstm.data.files import find_files
 from distlstm.data.labelled import Columns, read_labelled
 from distlstm.data.units import Unit
@@ -54,7 +54,7 @@ def test_the_ranks_weighted_steps_add_up_to_the_weighted_mean(world_size: int) -
     rng = np.random.default_rng(0)
     lengths, losses = rng.integers(1, 50, 203), rng.random(203)
     weights = row_weights(rng.integers(0, 3, 203), rng.random(203), balanced=True)
-    plan = plan_epoch(lengths, tokens_per_batch=400, rows_per_batch=16, seed=0, epoch=0)
+    plan = plan_epoch(lengths, BatchLimits(tokens=400, rows=16), seed=0, epoch=0)
     for step in plan:
         sums = []
         for rank in range(world_size):

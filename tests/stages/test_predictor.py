@@ -9,11 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distlstm.data.batching import BatchLimits
 from distlstm.model.cascade import Cascade
 from distlstm.model.linear import LinearModel
 from distlstm.model.ngrams import NgramFeatures
 from distlstm.stages import predictor as module
-from distlstm.stages.predictor import BatchLimits, Predictor
+from distlstm.stages.predictor import Predictor
 from tests.stages.small_model import LABELS, TOKENS, model, predictor
 
 _WORDS = ["goal", "bank", "rain", "a", "x"]
