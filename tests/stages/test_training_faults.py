@@ -22,6 +22,13 @@ from tests.stages.test_tracking import tracked_epochs
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 SECONDS = 300
 NUM_EPOCHS = 12
+LIMITED_WORKERS = """
+import resource
+
+if b"default_worker.py" in open("/proc/self/cmdline", "rb").read():
+    resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30))
+"""
+"""A `sitecustomize` that Python runs as it starts: Ray's workers get a GiB of memory each."""
 
 
 class Job:
@@ -120,6 +127,19 @@ def test_of_two_commands_on_one_output_the_second_is_refused_until_the_first_is_
     result = ended(job.start())
     assert result["resumed"]
     assert not (job.output / LOCK_FILE).exists()
+
+
+def test_workers_without_memory_enough_end_with_what_to_lower(
+    corpus_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(LIMITED_WORKERS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    size = ["--set", "model.hidden_dim=8192", "--workers", 1]  # a weight of it has a GiB
+    output = tmp_path / "m"
+    process = start(output.as_posix(), "train", corpus_file, "--output", output, *size)
+    _, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 1
+    assert "A training worker ran out of memory. Lower training.tokens_per_batch" in err
 
 
 def result_lines(output: Path) -> list[str]:
