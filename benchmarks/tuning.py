@@ -19,6 +19,7 @@ Then, on 3,000 rows and with one epoch a trial:
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -88,8 +89,9 @@ def fast_over_default(study: Path) -> float:
     trials = {row["trial"]: row for row in pq.read_table(study / "trials.parquet").to_pylist()}
     measured = [row for row in trials.values() if row[METRIC] is not None]
     best = max(row[METRIC] for row in measured)
+    default = trials["0"]["rows_per_second"] or math.nan  # it may have failed
     good = [row["rows_per_second"] for row in measured if row[METRIC] >= best - 0.005]
-    return float(max(good) / trials["0"]["rows_per_second"])
+    return float(max(good) / default)
 
 
 def first(study: Path, num_epochs: int) -> list[dict[str, Any]]:

@@ -135,6 +135,12 @@ class Domain:
     values: tuple[Any, ...]
     """The listed values, or the bounds."""
 
+    def has(self, value: Any) -> bool:
+        """Whether the value is listed, or within the bounds."""
+        if self.kind == "choice":
+            return value in self.values
+        return bool(self.values[0] <= value <= self.values[1])
+
 
 def _default_space() -> dict[str, Domain]:
     return {
@@ -185,9 +191,27 @@ class ExperimentConfig:
 
     @property
     def searched(self) -> Mapping[str, Domain]:
-        """The search space; pretrained vectors leave the embedding's size no choice."""
-        fixed = {"model.embedding_dim"} if self.text.vectors else set()
-        return {name: self.search.space[name] for name in self.search.space if name not in fixed}
+        """The search space, without what is `fixed`."""
+        return {
+            name: domain for name, domain in self.search.space.items() if name not in self.fixed
+        }
+
+    @property
+    def fixed(self) -> Mapping[str, str]:
+        """Parameters of the space that keep the value they have, and why.
+
+        Pretrained vectors leave the embedding's size no choice; and whoever sets a parameter to
+        what its default domain does not have means that value.
+        """
+        defaults, reasons = _default_space(), {}
+        for name, domain in self.search.space.items():
+            section, _, key = name.partition(".")
+            value = getattr(getattr(self, section), key)
+            if name == "model.embedding_dim" and self.text.vectors:
+                reasons[name] = "is that of the vectors"
+            elif domain == defaults.get(name) and not domain.has(value):
+                reasons[name] = f"is {value}, outside of its default domain"
+        return reasons
 
     def with_values(self, values: Mapping[str, Any]) -> Self:
         """The same experiment with some values changed, by dotted name (`model.hidden_dim`).

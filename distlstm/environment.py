@@ -1,18 +1,15 @@
-"""Environment variables that Ray and torch read when they are imported.
+"""Environment variables that Ray and torch read when they are imported, or a process as it starts.
 
-So `prepare` runs before either is: first thing in a command, and in the tests' conftest. What the
+So `prepare` runs before any of them: first thing in a command, and in the tests' conftest. What the
 user has set stays.
 """
 
 import os
+import platform
 import secrets
 
 _VARIABLES = {
     "MALLOC_ARENA_MAX": "1",  # a worker's two threads share what either has freed
-    # A training step needs the same large blocks as the one before it; fetched anew from the system
-    # every time, they are a sixth of the step. So blocks of up to 256 MiB are kept when freed.
-    "MALLOC_MMAP_THRESHOLD_": str(256 << 20),
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
@@ -25,6 +22,14 @@ _VARIABLES = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
 }
 
+# A training step needs the same large blocks as the one before it; fetched anew from the system
+# every time, they are a sixth of the step. So a process keeps those of up to 256 MiB that it frees.
+_KEEP_FREED_BLOCKS = {
+    "MALLOC_MMAP_THRESHOLD_": str(256 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+}
+_FIRST_GLIBC_TO_KEEP_THEM = (2, 35)
+"""Earlier ones refuse the first setting, and with the second alone would keep nothing at all."""
 
 _NO_IDLE_WORKERS = {
     "RAY_enable_worker_prestart": "0",
@@ -41,8 +46,17 @@ def prepare(address: str | None = None, *, idle_workers: bool = True) -> None:
     By default an embedded Ray starts with an idle process a core. Ray Train has no use for them: it
     gives its processes an environment of their own.
     """
-    for name, value in (_VARIABLES | ({} if idle_workers else _NO_IDLE_WORKERS)).items():
+    variables = _VARIABLES | ({} if idle_workers else _NO_IDLE_WORKERS)
+    if _glibc_version() >= _FIRST_GLIBC_TO_KEEP_THEM:
+        variables |= _KEEP_FREED_BLOCKS
+    for name, value in variables.items():
         os.environ.setdefault(name, value)
     if address is None and "RAY_ADDRESS" not in os.environ:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
+def _glibc_version() -> tuple[int, ...]:
+    """Empty where the C library is another one."""
+    name, version = platform.libc_ver()
+    return tuple(map(int, version.split("."))) if name == "glibc" else ()

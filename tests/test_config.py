@@ -75,6 +75,14 @@ def test_toml_reads_back_as_the_same_experiment(tmp_path: Path) -> None:
     assert load_config(file) == config
 
 
+def test_what_is_set_outside_of_its_default_domain_is_not_searched() -> None:
+    config = load_config(None, ["training.learning_rate=0.0005", "model.hidden_dim=64"])
+    assert set(config.fixed) == {"training.learning_rate"}
+    assert set(config.searched) == set(config.search.space) - {"training.learning_rate"}
+    own = "search.space.training.learning_rate={uniform=[0.01, 0.02]}"
+    assert not load_config(None, ["training.learning_rate=0.0005", own]).fixed
+
+
 def test_a_search_space_may_be_written_quoted_or_nested(tmp_path: Path) -> None:
     quoted, nested = tmp_path / "a.toml", tmp_path / "b.toml"
     quoted.write_text('[search.space]\n"model.hidden_dim" = {choice = [8, 16]}\n')

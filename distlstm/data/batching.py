@@ -14,16 +14,15 @@ import numpy as np
 from distlstm.config import TrainingConfig
 
 _STEPS_PER_WINDOW = 50
-_FEWEST_TOKENS, _TOKENS_PER_ROW = 8_192, 64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BatchLimits:
-    """How much goes through a model at once."""
+    """How much goes through a model at once, at the most."""
 
-    tokens: int
-    """Padded tokens at the most; a single longer row goes alone."""
     rows: int
+    tokens: int
+    """Padded ones; a single longer row goes alone."""
 
 
 def step_limits(config: TrainingConfig, num_rows: int) -> BatchLimits:
@@ -32,11 +31,12 @@ def step_limits(config: TrainingConfig, num_rows: int) -> BatchLimits:
     A small corpus is seen few times, and would be learnt in too few steps: so they have a hundredth
     of its rows, from 16 to 128. A large one has steps to spare, and larger ones are faster,
     above all with several workers, which meet after each: from 128,000 rows on they have a
-    thousandth, up to 256.
+    thousandth, up to 256. Tokens are 64 a row, at least 8,192.
     """
     small, large = min(128, max(16, num_rows // 100)), min(256, num_rows // 1_000)
     rows = config.rows_per_batch or max(small, large)
-    return BatchLimits(config.tokens_per_batch or max(_FEWEST_TOKENS, _TOKENS_PER_ROW * rows), rows)
+    tokens = config.tokens_per_batch or max(8_192, 64 * rows)
+    return BatchLimits(rows=rows, tokens=tokens)
 
 
 def plan_epoch(

@@ -90,7 +90,7 @@ def write_checkpoint(
         history=job.training.history,
         corpus=corpus,
         config=config,
-        calibration=job.calibrate(wide_partner(corpus, config)),
+        calibration=job.calibrate(job.partner_logits(wide_partner(corpus, config))),
         linear=final_partner(corpus, config),
         baseline=measure_baseline(corpus),
         run=run,

@@ -2,6 +2,8 @@
 
 import re
 
+from distlstm.data.batching import BatchLimits
+
 _SIGNS = re.compile(
     r"out of memory|OutOfMemory|can't allocate memory|Cannot allocate memory|MemoryError"
     r"|running low on memory|memory monitor",
@@ -9,14 +11,17 @@ _SIGNS = re.compile(
 )
 
 
-def memory_advice(error: BaseException, *, tokens_per_batch: int) -> str | None:
-    """Which setting to lower, if an error says that memory ran out: torch's, Ray's or Python's."""
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: torch's, Ray's or Python's."""
     failures = getattr(error, "worker_failures", {}).values()
     texts = [f"{type(each).__name__}: {each}" for each in (error, *failures)]
-    if not any(map(_SIGNS.search, texts)):
-        return None
-    now = f"now {tokens_per_batch:,}" if tokens_per_batch else "by default 8,192 or more"
+    return any(map(_SIGNS.search, texts))
+
+
+def memory_advice(limits: BatchLimits) -> str:
+    """Which setting to lower; `limits` are those of a training step."""
     return (
-        f"A training worker ran out of memory. Lower training.tokens_per_batch ({now}), for which "
-        "the command needs --overwrite, or --workers, with which it carries on."
+        "A training worker ran out of memory. Lower training.tokens_per_batch (now "
+        f"{limits.tokens:,}) or model.hidden_dim, for which the command needs --overwrite, or "
+        "--workers, with which it carries on."
     )

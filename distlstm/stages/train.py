@@ -136,12 +136,12 @@ def _train(
             ray_session(resources) as capacity,
         ):
             watch.end("Ray")
+            from distlstm.stages import training_run  # while the corpus is encoded
+
             num_workers = capacity.workers(resources.num_workers, default=_DEFAULT_WORKERS)
             corpus = encoded()
             check_weights(corpus, config)
             watch.end("encoding")
-            from distlstm.stages import training_run
-
             run = training_run.TrainingRun(
                 corpus=corpus, config=config, init=init, output=output, identity=identity
             )

@@ -69,7 +69,7 @@ def train_worker(settings: WorkerSettings) -> Calibration | WorkerFailure:
     if worker.rank == 0:
         wide_partner(job.corpus, settings.config)
     worker.add_up(np.zeros(1))  # all wait for it to be fitted
-    return job.calibrate(wide_partner(job.corpus, settings.config))
+    return job.calibrate(job.partner_logits(wide_partner(job.corpus, settings.config)))
 
 
 def this_worker() -> Worker:

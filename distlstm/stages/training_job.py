@@ -142,20 +142,31 @@ class TrainingJob:
         batches = cut_by_length(
             np.arange(len(lengths)),
             lengths,
-            BatchLimits(self.limits.tokens, _VALIDATION_ROWS_PER_BATCH),
+            BatchLimits(rows=_VALIDATION_ROWS_PER_BATCH, tokens=self.limits.tokens),
         )
         mine = list(batches)[self.worker.rank :: self.worker.world_size]
         return ShardBatches(
             self.corpus.validation, [(rows, np.ones(len(rows), np.float32)) for rows in mine]
         )
 
+    def partner_logits(self, linear: LinearModel | None) -> np.ndarray | None:
+        """A linear partner's logits (float32, [rows, C]) of this worker's validation rows."""
+        if linear is None:
+            return None
+        logits = [np.zeros((0, len(self.corpus.labels)), np.float32)]
+        batches = self.validation_batches()
+        for rows, _ in batches.steps:
+            taken = batches.shards.take(rows)
+            logits.append(linear.logits(taken.token_ids, taken.offsets))
+        return np.concatenate(logits)
+
     def calibrate(
-        self, linear: LinearModel | None, *, weights: Mapping[str, Tensor] | None = None
+        self, wide_logits: np.ndarray | None, *, weights: Mapping[str, Tensor] | None = None
     ) -> Calibration:
         """Fit temperature, the linear partner's weight and the cascade; measure on validation.
 
         Args:
-            linear: the partner, if there is to be one.
+            wide_logits: `partner_logits`, if there is to be a partner.
             weights: of the recurrent model; if not given, those of the best epoch so far.
         """
         model = copy.deepcopy(self.training.model)
@@ -167,8 +178,8 @@ class TrainingJob:
         label_ids, targets = batches.label_ids(), batches.targets()
         truth = one_hot(label_ids, num_labels) if targets is None else targets
         logits = recurrent[None]
-        if linear is not None:
-            logits = np.stack([recurrent, _linear_logits(linear, batches, num_labels)])
+        if wide_logits is not None:
+            logits = np.stack([recurrent, wide_logits])
         shares, alone = (
             fit_weights(some, truth, independent=kind.name == "multi", add_up=add_up)
             for some in (logits, logits[:1])
@@ -218,12 +229,3 @@ class TrainingJob:
     def _plan(self, epoch: int) -> list[np.ndarray]:
         lengths = self.corpus.training.lengths
         return plan_epoch(lengths, self.limits, seed=self.config.seed, epoch=epoch)
-
-
-def _linear_logits(linear: LinearModel, batches: ShardBatches, num_labels: int) -> np.ndarray:
-    """Logits [B, C] of the rows of all batches, in order."""
-    logits = [np.zeros((0, num_labels), np.float32)]
-    for rows, _ in batches.steps:
-        taken = batches.shards.take(rows)
-        logits.append(linear.logits(taken.token_ids, taken.offsets))
-    return np.concatenate(logits)

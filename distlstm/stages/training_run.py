@@ -7,13 +7,14 @@ import ray.train
 from ray.train.torch import TorchTrainer
 
 from distlstm.config import ExperimentConfig
+from distlstm.data.batching import BatchLimits, step_limits
 from distlstm.data.corpus import EncodedCorpus
 from distlstm.errors import RunError
 from distlstm.model.checkpoint import load_history
 from distlstm.stages.baseline import final_partner, measure_baseline
 from distlstm.stages.events import Note, OnEvent, Progress
 from distlstm.stages.finish import write_model
-from distlstm.stages.out_of_memory import memory_advice
+from distlstm.stages.out_of_memory import is_out_of_memory, memory_advice
 from distlstm.stages.output import Identity
 from distlstm.stages.session import Capacity, our_error, run_interruptibly
 from distlstm.stages.tracking import tracked
@@ -54,7 +55,8 @@ class TrainingRun:
         with tracked(
             self.output, settings=self.identity, finished=finished, on_event=on_event
         ) as tracking:
-            checkpoint, calibration = _fit(settings, num_workers, capacity, tracking)
+            limits = step_limits(self.config.training, len(self.corpus.training))
+            checkpoint, calibration = _fit(settings, limits, num_workers, capacity, tracking)
         on_event(Progress("measuring the linear baseline", 0, 1))
         baseline = measure_baseline(self.corpus)
         linear = final_partner(self.corpus, self.config)
@@ -85,7 +87,11 @@ class TrainingRun:
 
 
 def _fit(
-    settings: WorkerSettings, num_workers: int, capacity: Capacity, on_event: OnEvent
+    settings: WorkerSettings,
+    limits: BatchLimits,
+    num_workers: int,
+    capacity: Capacity,
+    on_event: OnEvent,
 ) -> tuple[Path, Calibration]:
     """Run Ray Train to its end; the same storage path makes it resume by itself."""
     resources = {"CPU": capacity.cpus_per_worker, **({"GPU": 1} if capacity.use_gpu else {})}
@@ -111,11 +117,9 @@ def _fit(
     try:
         result = run_interruptibly(trainer.fit, meanwhile=follow)
     except ray.train.TrainingFailedError as error:
-        reason = (
-            memory_advice(error, tokens_per_batch=settings.config.training.tokens_per_batch)
-            or f"Training failed: {_cause(error)}"
-        )
-        raise our_error(error) or RunError(reason) from error
+        if is_out_of_memory(error):
+            raise RunError(memory_advice(limits)) from error
+        raise our_error(error) or RunError(f"Training failed: {_cause(error)}") from error
     outcome: Calibration | WorkerFailure = result.return_value
     if isinstance(outcome, WorkerFailure):
         raise RunError(outcome.message)

@@ -19,6 +19,7 @@ _TYPES_OF_NONE = {
 }
 """What a column without any value is taken for; text, if it is not named here."""
 _POINTS = 100
+_OPEN = ("running", "unfinished")
 
 
 def choose(rows: Sequence[TrialRow], search: SearchConfig) -> TrialRow | None:
@@ -36,17 +37,18 @@ def choose(rows: Sequence[TrialRow], search: SearchConfig) -> TrialRow | None:
 def worth_keeping(rows: Sequence[TrialRow], search: SearchConfig) -> set[str]:
     """Trials of which one may yet be chosen, whatever the trials to come give.
 
-    All that run are among them. Their figures may still fall, as an epoch in which the LSTM is
-    better by itself may be a worse one with its partner, so they outdo no trial that has ended.
+    All that run, or will go on later, are among them. Their figures may still fall, as an epoch in
+    which the LSTM is better by itself may be a worse one with its partner, so they outdo no trial
+    that has ended.
     """
-    running = {row.trial for row in rows if row.state == "running"}
-    ended = [row for row in rows if row.trial not in running]
+    open_ = {row.trial for row in rows if row.state in _OPEN}
+    ended = [row for row in rows if row.state not in _OPEN]
     good = about_as_good(ended, search) if search.prefer == "fast" else ended[:1]
     kept: list[TrialRow] = []
     for row in good:  # best first, so one is dominated if it is not the fastest so far
         if all((row.rows_per_second or 0.0) > (k.rows_per_second or 0.0) for k in kept):
             kept.append(row)
-    return running | {row.trial for row in kept}
+    return open_ | {row.trial for row in kept}
 
 
 def about_as_good(rows: Sequence[TrialRow], search: SearchConfig) -> list[TrialRow]:

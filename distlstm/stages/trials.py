@@ -18,7 +18,7 @@ from ray.train.torch import TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from distlstm.config import ExperimentConfig
-from distlstm.data.batching import cut_by_length
+from distlstm.data.batching import cut_by_length, step_limits
 from distlstm.data.corpus import EncodedCorpus
 from distlstm.data.shards import Shards
 from distlstm.errors import RunError, UserError
@@ -27,7 +27,7 @@ from distlstm.model.classifier import Classifier
 from distlstm.model.loop import EpochResult, Worker, predict
 from distlstm.model.metrics import Metrics
 from distlstm.stages.baseline import wide_partner
-from distlstm.stages.out_of_memory import memory_advice
+from distlstm.stages.out_of_memory import is_out_of_memory, memory_advice
 from distlstm.stages.predictor import ON_CPU
 from distlstm.stages.study import TrialReport
 from distlstm.stages.train_worker import report_checkpoint, this_worker
@@ -62,7 +62,7 @@ def run_trial(proposal: dict[str, Any], *, settings: TrialSettings) -> None:
         else:
             _train_in_parallel(proposal, settings)
     except Exception as error:
-        ray.tune.report({FAILURE: _reason(error, settings.config)})
+        ray.tune.report({FAILURE: _reason(error, settings)})
 
 
 def _train_here(proposal: dict[str, Any], settings: TrialSettings) -> None:
@@ -135,7 +135,7 @@ class _Trial:
         self.job = TrainingJob(EncodedCorpus(settings.corpus), config, worker)
         if checkpoint is not None:
             restore_training(self.job.training, Path(checkpoint))
-        self.linear = wide_partner(self.job.corpus, config)
+        self.wide_logits = self.job.partner_logits(wide_partner(self.job.corpus, config))
         self.rows_per_second = 0.0
 
     def run(self) -> Iterator[TrialReport]:
@@ -143,7 +143,7 @@ class _Trial:
         job, began = self.job, time.perf_counter()
         for result in job.training.run(job.training_batches, job.validation_batches):
             weights = job.training.model.applied_weights()
-            metrics = job.calibrate(self.linear, weights=weights).metrics
+            metrics = job.calibrate(self.wide_logits, weights=weights).metrics
             seconds = time.perf_counter() - began
             if not self.rows_per_second:
                 self.rows_per_second = rows_per_second(
@@ -198,10 +198,12 @@ def _cpu_seconds() -> float:
     return time.process_time() / torch.get_num_threads()
 
 
-def _reason(error: Exception, config: ExperimentConfig) -> str:
+def _reason(error: Exception, settings: TrialSettings) -> str:
     """What to say of an error, on one line."""
-    advice = memory_advice(error, tokens_per_batch=config.training.tokens_per_batch)
-    if advice is not None or isinstance(error, RunError | UserError):
-        return advice or str(error)
+    if is_out_of_memory(error):
+        num_rows = len(EncodedCorpus(settings.corpus).training)
+        return memory_advice(step_limits(settings.config.training, num_rows))
+    if isinstance(error, RunError | UserError):
+        return str(error)
     last = (str(error).strip() or "no message").split("\n")[-1]
     return f"{type(error).__name__}: {last[:500]}"

@@ -132,12 +132,11 @@ def tune(
 
 def _check_space(config: ExperimentConfig, on_event: OnEvent) -> None:
     """Say what is not searched though the space has it; raises UserError if that is all."""
-    if config.searched == config.search.space:
-        return
-    fixed = "model.embedding_dim is that of the vectors, and not searched"
+    fixed = [f"{name} {reason}, and not searched" for name, reason in config.fixed.items()]
     if not config.searched:
-        raise UserError(f"{fixed}; there is nothing else to search in search.space.")
-    on_event(Note(f"{fixed}."))
+        raise UserError(f"{'; '.join(fixed)}; there is nothing else to search in search.space.")
+    for each in fixed:
+        on_event(Note(f"{each}."))
 
 
 def _begin(output: Path, identity: Identity) -> Identity | None:
@@ -220,6 +219,7 @@ class _Run:
                     self.on_event(Progress("fitting the linear model", 1, 1))
                     self._run_trials(self.corpus, trial, concurrency, limits)
         except KeyboardInterrupt:
+            self._remove_tune_state()
             chosen = self._keep_best()
             if chosen is not None:
                 self.on_event(Note(f"The best model so far is in {self.output / BEST}."))
@@ -259,8 +259,11 @@ class _Run:
             run_interruptibly(tuner.fit)
         finally:
             self.study.close()
-            for file in filter(Path.is_file, directory.parent.glob("*/*")):
-                file.unlink()  # state of Tune's, here and of killed commands; the study needs none
+
+    def _remove_tune_state(self) -> None:
+        """Of this command and of killed ones; the study needs none of it."""
+        for file in filter(Path.is_file, (self.output / _RAY).glob("*/*")):
+            file.unlink()
 
     def _changed(self) -> None:
         rows, search = self._rows(), self.config.search
@@ -294,6 +297,7 @@ class _Run:
         Raises:
             RunError: it gave no model, or most trials failed in the same way.
         """
+        self._remove_tune_state()
         chosen = self._keep_best()
         hopeless = self.study.hopeless
         if hopeless is not None:

@@ -76,7 +76,7 @@ def test_the_same_seed_gives_the_same_plan_and_another_epoch_another() -> None:
 def test_a_small_corpus_is_learnt_in_small_steps_and_a_large_one_in_large_ones(
     num_rows: int, rows: int, tokens: int
 ) -> None:
-    assert step_limits(TrainingConfig(), num_rows) == BatchLimits(tokens, rows)
+    assert step_limits(TrainingConfig(), num_rows) == BatchLimits(rows=rows, tokens=tokens)
 
 
 def test_limits_of_a_step_that_are_configured_hold() -> None:

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from distlstm.stages.out_of_memory import memory_advice
+from distlstm.config import TrainingConfig
+from distlstm.data.batching import step_limits
+from distlstm.stages.out_of_memory import is_out_of_memory, memory_advice
 
 
 class TrainingFailedError(Exception):
@@ -22,21 +24,22 @@ class TrainingFailedError(Exception):
         RuntimeError("Task was killed due to the node running low on memory."),
     ],
 )
-def test_memory_that_ran_out_is_answered_with_what_to_lower(failure: Exception) -> None:
-    for error in (failure, TrainingFailedError(failure)):
-        advice = memory_advice(error, tokens_per_batch=8192) or ""
-        assert "training.tokens_per_batch (now 8,192)" in advice
-        assert "--workers" in advice
+def test_memory_that_ran_out_is_recognised(failure: Exception) -> None:
+    assert is_out_of_memory(failure)
+    assert is_out_of_memory(TrainingFailedError(failure))
 
 
 def test_torch_without_memory_is_recognised() -> None:
     with pytest.raises(RuntimeError) as raised:
         torch.empty(10**15)
-    assert memory_advice(raised.value, tokens_per_batch=1)
+    assert is_out_of_memory(raised.value)
 
 
 def test_other_errors_are_not_blamed_on_memory() -> None:
-    assert (
-        memory_advice(TrainingFailedError(RuntimeError("size mismatch")), tokens_per_batch=1)
-        is None
-    )
+    assert not is_out_of_memory(TrainingFailedError(RuntimeError("size mismatch")))
+
+
+def test_the_advice_names_the_limit_that_a_corpus_has() -> None:
+    advice = memory_advice(step_limits(TrainingConfig(), 1_000_000))
+    assert "training.tokens_per_batch (now 16,384)" in advice
+    assert "--workers" in advice

@@ -8,7 +8,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -133,14 +133,22 @@ def mlflow_server(executable: str, directory: Path) -> Iterator[str]:
     command += ["--backend-store-uri", store, "--default-artifact-root", directory.as_uri()]
     server = subprocess.Popen(command, cwd=directory, start_new_session=True)
     try:
-        for _ in range(600):
-            with suppress(OSError), urllib.request.urlopen(f"{address}/health"):
-                break
+        deadline = time.monotonic() + 60
+        while not answers(f"{address}/health"):
+            assert time.monotonic() < deadline, "the server does not answer"
             time.sleep(0.1)
         yield address
     finally:
         os.killpg(server.pid, signal.SIGKILL)
         server.wait()
+
+
+def answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=1):
+            return True
+    except OSError:
+        return False
 
 
 @pytest.mark.filterwarnings("ignore")

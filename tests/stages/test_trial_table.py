@@ -1,5 +1,6 @@
 """Tests of the choice among trials, and of which checkpoints may go."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -69,6 +70,11 @@ def test_whatever_comes_later_the_chosen_trial_was_kept(
     final = choose(best_first(rows + new), search)
     assert final is not None
     assert final.trial in kept | {r.trial for r in new}
+
+
+def test_what_an_interrupted_study_will_go_on_with_is_kept() -> None:
+    rows = [row(1, 0.9, 2.0), replace(row(2, 0.5, 1.0), state="unfinished"), row(3, 0.4, 1.0)]
+    assert worth_keeping(rows, SearchConfig()) == {"1", "2"}
 
 
 def test_little_is_kept() -> None:
