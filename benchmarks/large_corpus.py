@@ -1,14 +1,16 @@
 """Memory of `train` on made-up corpora of different sizes, up to the first steps.
 
-    python -m benchmarks.large_corpus [ROWS...]
+    python -m benchmarks.large_corpus [--whole] [ROWS...]
 
 Rows have eight words of a Zipf vocabulary, one of which tells the label; there are 20 files. The
-command is interrupted after its first 200 steps: with rows this short an epoch would take hours.
-Prints one JSON line: rows, seconds of the encoding, and the peaks of all processes of the command
-together while it encodes and while it trains (proportional set size, which counts shared pages
-once), of one training worker (resident), and of the linear model, fitted in a process of its own.
+command is interrupted after its first 200 steps; with `--whole` it trains one epoch to its end and
+writes its model. Prints one JSON line: rows, seconds of the encoding, and the peaks of all the
+command's processes together while it encodes, while it trains, and from the end of the epoch on
+(proportional set size, which counts shared pages once), of one training worker (resident), and of
+the linear model, fitted in a process of its own; with `--whole`, what `train` itself says instead.
 """
 
+import argparse
 import json
 import os
 import signal
@@ -18,6 +20,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -77,35 +80,43 @@ class Peaks:
         self.together[doing] = max(self.together.get(doing, 0.0), seen.together)
 
 
-def steps_done(progress_file: Path) -> int:
-    """Of the first epoch, so far."""
-    if not progress_file.exists():
-        return 0
-    lines = map(json.loads, progress_file.read_text().splitlines())
-    return max((line["step"][0] for line in lines if "step" in line), default=0)
+def progress(output: Path) -> tuple[str, int]:
+    """What is being done, and the steps of the first epoch that are done."""
+    if not any((output / "checkpoints").glob("corpus-*/corpus.json")):
+        return "encoding", 0
+    file = output / "checkpoints" / "progress.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    steps = max((line["step"][0] for line in lines if "step" in line), default=0)
+    return "finishing" if any("result" in line for line in lines) else "training", steps
 
 
-def measure(data: Path, output: Path) -> tuple[Peaks, float]:
-    """Run the command up to its first steps; also returns the seconds until it had encoded."""
+def measure(data: Path, output: Path, *, whole: bool) -> tuple[Peaks, float, dict[str, Any]]:
+    """Run the command to its first steps, or its end.
+
+    Also returns the seconds until it had encoded, and its result, if it ended.
+    """
     mark, peaks, began = f"{MARK}={output}", Peaks(), time.monotonic()
     command = [sys.executable, "-m", "distlstm", "train", str(data), "--output", str(output)]
+    one_epoch = ["--set", "training.min_epochs=1", "--set", "training.max_epochs=1"]
     process = subprocess.Popen(
-        [*command, "--workers", str(WORKERS), "--quiet"],
+        [*command, "--workers", str(WORKERS), "--quiet", "--json", *one_epoch],
         env={**os.environ, MARK: str(output)},
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    checkpoints, encoding = output / "checkpoints", 0.0
-    while process.poll() is None and steps_done(checkpoints / "progress.jsonl") < STEPS:
-        encoded = any(checkpoints.glob("corpus-*/corpus.json"))
-        if encoded and not encoding:
+    encoding, steps = 0.0, 0
+    while process.poll() is None and (whole or steps < STEPS):
+        doing, steps = progress(output)
+        if doing != "encoding" and not encoding:
             encoding = time.monotonic() - began
-        peaks.look(mark, "training" if encoded else "encoding")
+        peaks.look(mark, doing)
         time.sleep(0.3)
-    if process.poll() is not None:
-        raise SystemExit(f"The command ended early: {process.communicate()[1].decode()}")
-    process.send_signal(signal.SIGINT)
-    process.communicate()
-    return peaks, encoding
+    if not whole:
+        process.send_signal(signal.SIGINT)
+    out, err = process.communicate()
+    if process.returncode != (0 if whole else 130):
+        raise SystemExit(f"The command ended early: {err.decode()}")
+    return peaks, encoding, json.loads(out) if whole else {}
 
 
 def linear_peak(output: Path) -> float:
@@ -118,21 +129,26 @@ def linear_peak(output: Path) -> float:
 def main() -> None:
     """Measure each size."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    sizes = tuple(map(int, sys.argv[1:])) or ROWS
-    for num_rows in sizes:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("rows", type=int, nargs="*", default=ROWS)
+    parser.add_argument("--whole", action="store_true", help="train one epoch to its end")
+    options = parser.parse_args()
+    for num_rows in options.rows:
         with tempfile.TemporaryDirectory() as temporary:
             data, output = Path(temporary) / "data", Path(temporary) / "model"
             write_corpus(data, num_rows)
-            peaks, encoding = measure(data, output)
-            figures = {
+            peaks, encoding, result = measure(data, output, whole=options.whole)
+            figures: dict[str, Any] = {
                 "benchmark": "memory of train",
                 "rows": num_rows,
                 "encoding_seconds": round(encoding),
-                "encoding_peak_mib": round(peaks.together["encoding"]),
-                "training_peak_mib": round(peaks.together["training"]),
+                **{f"{doing}_peak_mib": round(peak) for doing, peak in peaks.together.items()},
                 "worker_peak_mib": round(peaks.worker),
-                "linear_model_peak_mib": round(linear_peak(output)),
             }
+            if options.whole:
+                figures |= {"seconds": round(result["seconds"]), **result["metrics"]}
+            else:
+                figures["linear_model_peak_mib"] = round(linear_peak(output))
             print(json.dumps(figures), flush=True)
 
 
