@@ -106,7 +106,7 @@ class TrainingConfig:
     """Padded tokens of a step at the most, over all workers; 0 is 64 a row, but at least 8,192."""
     rows_per_batch: Annotated[int, Range(0)] = 0
     """Rows of a step at the most, over all workers; 0 is a hundredth of all, from 16 to 128, and
-    from 128,000 rows on a thousandth, up to 256."""
+    from 256,000 rows on a two-thousandth, up to 256."""
     label_smoothing: Annotated[float, Range(0, 0.9)] = 0.1
     """Share of the target spread evenly over all labels; of none where rows have probabilities."""
     frozen_epochs: Annotated[int, Range(0)] = 0

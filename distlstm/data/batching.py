@@ -30,10 +30,10 @@ def step_limits(config: TrainingConfig, num_rows: int) -> BatchLimits:
 
     A small corpus is seen few times, and would be learnt in too few steps: so they have a hundredth
     of its rows, from 16 to 128. A large one has steps to spare, and larger ones are faster,
-    above all with several workers, which meet after each: from 128,000 rows on they have a
-    thousandth, up to 256. Tokens are 64 a row, at least 8,192.
+    above all with several workers, which meet after each: from 256,000 rows on they have a
+    two-thousandth, up to 256. Tokens are 64 a row, at least 8,192.
     """
-    small, large = min(128, max(16, num_rows // 100)), min(256, num_rows // 1_000)
+    small, large = min(128, max(16, num_rows // 100)), min(256, num_rows // 2_000)
     rows = config.rows_per_batch or max(small, large)
     tokens = config.tokens_per_batch or max(8_192, 64 * rows)
     return BatchLimits(rows=rows, tokens=tokens)
