@@ -26,7 +26,7 @@ _VARIABLES = {
 # every time, they are a sixth of the step. So a process keeps those of up to 256 MiB that it frees.
 _KEEP_FREED_BLOCKS = {
     "MALLOC_MMAP_THRESHOLD_": str(256 << 20),
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
 }
 _FIRST_GLIBC_TO_KEEP_THEM = (2, 35)
 """Earlier ones refuse the first setting, and with the second alone would keep nothing at all."""
