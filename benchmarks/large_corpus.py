@@ -85,9 +85,9 @@ def progress(output: Path) -> tuple[str, int]:
     if not any((output / "checkpoints").glob("corpus-*/corpus.json")):
         return "encoding", 0
     file = output / "checkpoints" / "progress.jsonl"
-    lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    steps = max((line["step"][0] for line in lines if "step" in line), default=0)
-    return "finishing" if any("result" in line for line in lines) else "training", steps
+    lines = file.read_text().splitlines() if file.exists() else []
+    last = json.loads(lines[-1]) if lines else {}
+    return "finishing" if "result" in last else "training", last.get("step", [0])[0]
 
 
 def measure(data: Path, output: Path, *, whole: bool) -> tuple[Peaks, float, dict[str, Any]]:

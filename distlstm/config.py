@@ -192,9 +192,8 @@ class ExperimentConfig:
     @property
     def searched(self) -> Mapping[str, Domain]:
         """The search space, without what is `fixed`."""
-        return {
-            name: domain for name, domain in self.search.space.items() if name not in self.fixed
-        }
+        fixed = self.fixed
+        return {name: domain for name, domain in self.search.space.items() if name not in fixed}
 
     @property
     def fixed(self) -> Mapping[str, str]:
@@ -205,13 +204,17 @@ class ExperimentConfig:
         """
         defaults, reasons = _default_space(), {}
         for name, domain in self.search.space.items():
-            section, _, key = name.partition(".")
-            value = getattr(getattr(self, section), key)
+            value = self.value_of(name)
             if name == "model.embedding_dim" and self.text.vectors:
                 reasons[name] = "is that of the vectors"
             elif domain == defaults.get(name) and not domain.has(value):
                 reasons[name] = f"is {value}, outside of its default domain"
         return reasons
+
+    def value_of(self, name: str) -> Any:
+        """The value of a parameter, by dotted name (`model.hidden_dim`)."""
+        section, _, key = name.partition(".")
+        return getattr(getattr(self, section), key)
 
     def with_values(self, values: Mapping[str, Any]) -> Self:
         """The same experiment with some values changed, by dotted name (`model.hidden_dim`).

@@ -2,7 +2,8 @@
 
 import re
 
-from distlstm.data.batching import BatchLimits
+from distlstm.config import TrainingConfig
+from distlstm.data.batching import step_limits
 
 _SIGNS = re.compile(
     r"out of memory|OutOfMemory|can't allocate memory|Cannot allocate memory|MemoryError"
@@ -18,10 +19,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return any(map(_SIGNS.search, texts))
 
 
-def memory_advice(limits: BatchLimits) -> str:
-    """Which setting to lower; `limits` are those of a training step."""
+def memory_advice(config: TrainingConfig, num_rows: int) -> str:
+    """Which setting to lower, of a training with so many rows."""
+    tokens = step_limits(config, num_rows).tokens
     return (
         "A training worker ran out of memory. Lower training.tokens_per_batch (now "
-        f"{limits.tokens:,}) or model.hidden_dim, for which the command needs --overwrite, or "
+        f"{tokens:,}) or model.hidden_dim, for which the command needs --overwrite, or "
         "--workers, with which it carries on."
     )

@@ -50,12 +50,7 @@ class SearchSpace:
 
     def point_of(self, config: ExperimentConfig) -> Parameters:
         """What a configuration itself has for the parameters, where they may take that value."""
-        tables = config.to_dict()
-        values = {}
-        for name in self.space:
-            section, _, key = name.partition(".")
-            values[name] = tables[section][key]
-        return self.inside(values)
+        return self.inside({name: config.value_of(name) for name in self.space})
 
     def grid(self) -> list[Parameters]:
         """Every combination of the parameters' values.

@@ -7,7 +7,6 @@ import ray.train
 from ray.train.torch import TorchTrainer
 
 from distlstm.config import ExperimentConfig
-from distlstm.data.batching import BatchLimits, step_limits
 from distlstm.data.corpus import EncodedCorpus
 from distlstm.errors import RunError
 from distlstm.model.checkpoint import load_history
@@ -55,8 +54,7 @@ class TrainingRun:
         with tracked(
             self.output, settings=self.identity, finished=finished, on_event=on_event
         ) as tracking:
-            limits = step_limits(self.config.training, len(self.corpus.training))
-            checkpoint, calibration = _fit(settings, limits, num_workers, capacity, tracking)
+            checkpoint, calibration = _fit(settings, num_workers, capacity, tracking)
         on_event(Progress("measuring the linear baseline", 0, 1))
         baseline = measure_baseline(self.corpus)
         linear = final_partner(self.corpus, self.config)
@@ -87,11 +85,7 @@ class TrainingRun:
 
 
 def _fit(
-    settings: WorkerSettings,
-    limits: BatchLimits,
-    num_workers: int,
-    capacity: Capacity,
-    on_event: OnEvent,
+    settings: WorkerSettings, num_workers: int, capacity: Capacity, on_event: OnEvent
 ) -> tuple[Path, Calibration]:
     """Run Ray Train to its end; the same storage path makes it resume by itself."""
     resources = {"CPU": capacity.cpus_per_worker, **({"GPU": 1} if capacity.use_gpu else {})}
@@ -118,7 +112,8 @@ def _fit(
         result = run_interruptibly(trainer.fit, meanwhile=follow)
     except ray.train.TrainingFailedError as error:
         if is_out_of_memory(error):
-            raise RunError(memory_advice(limits)) from error
+            num_rows = len(EncodedCorpus(settings.corpus).training)
+            raise RunError(memory_advice(settings.config.training, num_rows)) from error
         raise our_error(error) or RunError(f"Training failed: {_cause(error)}") from error
     outcome: Calibration | WorkerFailure = result.return_value
     if isinstance(outcome, WorkerFailure):

@@ -18,7 +18,7 @@ from ray.train.torch import TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from distlstm.config import ExperimentConfig
-from distlstm.data.batching import cut_by_length, step_limits
+from distlstm.data.batching import cut_by_length
 from distlstm.data.corpus import EncodedCorpus
 from distlstm.data.shards import Shards
 from distlstm.errors import RunError, UserError
@@ -62,7 +62,7 @@ def run_trial(proposal: dict[str, Any], *, settings: TrialSettings) -> None:
         else:
             _train_in_parallel(proposal, settings)
     except Exception as error:
-        ray.tune.report({FAILURE: _reason(error, settings)})
+        ray.tune.report({FAILURE: _reason(error, proposal, settings)})
 
 
 def _train_here(proposal: dict[str, Any], settings: TrialSettings) -> None:
@@ -198,11 +198,11 @@ def _cpu_seconds() -> float:
     return time.process_time() / torch.get_num_threads()
 
 
-def _reason(error: Exception, settings: TrialSettings) -> str:
+def _reason(error: Exception, proposal: dict[str, Any], settings: TrialSettings) -> str:
     """What to say of an error, on one line."""
     if is_out_of_memory(error):
-        num_rows = len(EncodedCorpus(settings.corpus).training)
-        return memory_advice(step_limits(settings.config.training, num_rows))
+        config = settings.config.with_values(proposal["parameters"])
+        return memory_advice(config.training, len(EncodedCorpus(settings.corpus).training))
     if isinstance(error, RunError | UserError):
         return str(error)
     last = (str(error).strip() or "no message").split("\n")[-1]

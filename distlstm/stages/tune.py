@@ -219,11 +219,13 @@ class _Run:
                     self.on_event(Progress("fitting the linear model", 1, 1))
                     self._run_trials(self.corpus, trial, concurrency, limits)
         except KeyboardInterrupt:
-            self._remove_tune_state()
             chosen = self._keep_best()
             if chosen is not None:
                 self.on_event(Note(f"The best model so far is in {self.output / BEST}."))
             raise
+        finally:
+            for file in filter(Path.is_file, (self.output / _RAY).glob("*/*")):
+                file.unlink()  # state of Tune's, here and of killed commands; the study needs none
 
     def _run_trials(
         self, corpus: EncodedCorpus, trial: TrialResources, concurrency: int, limits: Limits
@@ -260,11 +262,6 @@ class _Run:
         finally:
             self.study.close()
 
-    def _remove_tune_state(self) -> None:
-        """Of this command and of killed ones; the study needs none of it."""
-        for file in filter(Path.is_file, (self.output / _RAY).glob("*/*")):
-            file.unlink()
-
     def _changed(self) -> None:
         rows, search = self._rows(), self.config.search
         self._remove_losers(rows)
@@ -297,7 +294,6 @@ class _Run:
         Raises:
             RunError: it gave no model, or most trials failed in the same way.
         """
-        self._remove_tune_state()
         chosen = self._keep_best()
         hopeless = self.study.hopeless
         if hopeless is not None:

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from distlstm.config import TrainingConfig
-from distlstm.data.batching import step_limits
 from distlstm.stages.out_of_memory import is_out_of_memory, memory_advice
 
 
@@ -40,6 +39,6 @@ def test_other_errors_are_not_blamed_on_memory() -> None:
 
 
 def test_the_advice_names_the_limit_that_a_corpus_has() -> None:
-    advice = memory_advice(step_limits(TrainingConfig(), 1_000_000))
+    advice = memory_advice(TrainingConfig(), 1_000_000)
     assert "training.tokens_per_batch (now 16,384)" in advice
     assert "--workers" in advice
