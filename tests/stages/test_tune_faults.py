@@ -141,14 +141,16 @@ def test_two_trials_of_two_workers_each_run_side_by_side_and_free_what_they_held
     corpus_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_OVERRIDE_RESOURCES", '{"CPU": 4}')
-    study, settings = tmp_path / "s", ("--set", "training.workers_per_trial=2")
-    arguments = [*TINY, *settings, "--set", "search.reduction_factor=2", "--trials", 3, "--json"]
+    study, num_epochs = tmp_path / "s", 20  # a trial lasts longer than two differ in their starts
+    settings = [f"training.max_epochs={num_epochs}", f"training.patience={num_epochs}"]
+    settings += ["training.workers_per_trial=2", f"search.grace_epochs={num_epochs}"]
+    arguments = [*TINY, *(word for setting in settings for word in ("--set", setting))]
+    arguments += ["--trials", "3", "--json"]
     process = start(study.as_posix(), "tune", corpus_file, "--output", study, *arguments)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     trials = json.loads(out)["trials"]
-    assert len(trials) == 3
-    assert {trial["state"] for trial in trials} <= {"done", "stopped"}
+    assert [trial["state"] for trial in trials] == ["done"] * 3
     epochs = pq.read_table(study / "epochs.parquet").to_pylist()
     spans = {
         number: [epoch for epoch in epochs if epoch["trial"] == number] for number in ("0", "1")
