@@ -30,7 +30,9 @@ def test_a_study_has_a_model_its_trials_and_the_winning_config_and_can_be_added_
 ) -> None:
     study = tmp_path / "study"
     command = ["tune", corpus_file, "--output", study, *SMALL, *SPACE, "--json", "--trials"]
-    result = json.loads(run(capfd, *command, 3).out)
+    first = run(capfd, *command, 3)
+    assert "model.embedding_dim is 12, outside of its default domain" in first.err
+    result = json.loads(first.out)
     trials = rows(study)
     assert len(trials) == len(result["trials"]) == 3
     assert {trial["state"] for trial in trials} <= {"done", "stopped"}
