@@ -4,9 +4,11 @@ Shape letters: T tokens, B rows, H state of one direction, S state of a token (H
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction, FunctionCtx
 
 from distlstm.config import Pooling
 from distlstm.model.states import States, take_positions
@@ -30,10 +32,11 @@ class MaskedPooling(nn.Module):
 
     def forward(self, states: States, lengths_B: Tensor, mirror_TB: Tensor) -> Tensor:
         """Pool the states of a batch to [B, P]. Only `attention` looks at tokens by their place."""
+        cut = [_Cut.where_rows_end(d_TBH, lengths_B) for d_TBH in states.directions]
         views = {
             "last": lambda: [_last(d_TBH, lengths_B) for d_TBH in states.directions],
-            "max": lambda: [_max(d_TBH, lengths_B) for d_TBH in states.directions],
-            "mean": lambda: [_mean(d_TBH, lengths_B) for d_TBH in states.directions],
+            "max": lambda: [_max(each) for each in cut],
+            "mean": lambda: [_mean(each, lengths_B) for each in cut],
             "attention": lambda: [self._attention(states.by_token(mirror_TB), lengths_B)],
         }
         return torch.cat([view for kind in self.kinds for view in views[kind]()], dim=1)
@@ -50,24 +53,55 @@ def _last(states_TBH: Tensor, lengths_B: Tensor) -> Tensor:
     return take_positions(states_TBH, lengths_B[None] - 1).squeeze(0)
 
 
-def _mean(states_TBH: Tensor, lengths_B: Tensor) -> Tensor:
-    whole, ends, is_padding = _where_rows_end(states_TBH, lengths_B)
-    return (whole.sum(0) + ends.masked_fill(is_padding, 0).sum(0)) / lengths_B[:, None]
+class _Cut(NamedTuple):
+    """A direction's states, cut where the shortest row ends."""
+
+    whole: Tensor
+    """Of tokens all: [N, B, H]."""
+    ends: Tensor
+    """The rest: [T - N, B, H]."""
+    is_padding: Tensor
+    """Where the rest is of no token: bool [T - N, B, 1]."""
+
+    @classmethod
+    def where_rows_end(cls, states_TBH: Tensor, lengths_B: Tensor) -> Self:
+        """Rows of a batch are of like length, so on a CPU little is left to be masked.
+
+        A GPU would have to be waited for to learn the shortest length: there all but the first
+        position count as the rest.
+        """
+        shortest = int(lengths_B.min()) if lengths_B.device.type == "cpu" else 1
+        whole, ends = torch.split(states_TBH, [shortest, len(states_TBH) - shortest])
+        positions_N1 = torch.arange(shortest, len(states_TBH), device=lengths_B.device)[:, None]
+        return cls(whole, ends, (positions_N1 >= lengths_B)[:, :, None])
 
 
-def _max(states_TBH: Tensor, lengths_B: Tensor) -> Tensor:
-    whole, ends, is_padding = _where_rows_end(states_TBH, lengths_B)
-    if len(ends) == 0:
-        return whole.amax(0)
-    return whole.amax(0).maximum(ends.masked_fill(is_padding, -torch.inf).amax(0))
+def _mean(cut: _Cut, lengths_B: Tensor) -> Tensor:
+    ends = cut.ends.masked_fill(cut.is_padding, 0)
+    return (cut.whole.sum(0) + ends.sum(0)) / lengths_B[:, None]
 
 
-def _where_rows_end(states_TBH: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Cut where the shortest row ends: states that all are tokens, the rest, and its padding.
+def _max(cut: _Cut) -> Tensor:
+    most: Tensor = _MaxOverTokens.apply(cut.whole)  # type: ignore[no-untyped-call]
+    if len(cut.ends) == 0:
+        return most
+    return most.maximum(cut.ends.masked_fill(cut.is_padding, -torch.inf).amax(0))
 
-    Rows of a batch are of like length, so on a CPU little is left to be masked. A GPU would have to
-    be waited for to learn the shortest length: there all but the first position count as the rest.
+
+class _MaxOverTokens(torch.autograd.Function):
+    """`amax(0)`, whose own backward pass takes four times as long on a CPU.
+
+    As there, tokens that share the highest value share the gradient.
     """
-    shortest = int(lengths_B.min()) if lengths_B.device.type == "cpu" else 1
-    positions_N1 = torch.arange(shortest, len(states_TBH), device=lengths_B.device)[:, None]
-    return states_TBH[:shortest], states_TBH[shortest:], (positions_N1 >= lengths_B)[:, :, None]
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, states_TBH: Tensor) -> Tensor:
+        most_BH = states_TBH.amax(0)
+        ctx.save_for_backward(states_TBH, most_BH)
+        return most_BH
+
+    @staticmethod
+    def backward(ctx: BackwardCFunction, gradient_BH: Tensor) -> Tensor:
+        states_TBH, most_BH = ctx.saved_tensors  # type: ignore[misc]
+        is_most_TBH = torch.sign(states_TBH - most_BH).add_(1)  # 0 where a token has a higher one
+        return is_most_TBH.mul_(gradient_BH / is_most_TBH.sum(0))

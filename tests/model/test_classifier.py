@@ -115,24 +115,42 @@ def test_padding_never_changes_a_logit(
             )
 
 
+def pool_by_hand(pooling: MaskedPooling, own_TS: Tensor) -> Tensor:
+    """One kind of pooling, of the states of a row's own tokens (3 features a direction)."""
+    match pooling.kinds:
+        case ("last",):
+            return torch.cat([own_TS[-1, :3], own_TS[0, 3:]])
+        case ("max",):
+            return own_TS.amax(0)
+        case ("mean",):
+            return own_TS.mean(0)
+    return (own_TS * pooling.score(torch.tanh(pooling.key(own_TS))).softmax(0)).sum(0)
+
+
 @pytest.mark.parametrize("kind", ["last", "max", "mean", "attention"])
-def test_pooling_is_what_it_is_called_row_by_row(kind: str) -> None:
+@pytest.mark.parametrize("with_equals", [False, True], ids=["ragged", "with equal values"])
+def test_pooling_and_its_gradient_are_what_it_is_called_row_by_row(
+    kind: str, with_equals: bool
+) -> None:
     torch.manual_seed(0)
     pooling = MaskedPooling((kind,), 6)  # type: ignore[arg-type]
-    states, lengths = States(torch.randn(12, 5, 3), torch.randn(12, 5, 3)), torch.tensor(LENGTHS)
+    states = States(torch.randn(12, 5, 3), torch.randn(12, 5, 3))
+    if with_equals:
+        states = States(*(state.round() for state in states.directions))
+    lengths = torch.tensor([12] * 5 if with_equals else LENGTHS)
     mirror = mirror_index(lengths, 12)
+    for state in states.directions:
+        state.requires_grad_()
     pooled = pooling(states, lengths, mirror)
-    for row, length, found in zip(states.by_token(mirror).unbind(1), LENGTHS, pooled, strict=True):
-        own = row[:length]
-        expected = {
-            "last": lambda own: torch.cat([own[-1, :3], own[0, 3:]]),
-            "max": lambda own: own.max(0).values,
-            "mean": lambda own: own.mean(0),
-            "attention": lambda own: (
-                own * pooling.score(torch.tanh(pooling.key(own))).softmax(0)
-            ).sum(0),
-        }[kind](own)
-        torch.testing.assert_close(found, expected)
+    rows = zip(states.by_token(mirror).unbind(1), lengths.tolist(), strict=True)
+    by_hand = torch.stack([pool_by_hand(pooling, row[:length]) for row, length in rows])
+    torch.testing.assert_close(pooled, by_hand)
+    direction = torch.randn_like(pooled)
+    found, expected = (
+        torch.autograd.grad((each * direction).sum(), states.directions)
+        for each in (pooled, by_hand)
+    )
+    torch.testing.assert_close(found, expected)
 
 
 def test_locked_dropout_drops_whole_features_or_whole_tokens() -> None:
