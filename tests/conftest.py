@@ -10,8 +10,12 @@ environment.prepare()
 import pyarrow as pa  # noqa: E402 (Ray reads the environment when it is imported)
 import pyarrow.parquet as pq  # noqa: E402
 import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
 
 from distlstm.stages.session import Resources, shared_ray  # noqa: E402
+
+settings.register_profile("tests", deadline=None, derandomize=True)  # the same on any machine
+settings.load_profile("tests")
 
 WORDS = {
     "sport": ["match", "goal", "team", "player", "league", "coach"],

@@ -165,6 +165,7 @@ def test_a_command_that_a_signal_ends_has_the_exit_code_that_a_shell_gives_it() 
 
 
 def test_a_command_may_finish_what_it_does_after_ctrl_c(capfd: pytest.CaptureFixture[str]) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored in the background
     slow_to_end = """
 import os, signal, time
 signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -28,7 +28,7 @@ def plan(lengths: list[int], epoch: int = 0, seed: int = 0) -> list[np.ndarray]:
     return plan_epoch(np.array(lengths), LIMITS, seed=seed, epoch=epoch)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(LENGTHS)
 def test_every_row_is_in_exactly_one_step_within_both_limits(lengths: list[int]) -> None:
     steps = plan(lengths)
@@ -39,7 +39,7 @@ def test_every_row_is_in_exactly_one_step_within_both_limits(lengths: list[int])
         assert longest * len(step) <= 64 or len(step) == 1
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(LENGTHS, st.integers(1, 7))
 def test_the_ranks_together_weigh_each_row_of_a_step_the_same(
     lengths: list[int], world_size: int
@@ -159,7 +159,7 @@ def test_rows_without_tokens_fill_a_step_by_their_number() -> None:
     assert sorted(map(len, plan([0] * 20))) == [4, 8, 8]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(LENGTHS, st.integers(0, 2**31 - 1), st.integers(0, 9))
 def test_a_plan_depends_on_lengths_seed_and_epoch_alone(
     lengths: list[int], seed: int, epoch: int
@@ -184,7 +184,7 @@ def test_steps_do_not_come_sorted_by_length() -> None:
     assert abs(np.corrcoef(longest, np.arange(len(longest)))[0, 1]) < 0.2
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(LENGTHS)
 def test_cutting_sorts_the_rows_it_is_given_and_only_those(lengths: list[int]) -> None:
     rows = np.arange(len(lengths))[::2]

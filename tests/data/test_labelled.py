@@ -154,7 +154,7 @@ PARTS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(PARTS, st.data())
 def test_counts_are_the_same_however_they_are_merged(
     parts: list[list[tuple[str, str, int]]], data: st.DataObject

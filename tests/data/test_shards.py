@@ -33,7 +33,7 @@ def write_all(directory: Path, shards: list[list[list[Row]]]) -> Shards:
     return Shards([write(directory / f"{i}.shard", b) for i, b in enumerate(shards)])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(SHARDS, st.data())
 def test_taking_rows_from_many_shards_equals_indexing_a_list(
     tmp_path_factory: pytest.TempPathFactory, written: list[list[list[Row]]], data: st.DataObject
@@ -88,7 +88,7 @@ def test_a_shard_replaces_an_earlier_one_whole_and_alone(tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.booleans(), st.lists(ROW, max_size=4)), max_size=5), st.data())
 def test_targets_and_weights_are_taken_from_the_shards_that_have_them(
     tmp_path_factory: pytest.TempPathFactory,

@@ -65,7 +65,7 @@ def test_units_hold_runs_of_row_groups_and_pieces_of_large_ones(
     assert [unit.row_groups for unit in units] == expected
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     group_rows=st.lists(st.integers(1, 60), max_size=6),
     num_rows=st.integers(1, 80),
@@ -109,7 +109,7 @@ def test_the_units_of_a_small_input_are_small(sizes: list[int], limit: Size) -> 
     assert unit_limit([source(f"{i}.csv", size) for i, size in enumerate(sizes)]) == limit
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.integers(0, 2 * UNIT_BYTES) | st.integers(0, 99), max_size=30),
     st.integers(1, 12),

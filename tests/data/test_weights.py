@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_sample_weight
 
@@ -25,14 +25,12 @@ def ones(labels: np.ndarray) -> np.ndarray:
     return np.ones(len(labels), np.float32)
 
 
-@settings(deadline=None)
 @given(LABELS)
 def test_balanced_weights_are_those_of_scikit_learn(labels: np.ndarray) -> None:
     weights = row_weights(labels, ones(labels), balanced=True)
     np.testing.assert_allclose(weights, compute_sample_weight("balanced", labels), rtol=1e-5)
 
 
-@settings(deadline=None)
 @given(LABELS, st.booleans(), st.floats(1e-6, 1e6))
 def test_weights_are_1_on_average_whatever_their_scale(
     labels: np.ndarray, balanced: bool, scale: float

@@ -21,7 +21,7 @@ def problem(seed: int, rows: int = 60, labels: int = 4) -> tuple[np.ndarray, np.
     return np.clip(0.35 * members + 0.7 * rng.random((rows, labels)), 0, 1), members
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(SEEDS)
 def test_figures_are_those_of_scikit_learn(seed: int) -> None:
     probabilities, members = problem(seed)
@@ -44,7 +44,7 @@ def test_figures_are_those_of_scikit_learn(seed: int) -> None:
     )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(SEEDS, st.integers(0, 60))
 def test_sums_over_workers_and_label_ids_that_move_change_nothing(seed: int, cut: int) -> None:
     probabilities, members = problem(seed)
@@ -62,7 +62,7 @@ def test_sums_over_workers_and_label_ids_that_move_change_nothing(seed: int, cut
     assert moved["micro_f1"] == report["micro_f1"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(SEEDS, st.integers(0, 60))
 def test_thresholds_have_the_highest_f1_however_many_workers_hold_the_rows(
     seed: int, cut: int

@@ -19,7 +19,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-@example_settings(max_examples=30, deadline=None)
+@example_settings(max_examples=30)
 @given(st.lists(st.none() | st.integers(), max_size=9))
 def test_the_items_come_in_their_order_whatever_they_are(items: list[int | None]) -> None:
     assert list(run_ahead(iter(items))) == items

@@ -102,7 +102,7 @@ def test_a_tally_counts_labels_scores_tokens_and_each_row_without_prediction_by_
 _ROW = st.none() | st.sampled_from([(0.5, 0.3, 0.2), (0.1, 0.8, 0.1), (0.0, 0.0, 1.0)])
 
 
-@example_settings(max_examples=50, deadline=None)
+@example_settings(max_examples=50)
 @given(st.lists(_ROW, max_size=12), st.integers(0, 12))
 def test_a_tally_of_pieces_is_that_of_the_whole(
     rows: list[tuple[float, ...] | None], cut: int

@@ -41,7 +41,7 @@ def test_equal_texts_go_through_the_model_once(monkeypatch: pytest.MonkeyPatch) 
     assert np.isnan(predictions.probabilities[[2, 5]]).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(_TEXTS, st.integers(1, 5))
 def test_a_prediction_depends_on_its_text_alone(rows: list[list[str] | None], size: int) -> None:
     subject = predictor()

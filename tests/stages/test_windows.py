@@ -59,7 +59,7 @@ def test_long_rows_fill_a_window_by_their_bytes(
     ]
 
 
-@example_settings(max_examples=25, deadline=None)
+@example_settings(max_examples=25)
 @given(
     sizes=st.lists(st.integers(0, 9), min_size=1, max_size=6),
     max_rows=st.integers(1, 12),

@@ -133,7 +133,7 @@ def test_what_is_neither_text_nor_whole_is_refused_as_a_label(values: list[objec
         read_labels(pa.array(values))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.text(max_size=8), max_size=12), st.data())
 def test_equal_texts_have_equal_hashes_in_any_order_and_slice(
     texts: list[str], data: st.DataObject

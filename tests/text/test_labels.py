@@ -26,7 +26,7 @@ def test_label_ids_follow_numbers_or_names(names: list[str], expected: tuple[str
     assert len(LabelSet.of(names)) == len(expected)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.one_of(st.integers(-99, 99).map(str), st.text(max_size=3)), max_size=12))
 def test_label_ids_do_not_depend_on_the_order_in_which_labels_were_seen(names: list[str]) -> None:
     labels = LabelSet.of(names)

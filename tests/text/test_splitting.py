@@ -73,7 +73,7 @@ def test_however_long_a_text_is_few_tokens_come_of_it(text: str, unit: str) -> N
     assert 1 <= len(tokens(text, config)) <= 32 * 7
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=40), st.booleans())
 def test_splitting_loses_nothing_but_the_space(text: str, by_character: bool) -> None:
     unit = "character" if by_character else "word"

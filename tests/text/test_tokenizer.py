@@ -28,7 +28,7 @@ def by_hand(row: list[str] | None, max_tokens: int) -> list[int]:
     return [{"a": 2, "b": 3}.get(token, UNKNOWN_ID) for token in (row or [])[:max_tokens]]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(ROWS, st.integers(1, 7), st.data())
 def test_any_slice_of_ragged_rows_is_encoded_as_row_by_row(
     rows: list[list[str] | None], max_tokens: int, data: st.DataObject
@@ -42,7 +42,7 @@ def test_any_slice_of_ragged_rows_is_encoded_as_row_by_row(
     assert (encoded.values.dtype.name, encoded.offsets.dtype.name) == ("int32", "int64")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(ROWS, st.data())
 def test_filtering_keeps_the_chosen_rows_in_order(
     rows: list[list[str] | None], data: st.DataObject
@@ -58,7 +58,7 @@ def test_filtering_keeps_the_chosen_rows_in_order(
     assert len(twice.truncated) == sum(again)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(ROWS, st.integers(1, 4), st.data())
 def test_truncating_a_slice_of_lists_equals_slicing_each_list(
     rows: list[list[str] | None], max_tokens: int, data: st.DataObject

@@ -32,7 +32,7 @@ def words(vocabulary: Vocabulary) -> list[str]:
     return result[2:]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(COUNTS, st.integers(1, 4), st.integers(1, 20), st.randoms())
 def test_the_order_is_by_count_then_by_bytes_whatever_order_the_counts_come_in(
     counts: dict[str, int], min_count: int, max_vocabulary: int, random: object
@@ -63,7 +63,7 @@ def test_nothing_counted_leaves_the_two_special_tokens() -> None:
     assert vocabulary.to_text() == "<pad>\n<unk>\n"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(COUNTS, COUNTS, st.integers(1, 4), st.integers(1, 20))
 def test_a_grown_vocabulary_keeps_all_ids_and_appends_the_most_frequent_others(
     earlier: dict[str, int], later: dict[str, int], min_count: int, max_vocabulary: int
@@ -87,7 +87,7 @@ def test_ids_follow_the_two_special_ones_and_the_rest_is_unknown() -> None:
     assert (PADDING_ID, UNKNOWN_ID) == (0, 1)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(COUNTS)
 def test_what_is_saved_is_loaded_and_saved_again_byte_for_byte(
     tmp_path_factory: pytest.TempPathFactory, counts: dict[str, int]
