@@ -89,7 +89,7 @@ def _max(cut: _Cut) -> Tensor:
 
 
 class _MaxOverTokens(torch.autograd.Function):
-    """`amax(0)`, whose own backward pass takes four times as long on a CPU.
+    """`amax(0)`, whose own backward pass takes three times as long on a CPU.
 
     As there, tokens that share the highest value share the gradient.
     """

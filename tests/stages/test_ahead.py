@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -10,13 +10,7 @@ from hypothesis import settings as example_settings
 from hypothesis import strategies as st
 
 from distlstm.stages.ahead import run_ahead
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.005)
+from tests.stages.test_interruption import wait_until
 
 
 @example_settings(max_examples=30)
@@ -35,7 +29,7 @@ def test_a_few_items_are_made_before_they_are_asked_for_and_no_more() -> None:
 
     ahead = run_ahead(items())
     assert next(ahead) == 0
-    wait_until(lambda: len(made) >= 3)
+    wait_until(lambda: len(made) >= 3, 60)
     time.sleep(0.05)
     assert len(made) <= 4
     ahead.close()  # type: ignore[attr-defined]
@@ -73,4 +67,4 @@ def test_the_thread_ends_when_the_consumer_stops(how: str) -> None:
         consume()
     except RuntimeError:
         assert how == "failed"
-    wait_until(lambda: not any(thread.is_alive() for thread in started))
+    wait_until(lambda: not any(thread.is_alive() for thread in started), 60)

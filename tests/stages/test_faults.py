@@ -208,6 +208,7 @@ def test_a_killed_worker_is_replaced_within_the_run(
     wait_until(lambda: len(pids_of(job.marker, "ray::_Worker")) == 2, SECONDS)
     workers = pids_of(job.marker, "ray::_Worker")
     before = parts_of(job.output)
+    assert len(workers) == 2
     os.kill(workers[0], signal.SIGKILL)
     result = ended(process)
     check_whole(capfd, job.source, job.output, result=result, kept=before, reused=0)

@@ -17,12 +17,11 @@ import pytest
 
 from distlstm.stages.output import LOCK_FILE
 from distlstm.stages.unfinished import finished_epochs
-from tests.stages.test_faults import AGENTS, pids_of
+from tests.stages.test_faults import AGENTS, SECONDS, pids_of
 from tests.stages.test_interruption import ARGUMENTS, epochs_done, processes_of, start, wait_until
 from tests.stages.test_tracking import tracked_epochs
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
-SECONDS = 600
 NUM_EPOCHS = 12
 LIMITED_WORKERS = """
 import resource
