@@ -22,9 +22,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from distlstm.model.directory import Model, load_model
+from distlstm.model.directory import TrainedModel, load_model
 from distlstm.model.metrics import Totals, metrics_of
-from distlstm.stages.predictor import Predictions, Predictor
+from distlstm.stages.prediction.predictor import Predictions, Predictor
 from distlstm.text.columns import read_labels, read_texts
 
 
@@ -48,19 +48,19 @@ def accuracies(path: Path, data: Path) -> dict[str, float]:
     def share(predicted: Predictions) -> float:
         return float((names[predicted.label_ids] == truth).mean())
 
-    def predictions(model: Model) -> Predictions:
+    def predictions(model: TrainedModel) -> Predictions:
         return Predictor(model, device=torch.device("cpu"))(texts)
 
     with_it, without = predictions(model), predictions(replace(model, cascade=None))
-    lstm = predictions(replace(model, wide=None, cascade=None))
+    lstm = predictions(replace(model, linear=None, cascade=None))
     figures = {"model": share(with_it), "lstm": share(lstm)}
-    if model.wide is not None:
+    if model.linear is not None:
         encoded = Predictor(model, device=torch.device("cpu")).encode(texts)
-        linear = encoded.wide_logits.argmax(1)[encoded.index]
+        linear = encoded.linear_logits.argmax(1)[encoded.index]
         figures["linear"] = float((names[linear] == truth).mean())
     known = with_it.has_text & np.isin(truth, names)
     label_ids = model.labels.ids_of(pa.array(truth[known])).to_numpy().astype(np.int64)
-    figures["partner_share"] = float(with_it.by_partner.mean())
+    figures["partner_share"] = float(with_it.by_linear.mean())
     figures["agreement"] = float((with_it.label_ids == without.label_ids).mean())
     figures["without_cascade"] = share(without)
     for ending, found in (("", with_it), ("_without", without)):

@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
-from distlstm.data.stdlib_corpus import build_stdlib_corpus
+from distlstm.demo.corpus import build_stdlib_corpus
 from distlstm.model.directory import load_model
-from distlstm.stages.predictor import Predictions, Predictor
+from distlstm.stages.prediction.predictor import Predictions, Predictor
 from distlstm.text.columns import read_texts
 
 

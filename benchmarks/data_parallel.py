@@ -26,7 +26,7 @@ from distlstm.config import ModelConfig
 from distlstm.data.batching import rows_of_rank
 from distlstm.model.batch import Batch, used_ids
 from distlstm.model.classifier import Classifier
-from distlstm.model.data_parallel import add_up, average, share_weights
+from distlstm.model.data_parallel import all_reduce, average, share_weights
 from distlstm.model.loop import Training, Worker
 
 CORPORA, EPOCHS, RUNS = (30_000, 1_000_000), 3, 5
@@ -73,7 +73,7 @@ def run_rank(rank: int, world_size: int, exchange: bool, corpus_rows: int, direc
         world_size=world_size,
         share_weights=share_weights,
         average=average,
-        add_up=partial(add_up, device=torch.device("cpu")),
+        all_reduce=partial(all_reduce, device=torch.device("cpu")),
     )
     share = Share(Rows(corpus_rows), rank=rank, world_size=world_size)
     figure = tokens_per_second(together if exchange else Worker(), share)

@@ -36,7 +36,7 @@ FIT_LINEAR = """
 import resource, sys
 from pathlib import Path
 from distlstm.data.corpus import EncodedCorpus
-from distlstm.stages.baseline import linear_model
+from distlstm.stages.training.baseline import linear_model
 linear_model(EncodedCorpus(Path(sys.argv[1])))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 
 from distlstm.data.files import find_files
 from distlstm.data.units import UNIT, Unit
-from distlstm.stages.manifest import SUCCESS_FILE, Run, write_manifest
-from distlstm.stages.parts import (
+from distlstm.stages.prediction.manifest import Run, write_manifest
+from distlstm.stages.prediction.parts import (
     FOOTER_KEY,
     Part,
     PredictionSettings,
@@ -23,6 +23,7 @@ from distlstm.stages.parts import (
     plain,
     unit_key,
 )
+from distlstm.stages.run.files import SUCCESS_FILE
 from distlstm.stages.verify import verify
 
 PARTS, ROWS, RUNS = 5_000, 10, 3

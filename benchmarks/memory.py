@@ -77,7 +77,7 @@ def gradient_share(cell: str, length: int, initial: str) -> float:
     model = classifier(cell, 0, initial)
     batch = next(iter(Recall(length, 0, 1)))
     inputs = model.embedding(batch.token_ids.t()).detach().requires_grad_()
-    states = model.layers[0](inputs, torch.zeros_like(batch.token_ids.t())).ahead_TBH
+    states = model.layers[0](inputs, torch.zeros_like(batch.token_ids.t())).forward_TBH
     torch.autograd.backward(states[-1].sum())
     norms = inputs.grad.norm(dim=(1, 2)) if inputs.grad is not None else torch.zeros(length)
     return float(norms[0] / norms[-1])

@@ -41,12 +41,11 @@ from torch import Tensor, nn
 
 from distlstm import environment
 from distlstm.config import ExperimentConfig, ModelConfig
-from distlstm.data.batching import cut_by_length
-from distlstm.data.stdlib_corpus import build_stdlib_corpus
+from distlstm.data.batching import INFERENCE_LIMITS, cut_by_length
+from distlstm.demo.corpus import build_stdlib_corpus
 from distlstm.model.classifier import Classifier, recurrent_dtype
-from distlstm.model.directory import Model, load_model, save_model
+from distlstm.model.directory import TrainedModel, load_model, save_model
 from distlstm.model.linear import LinearModel, fit_features
-from distlstm.stages.predictor import ON_CPU
 from distlstm.text.columns import read_texts
 from distlstm.text.labels import LabelSet
 from distlstm.text.splitting import split
@@ -91,13 +90,13 @@ def random_model(texts: pa.Array, path: Path) -> None:
         encoded.values, encoded.offsets, subwords_of(vocabulary.tokens), most=2**22
     )
     weight = torch.randn(features.count, NUM_LABELS)
-    model = Model(
+    model = TrainedModel(
         config=config,
         classifier=Classifier(config.model, vocab_size=len(vocabulary), num_labels=NUM_LABELS),
         vocabulary=vocabulary,
         labels=LabelSet(tuple(f"label {i}" for i in range(NUM_LABELS))),
         temperature=1.0,
-        wide=LinearModel(features, weight, torch.zeros(NUM_LABELS)),
+        linear=LinearModel(features, weight, torch.zeros(NUM_LABELS)),
     )
     save_model(model, path)
 
@@ -124,7 +123,7 @@ def bare_process(model: Path, lengths: np.ndarray, queue: "mp.Queue[float]") -> 
     ).to(dtype)
     shapes = [
         (len(rows), int(lengths[rows[-1]]))
-        for rows in cut_by_length(np.flatnonzero(lengths), lengths, ON_CPU)
+        for rows in cut_by_length(np.flatnonzero(lengths), lengths, INFERENCE_LIMITS["cpu"])
     ]
     inputs = {
         shape: torch.randn(*shape, config.model.embedding_dim, dtype=dtype) for shape in shapes
@@ -260,9 +259,9 @@ def trained_models(directory: Path) -> tuple[Path, dict[str, Path]]:
     subprocess.run(train, check=True, capture_output=True)
     shutil.copytree(models["on"], models["off"])
     facts_file = models["off"] / "model.json"
-    facts = json.loads(facts_file.read_text(encoding="utf-8"))
-    facts.pop("cascade", None)
-    facts_file.write_text(json.dumps(facts), encoding="utf-8")
+    metadata = json.loads(facts_file.read_text(encoding="utf-8"))
+    metadata.pop("cascade", None)
+    facts_file.write_text(json.dumps(metadata), encoding="utf-8")
     return corpus / "unlabelled", models
 
 

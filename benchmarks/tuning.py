@@ -33,7 +33,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from distlstm import environment
-from distlstm.data.stdlib_corpus import build_stdlib_corpus
+from distlstm.demo.corpus import build_stdlib_corpus
 
 METRIC = "macro_f1"
 FULL_TRIALS, QUICK_TRIALS, NESTED_TRIALS, QUICK_ROWS = 6, 20, 6, 3_000
@@ -182,8 +182,8 @@ def nested_worker(parameters: dict[str, Any]) -> None:
     from distlstm.config import load_config
     from distlstm.data.encoding import encode_corpus
     from distlstm.model.loop import Worker
-    from distlstm.stages.labelled_data import DataRequest
-    from distlstm.stages.training_job import TrainingJob
+    from distlstm.stages.training.job import TrainingJob
+    from distlstm.stages.training.labelled_data import DataRequest
 
     torch.set_num_threads(1)
     settings = [*EPOCH[1::2], f"model.hidden_dim={parameters['hidden_dim']}"]

@@ -31,8 +31,8 @@ from distlstm.options import (
 if TYPE_CHECKING:
     from distlstm.data.labelled import Columns
     from distlstm.stages.batch_predict import PredictRequest
-    from distlstm.stages.labelled_data import DataRequest
-    from distlstm.stages.session import Resources
+    from distlstm.stages.run.session import Resources
+    from distlstm.stages.training.labelled_data import DataRequest
 
 _data_argument = click.argument("data", nargs=-1, required=True, metavar="DATA...")
 
@@ -66,10 +66,10 @@ def train(data: tuple[str, ...], output: Path, **options: Any) -> None:
     config = _config(options)
     environment.prepare(options["address"], idle_workers=False)
     from distlstm import console
-    from distlstm.model.facts import load_facts
+    from distlstm.model.metadata import load_metadata
     from distlstm.report.model import write_model_report
     from distlstm.stages import train as stage
-    from distlstm.stages.start_up import process_began
+    from distlstm.stages.run.start_up import process_began
 
     with console.Display(quiet=options["quiet"], debug=options["debug"]) as display:
         result = stage.train(
@@ -85,7 +85,7 @@ def train(data: tuple[str, ...], output: Path, **options: Any) -> None:
     if options["as_json"]:
         console.print_json(asdict(result))
     else:
-        console.print_train(result, load_facts(output))
+        console.print_train(result, load_metadata(output))
 
 
 @cli.command()
@@ -130,7 +130,7 @@ def tune(data: tuple[str, ...], output: Path, **options: Any) -> None:
     from distlstm.report.model import write_model_report
     from distlstm.report.study import write_study_report
     from distlstm.stages import tune as stage
-    from distlstm.stages.study_files import BEST, TRIALS_FILE
+    from distlstm.stages.run.files import BEST, TRIALS_FILE
 
     limits = stage.Limits(time_budget=options["time_budget"], concurrency=options["concurrency"])
     try:
@@ -300,7 +300,7 @@ def predict(texts: tuple[str, ...], model: Path, debug: bool) -> None:  # noqa: 
 def demo(directory: Path, **options: Any) -> None:
     """Build a real corpus offline, then tune, train, evaluate and predict on it, in DIR."""
     environment.prepare()
-    from distlstm.demo import run_demo
+    from distlstm.demo.run import run_demo
 
     run_demo(directory, resources=_resources(options), quiet=options["quiet"])
 
@@ -340,7 +340,7 @@ def _config(options: dict[str, Any]) -> ExperimentConfig:
 
 
 def _resources(options: dict[str, Any]) -> "Resources":
-    from distlstm.stages.session import Resources
+    from distlstm.stages.run.session import Resources
 
     return Resources(
         num_workers=options.get("workers"),
@@ -352,7 +352,7 @@ def _resources(options: dict[str, Any]) -> "Resources":
 
 
 def _data_request(data: tuple[str, ...], options: dict[str, Any]) -> "DataRequest":
-    from distlstm.stages.labelled_data import DataRequest
+    from distlstm.stages.training.labelled_data import DataRequest
 
     return DataRequest(
         training=data,
@@ -374,9 +374,9 @@ def _columns(options: dict[str, Any], trained_on: dict[str, Any]) -> "Columns":
 
 def _run_of(model: Path) -> dict[str, Any]:
     """The identity of the command that trained a model."""
-    from distlstm.model.facts import load_facts
+    from distlstm.model.metadata import load_metadata
 
-    return dict(load_facts(model).get("run", {}))
+    return dict(load_metadata(model).get("run", {}))
 
 
 def _lines() -> Iterable[str]:

@@ -19,7 +19,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from distlstm.stages.events import (
+from distlstm.stages.run.events import (
     EpochDone,
     Event,
     FirstStep,
@@ -29,7 +29,7 @@ from distlstm.stages.events import (
     TrialRow,
     TrialsChanged,
 )
-from distlstm.stages.study_files import METRICS
+from distlstm.stages.run.files import METRICS
 
 if TYPE_CHECKING:  # the stages import Ray and torch, each command only its own
     from distlstm.stages.batch_predict import BatchPredictResult
@@ -182,21 +182,22 @@ def print_command(command: str) -> None:
     _stdout().print(f"\n[bold]$ {escape(command)}[/]")
 
 
-def print_train(result: "TrainResult", facts: Mapping[str, Any]) -> None:
+def print_train(result: "TrainResult", metadata: Mapping[str, Any]) -> None:
     """What training gave, beside what simpler models reach on the same rows."""
     console = _stdout()
-    console.print(comparison_table(facts))
-    verdict = baseline_verdict(facts)
+    console.print(comparison_table(metadata))
+    verdict = baseline_verdict(metadata)
     if verdict:
         console.print(verdict)
-    metrics = facts["metrics"]
+    metrics = metadata["metrics"]
     console.print(
-        f"Scores calibrated at temperature {facts['temperature']:.3f}: expected calibration error "
+        f"Scores calibrated at temperature {metadata['temperature']:.3f}: expected calibration "
+        f"error "
         f"{metrics['ece_uncalibrated']:.4f} before, {metrics['ece']:.4f} after, on validation."
     )
-    if "cascade" in facts:
+    if "cascade" in metadata:
         console.print(
-            f"{facts['cascade']['share']:.1%} of the validation rows are answered by the linear "
+            f"{metadata['cascade']['share']:.1%} of the validation rows are answered by the linear "
             "model alone, which is sure of them."
         )
     console.print(
@@ -306,27 +307,27 @@ def start_up_table(seconds: Mapping[str, float]) -> Table:
     return table
 
 
-def comparison_table(facts: Mapping[str, Any]) -> Table:
+def comparison_table(metadata: Mapping[str, Any]) -> Table:
     """Model, linear baseline and majority class on the validation rows."""
-    table = Table(title=f"Validation, {facts['metrics']['num_rows']:,} rows")
+    table = Table(title=f"Validation, {metadata['metrics']['num_rows']:,} rows")
     table.add_column("")
     table.add_column("accuracy", justify="right")
     table.add_column("macro-F1", justify="right")
-    cell = facts["model"]["cell"].upper()
+    cell = metadata["model"]["cell"].upper()
     rows = {
-        "this model": facts["metrics"],
-        f"its {cell} alone": facts["baseline"]["recurrent"],
-        "linear model of n-grams": facts["baseline"]["linear"],
-        "always the most frequent label": facts["baseline"]["majority"],
+        "this model": metadata["metrics"],
+        f"its {cell} alone": metadata["baseline"]["recurrent"],
+        "linear model of n-grams": metadata["baseline"]["linear"],
+        "always the most frequent label": metadata["baseline"]["majority"],
     }
     for name, metrics in rows.items():
         table.add_row(name, f"{metrics['accuracy']:.4f}", f"{metrics['macro_f1']:.4f}")
     return table
 
 
-def baseline_verdict(facts: Mapping[str, Any]) -> str | None:
+def baseline_verdict(metadata: Mapping[str, Any]) -> str | None:
     """A plain word if the linear model is as good."""
-    own, linear = facts["metrics"]["accuracy"], facts["baseline"]["linear"]["accuracy"]
+    own, linear = metadata["metrics"]["accuracy"], metadata["baseline"]["linear"]["accuracy"]
     if own > linear:
         return None
     return (

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
-from distlstm.stages.session import Resources, shared_ray  # noqa: E402
+from distlstm.stages.run.session import Resources, shared_ray  # noqa: E402
 
 settings.register_profile("tests", deadline=None, derandomize=True)  # the same on any machine
 settings.load_profile("tests")

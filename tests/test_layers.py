@@ -26,6 +26,13 @@ MAY_IMPORT = {
     "cli": BOTTOM | {"options", "text", "model", "data", "stages", "report", "console", "demo"},
     "demo": BOTTOM | {"data", "stages", "console", "cli"},
 }
+WINGS = {
+    "run": set(),
+    "prediction": {"run"},
+    "training": {"run"},
+    "tuning": {"run", "training"},
+}
+"""Folders of `stages/`; the modules beside them are the commands, which may import all wings."""
 FORBIDDEN = {
     "text": {"ray", "torch"},
     "model": {"ray"},
@@ -59,6 +66,20 @@ def test_a_layer_imports_only_the_layers_below_it(module: Path) -> None:
     ours = {n.split(".")[1] for n in imports_of(module) if n.startswith("distlstm.")}
     ours -= {"__version__"}
     assert ours <= MAY_IMPORT[layer] | {layer}
+
+
+def test_the_wings_of_stages_are_these() -> None:
+    folders = {path.parent.name for path in (PACKAGE / "stages").glob("*/__init__.py")}
+    assert folders == set(WINGS)
+
+
+@pytest.mark.parametrize(
+    "module", sorted((PACKAGE / "stages").glob("*/*.py")), ids=lambda m: f"{m.parent.name}/{m.stem}"
+)
+def test_a_wing_imports_only_the_wings_below_it_and_no_command(module: Path) -> None:
+    wing = module.parent.name
+    ours = {n.split(".")[2] for n in imports_of(module) if n.startswith("distlstm.stages.")}
+    assert ours <= WINGS[wing] | {wing}
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda m: str(m.relative_to(PACKAGE)))

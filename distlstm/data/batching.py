@@ -25,6 +25,13 @@ class BatchLimits:
     """Padded ones; a single longer row goes alone."""
 
 
+INFERENCE_LIMITS = {
+    "cpu": BatchLimits(tokens=20_480, rows=256),
+    "cuda": BatchLimits(tokens=1_048_576, rows=8_192),
+}
+"""Of a batch without a gradient, by type of device."""
+
+
 def step_limits(config: TrainingConfig, num_rows: int) -> BatchLimits:
     """The limits of a training step, over all workers: as configured, or as the corpus has it.
 

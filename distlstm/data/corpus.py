@@ -17,7 +17,7 @@ from distlstm.data.vectors_file import VectorsFile
 from distlstm.text.labels import LabelSet
 from distlstm.text.vocabulary import Vocabulary
 
-FACTS_FILE = "corpus.json"
+METADATA_FILE = "corpus.json"
 VOCABULARY_FILE = "vocabulary.txt"
 VECTORS_FILE = "vectors.npy"
 
@@ -93,12 +93,12 @@ class CorpusSpec:
     @property
     def identity(self) -> dict[str, Any]:
         """What is read, as far as it makes one command differ from another."""
-        facts = {"data": self.files_fingerprint, "columns": asdict(self.columns)}
+        metadata = {"data": self.files_fingerprint, "columns": asdict(self.columns)}
         if self.vectors is not None:
-            facts["vectors"] = asdict(self.vectors)
+            metadata["vectors"] = asdict(self.vectors)
         if self.inherited is not None:
-            facts["init"] = self.inherited.fingerprint
-        return facts
+            metadata["init"] = self.inherited.fingerprint
+        return metadata
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,15 +130,15 @@ class EncodedCorpus:
     """An encoded corpus on disk: vocabulary, labels, and the shards of both splits."""
 
     def __init__(self, path: Path) -> None:
-        facts = json.loads((path / FACTS_FILE).read_text(encoding="utf-8"))
+        metadata = json.loads((path / METADATA_FILE).read_text(encoding="utf-8"))
         self.path = path
-        self.summary = CorpusSummary(**facts["summary"])
-        self.labels = LabelSet(tuple(facts["labels"]))
-        self.kind: str = facts["kind"]
+        self.summary = CorpusSummary(**metadata["summary"])
+        self.labels = LabelSet(tuple(metadata["labels"]))
+        self.kind: str = metadata["kind"]
         """`single`: each row has one label; `multi`: a set of any number of them."""
         self.vocabulary = Vocabulary.load(path / VOCABULARY_FILE)
-        self.training = Shards([path / name for name in facts["training"]])
-        self.validation = Shards([path / name for name in facts["validation"]])
+        self.training = Shards([path / name for name in metadata["training"]])
+        self.validation = Shards([path / name for name in metadata["validation"]])
 
     @property
     def vectors(self) -> np.ndarray | None:
@@ -150,5 +150,5 @@ class EncodedCorpus:
         return np.load(file, mmap_mode="r", allow_pickle=False) if file.exists() else None
 
 
-def _digest(facts: object) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+def _digest(metadata: object) -> str:
+    return hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest()[:16]

@@ -20,7 +20,7 @@ import ray
 
 from distlstm.atomic import replace_file, write_text
 from distlstm.data.corpus import (
-    FACTS_FILE,
+    METADATA_FILE,
     VECTORS_FILE,
     VOCABULARY_FILE,
     CorpusSpec,
@@ -58,7 +58,7 @@ def encode_corpus(spec: CorpusSpec, path: Path, *, progress: Progress) -> Encode
         UserError: unreadable data, no rows, fewer than two labels, nothing to validate on, or
             unusable vectors.
     """
-    if not (path / FACTS_FILE).exists():
+    if not (path / METADATA_FILE).exists():
         _encode(spec, path, progress)
     return EncodedCorpus(path)
 
@@ -89,7 +89,7 @@ def _encode(spec: CorpusSpec, path: Path, progress: Progress) -> None:
         tables.append(table)
         progress("encoding", len(tables), len(jobs))
     written = pa.concat_tables(tables).sort_by("name")
-    _write_facts(path, spec, counts, labels, kind, written, coverage)
+    _write_metadata(path, spec, counts, labels, kind, written, coverage)
 
 
 def is_small(spec: CorpusSpec) -> bool:
@@ -342,7 +342,7 @@ def _measure(job: _Job, training: _Rows, validation: _Rows, num_unseen: int) -> 
     }
 
 
-def _write_facts(
+def _write_metadata(
     path: Path,
     spec: CorpusSpec,
     counts: pa.Table,
@@ -373,5 +373,5 @@ def _write_facts(
         split: [f"{name}.{split}" for name in written["name"].to_pylist()]
         for split in ("training", "validation")
     }
-    facts = {"summary": asdict(summary), "labels": list(labels.names), "kind": kind, **shards}
-    write_text(path / FACTS_FILE, json.dumps(facts, ensure_ascii=False, indent=1) + "\n")
+    metadata = {"summary": asdict(summary), "labels": list(labels.names), "kind": kind, **shards}
+    write_text(path / METADATA_FILE, json.dumps(metadata, ensure_ascii=False, indent=1) + "\n")

@@ -29,7 +29,7 @@ _WILDCARD = re.compile(r"[*?\[]")
 
 @dataclass(frozen=True, kw_only=True)
 class SourceFile:
-    """A file of a corpus. Frozen facts: a changed file compares unequal."""
+    """A file of a corpus. Frozen metadata: a changed file compares unequal."""
 
     path: str
     """Absolute path, or a URI."""

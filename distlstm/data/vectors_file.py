@@ -20,7 +20,7 @@ _IN_NO_FILE = " "  # words end at the first space
 
 @dataclass(frozen=True, kw_only=True)
 class VectorsFile:
-    """A file of vectors. Frozen facts: a changed file compares unequal."""
+    """A file of vectors. Frozen metadata: a changed file compares unequal."""
 
     path: str
     """Absolute path, or a URI."""

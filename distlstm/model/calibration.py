@@ -36,23 +36,23 @@ def fit_weights(
     targets: np.ndarray,
     *,
     independent: bool = False,
-    add_up: Callable[[np.ndarray], np.ndarray] = lambda vector: vector,
+    all_reduce: Callable[[np.ndarray], np.ndarray] = lambda vector: vector,
 ) -> np.ndarray:
     """How much each of K models' logits count, [K]: the sum with the least log loss.
 
     The loss is convex in the weights: Newton steps, halved until they help, within 0.05 and 20 for
-    the first model, 0 and 20 for the others. With `add_up`, which adds a vector up over workers,
-    the rows are those of all workers together. Without rows the first weight is 1, the others 0.
+    the first model, 0 and 20 for the others. `all_reduce` sums a vector over the workers, so that
+    the rows of all workers count. Without rows the first weight is 1, the others 0.
 
     Args:
         logits: of held-out rows, [K, B, C].
         targets: the labels' probabilities in these rows, [B, C]: the scores are to be as sure as
             whoever gave them.
         independent: whether each label is there or not by itself, not one of them.
-        add_up: adds a vector up over the workers.
+        all_reduce: adds a vector up over the workers.
     """
     count = len(logits)
-    if add_up(np.array([float(len(targets))]))[0] == 0:
+    if all_reduce(np.array([float(len(targets))]))[0] == 0:
         return np.asarray(np.eye(count)[0])
     logits = logits.astype(np.float64)
     least = np.where(np.arange(count) == 0, _LEAST_WEIGHT, 0.0)
@@ -61,7 +61,7 @@ def fit_weights(
 
     def measured(weights: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         loss, slope, curvature = measure(logits, targets, weights)
-        sums = add_up(np.concatenate([[loss], slope, curvature.ravel()]))
+        sums = all_reduce(np.concatenate([[loss], slope, curvature.ravel()]))
         return float(sums[0]), sums[1 : 1 + count], sums[1 + count :].reshape(count, count)
 
     loss, slope, curvature = measured(weights)

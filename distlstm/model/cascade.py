@@ -29,19 +29,19 @@ class Cascade:
     share: float
     """Of the validation rows, those that it answers."""
 
-    def is_final(self, wide_logits: np.ndarray) -> np.ndarray:
+    def is_final(self, linear_logits: np.ndarray) -> np.ndarray:
         """Whether the partner answers, by row: [B, C] -> bool [B]."""
-        return leads(wide_logits) >= self.lead
+        return leads(linear_logits) >= self.lead
 
-    def probabilities(self, wide_logits: np.ndarray) -> np.ndarray:
+    def probabilities(self, linear_logits: np.ndarray) -> np.ndarray:
         """The partner's answers (float64 [B, C])."""
-        return softmax(wide_logits / self.temperature)
+        return softmax(linear_logits / self.temperature)
 
-    def applied(self, wide_logits: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    def applied(self, linear_logits: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
         """What is delivered ([B, C]) where both models together say `probabilities`."""
         delivered = probabilities.copy()
-        final = self.is_final(wide_logits)
-        delivered[final] = self.probabilities(wide_logits[final])
+        final = self.is_final(linear_logits)
+        delivered[final] = self.probabilities(linear_logits[final])
         return delivered
 
 
@@ -53,35 +53,35 @@ def leads(logits: np.ndarray) -> np.ndarray:
 
 
 def fit_cascade(
-    wide_logits: np.ndarray,
+    linear_logits: np.ndarray,
     probabilities: np.ndarray,
     targets: np.ndarray,
     *,
     tolerance: float,
-    add_up: Callable[[np.ndarray], np.ndarray] = lambda vector: vector,
+    all_reduce: Callable[[np.ndarray], np.ndarray] = lambda vector: vector,
 ) -> Cascade | None:
     """The cascade of the least lead that changes few enough labels of held-out rows.
 
-    None if there is no such lead. With `add_up`, which adds a vector up over workers, the rows are
-    those of all workers together.
+    None if there is no such lead. `all_reduce` sums a vector over the workers, so that the rows of
+    all workers count.
 
     Args:
-        wide_logits: the partner's, [B, C].
+        linear_logits: the partner's, [B, C].
         probabilities: what both models together say, [B, C].
         targets: the labels' probabilities, [B, C]; the temperature is fitted to them.
         tolerance: share of all rows whose label may change.
-        add_up: adds a vector up over the workers.
+        all_reduce: adds a vector up over the workers.
     """
-    reached = np.searchsorted(_GRID, leads(wide_logits), side="right")
-    changed = wide_logits.argmax(1) != probabilities.argmax(1)
+    reached = np.searchsorted(_GRID, leads(linear_logits), side="right")
+    changed = linear_logits.argmax(1) != probabilities.argmax(1)
     cells = [np.bincount(some, minlength=len(_GRID) + 1) for some in (reached, reached[changed])]
     from_cell = np.flip(np.flip(np.stack(cells).astype(np.float64), 1).cumsum(1), 1)
-    rows, changes = add_up(from_cell.ravel()).reshape(2, -1)
+    rows, changes = all_reduce(from_cell.ravel()).reshape(2, -1)
     good = np.flatnonzero((changes[1:] <= tolerance * rows[0]) & (rows[1:] > 0))
     if len(good) == 0:
         return None
     final = reached > good[0]
-    weight = fit_weights(wide_logits[None, final], targets[final], add_up=add_up)[0]
+    weight = fit_weights(linear_logits[None, final], targets[final], all_reduce=all_reduce)[0]
     return Cascade(
         lead=float(_GRID[good[0]]),
         temperature=float(1 / weight),

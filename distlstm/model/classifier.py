@@ -3,7 +3,7 @@
 Shape letters: T tokens, B rows, D embedding, H hidden state of one direction, C labels.
 """
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,8 @@ from distlstm.text.vocabulary import PADDING_ID
 
 _Cell = nn.LSTM | nn.GRU | nn.RNN
 _CELLS: dict[str, type[_Cell]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+_CELL_NAMES_IN_FILES = {"forward_cell": "ahead", "backward_cell": "back"}
+"""Weight files name the cells so since format version 2."""
 _EMBEDDING_STD = 0.1
 _IN_RECURRENT_DTYPE = ("embedding", "layers", "pooling")
 
@@ -29,19 +31,46 @@ class RecurrentLayer(nn.Module):
 
     def __init__(self, cell: str, input_dim: int, hidden_dim: int, *, bidirectional: bool) -> None:
         super().__init__()
-        self.ahead = _CELLS[cell](input_dim, hidden_dim)
-        self.back = _CELLS[cell](input_dim, hidden_dim) if bidirectional else None
+        self.forward_cell = _CELLS[cell](input_dim, hidden_dim)
+        self.backward_cell = _CELLS[cell](input_dim, hidden_dim) if bidirectional else None
         self.output_dim = hidden_dim * (2 if bidirectional else 1)
-        _initialise(self.ahead)
-        if self.back is not None:
-            _initialise(self.back)
+        _initialise(self.forward_cell)
+        if self.backward_cell is not None:
+            _initialise(self.backward_cell)
+        self.register_state_dict_post_hook(_to_file_names)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(  # type: ignore[no-untyped-call]
+            _from_file_names
+        )
 
     def forward(self, inputs_TBD: Tensor, mirror_TB: Tensor) -> States:
         """Both directions' states; `mirror_TB` is `mirror_index` of the batch's lengths."""
-        ahead: Tensor = self.ahead(inputs_TBD)[0]
-        if self.back is None:
-            return States(ahead)
-        return States(ahead, self.back(take_positions(inputs_TBD, mirror_TB))[0])
+        forward_TBH: Tensor = self.forward_cell(inputs_TBD)[0]
+        if self.backward_cell is None:
+            return States(forward_TBH)
+        return States(forward_TBH, self.backward_cell(take_positions(inputs_TBD, mirror_TB))[0])
+
+
+def _to_file_names(
+    module: nn.Module, state: dict[str, Any], prefix: str, metadata: dict[str, Any]
+) -> None:
+    """Name the cells in a state dict as weight files do."""
+    del module, metadata
+    _rename(state, prefix, _CELL_NAMES_IN_FILES)
+
+
+def _from_file_names(
+    module: nn.Module, state: dict[str, Any], prefix: str, *unused: object
+) -> None:
+    """Name the cells in a state dict as the module does."""
+    del module, unused
+    _rename(state, prefix, {in_file: name for name, in_file in _CELL_NAMES_IN_FILES.items()})
+
+
+def _rename(state: dict[str, Any], prefix: str, names: dict[str, str]) -> None:
+    for key in list(state):
+        cell, dot, weight = key.removeprefix(prefix).partition(".")
+        if key.startswith(prefix) and cell in names:
+            state[f"{prefix}{names[cell]}{dot}{weight}"] = state.pop(key)
 
 
 def _initialise(cell: _Cell) -> None:

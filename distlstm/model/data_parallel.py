@@ -28,7 +28,7 @@ def average(gradients: Sequence[Tensor]) -> None:
         gradient.copy_(mean.view_as(gradient))
 
 
-def add_up(vector: np.ndarray, *, device: torch.device) -> np.ndarray:
+def all_reduce(vector: np.ndarray, *, device: torch.device) -> np.ndarray:
     """A vector's sum over the workers (gloo takes what is on the CPU, nccl what is on a GPU)."""
     tensor = torch.from_numpy(vector.copy()).to(device)
     dist.all_reduce(tensor)

@@ -26,25 +26,25 @@ from distlstm.config import ExperimentConfig, read_config
 from distlstm.errors import UserError
 from distlstm.model.cascade import Cascade
 from distlstm.model.classifier import Classifier
-from distlstm.model.facts import (
-    FACTS_FILE,
+from distlstm.model.label_kind import ONE_LABEL, LabelKind, label_kind
+from distlstm.model.linear import LinearModel
+from distlstm.model.metadata import (
     FORMAT_VERSION,
+    LINEAR_FILE,
+    METADATA_FILE,
     VOCABULARY_FILE,
     WEIGHTS_FILE,
-    WIDE_FILE,
     check_digests,
     digest_of,
     fingerprint_of,
-    load_facts,
+    load_metadata,
 )
-from distlstm.model.label_kind import ONE_LABEL, LabelKind, label_kind
-from distlstm.model.linear import LinearModel
 from distlstm.text.labels import LabelSet
 from distlstm.text.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True, kw_only=True)
-class Model:
+class TrainedModel:
     """A trained classifier with everything that applying it takes."""
 
     config: ExperimentConfig
@@ -52,32 +52,32 @@ class Model:
     vocabulary: Vocabulary
     labels: LabelSet
     temperature: float
-    wide: LinearModel | None = None
+    linear: LinearModel | None = None
     """The linear partner; its logits are added to those of the classifier over the temperature."""
     cascade: Cascade | None = None
     """When the partner answers by itself; None if it never does."""
     kind: LabelKind = ONE_LABEL
-    facts: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
     """Measured when it was trained: `metrics`, `baseline`, `corpus`."""
     fingerprint: str = ""
     """Of weights, vocabulary, labels and text config; known once the model was saved."""
 
 
-def save_model(model: Model, path: Path) -> None:
+def save_model(model: TrainedModel, path: Path) -> None:
     """Write a MODEL directory; `model.json`, which makes it one, comes last."""
     path.mkdir(parents=True, exist_ok=True)
-    for name in (FACTS_FILE, WIDE_FILE):
+    for name in (METADATA_FILE, LINEAR_FILE):
         (path / name).unlink(missing_ok=True)
     weights = {name: value.contiguous() for name, value in model.classifier.state_dict().items()}
     with replace_file(path / WEIGHTS_FILE) as temporary:
         save_file(weights, temporary)
     written = [WEIGHTS_FILE, VOCABULARY_FILE]
     write_text(path / VOCABULARY_FILE, model.vocabulary.to_text())
-    if model.wide is not None:
-        written.append(WIDE_FILE)
-        with replace_file(path / WIDE_FILE) as temporary:
-            save_file(model.wide.to_tensors(), temporary)
-    facts = {
+    if model.linear is not None:
+        written.append(LINEAR_FILE)
+        with replace_file(path / LINEAR_FILE) as temporary:
+            save_file(model.linear.to_tensors(), temporary)
+    metadata = {
         "format_version": FORMAT_VERSION,
         "distlstm_version": __version__,
         **_config_tables(model.config),
@@ -85,43 +85,45 @@ def save_model(model: Model, path: Path) -> None:
         "vocabulary_size": len(model.vocabulary),
         "temperature": model.temperature,
         **({} if model.cascade is None else {"cascade": asdict(model.cascade)}),
-        **_kind_facts(model.kind),
-        **model.facts,
+        **_kind_metadata(model.kind),
+        **model.metadata,
         "files": {name: digest_of(path / name) for name in written},
         "versions": {
             "python": platform.python_version(),
             **{name: version(name) for name in ("torch", "ray", "pyarrow")},
         },
     }
-    write_text(path / FACTS_FILE, json.dumps(facts, ensure_ascii=False, indent=1) + "\n")
+    write_text(path / METADATA_FILE, json.dumps(metadata, ensure_ascii=False, indent=1) + "\n")
 
 
-def load_model(path: Path) -> Model:
+def load_model(path: Path) -> TrainedModel:
     """Load a MODEL directory.
 
     Raises:
         UserError: it is no model directory, of another format version, or damaged.
     """
-    facts = load_facts(path)
+    metadata = load_metadata(path)
     try:
-        config = read_config({key: facts[key] for key in ("seed", "text", "model", "training")})
-        labels = _read_labels(facts["labels"])
-        check_digests(path, facts)
+        config = read_config({key: metadata[key] for key in ("seed", "text", "model", "training")})
+        labels = _read_labels(metadata["labels"])
+        check_digests(path, metadata)
         vocabulary = Vocabulary.load(path / VOCABULARY_FILE)
         classifier = _load_classifier(path, config, len(vocabulary), len(labels))
-        wide = _load_wide(path, facts, len(vocabulary), len(labels))
-        kind = _read_kind(facts, len(labels))
-        return Model(
+        linear = _load_linear(path, metadata, len(vocabulary), len(labels))
+        kind = _read_kind(metadata, len(labels))
+        return TrainedModel(
             config=config,
             classifier=classifier,
             vocabulary=vocabulary,
             labels=labels,
-            temperature=_read_temperature(facts["temperature"]),
-            wide=wide,
-            cascade=_read_cascade(facts, wide, kind),
+            temperature=_read_temperature(metadata["temperature"]),
+            linear=linear,
+            cascade=_read_cascade(metadata, linear, kind),
             kind=kind,
-            facts={key: facts[key] for key in ("metrics", "baseline", "corpus") if key in facts},
-            fingerprint=fingerprint_of(facts),
+            metadata={
+                key: metadata[key] for key in ("metrics", "baseline", "corpus") if key in metadata
+            },
+            fingerprint=fingerprint_of(metadata),
         )
     except (
         *(UserError, KeyError, TypeError, ValueError, OverflowError, OSError, RuntimeError),
@@ -143,15 +145,15 @@ def _read_temperature(value: Any) -> float:
     return float(value)
 
 
-def _kind_facts(kind: LabelKind) -> dict[str, Any]:
+def _kind_metadata(kind: LabelKind) -> dict[str, Any]:
     """What `model.json` says of sets of labels; nothing of single ones."""
     if kind.name == "single":
         return {}
     return {"kind": kind.name, "thresholds": list(kind.thresholds)}
 
 
-def _read_kind(facts: dict[str, Any], num_labels: int) -> LabelKind:
-    kind = label_kind(facts.get("kind", "single"), facts.get("thresholds", ()))
+def _read_kind(metadata: dict[str, Any], num_labels: int) -> LabelKind:
+    kind = label_kind(metadata.get("kind", "single"), metadata.get("thresholds", ()))
     right = all(type(value) is float and 0 < value < 1 for value in kind.thresholds)
     if not right or len(kind.thresholds) != (num_labels if kind.name == "multi" else 0):
         raise ValueError(f"its thresholds are not {num_labels} numbers between 0 and 1")
@@ -159,13 +161,13 @@ def _read_kind(facts: dict[str, Any], num_labels: int) -> LabelKind:
 
 
 def _read_cascade(
-    facts: dict[str, Any], wide: LinearModel | None, kind: LabelKind
+    metadata: dict[str, Any], linear: LinearModel | None, kind: LabelKind
 ) -> Cascade | None:
-    if "cascade" not in facts:
+    if "cascade" not in metadata:
         return None
-    if wide is None or kind.name != "single":
+    if linear is None or kind.name != "single":
         raise ValueError("it has a cascade, and no linear partner of single labels")
-    cascade = Cascade(**facts["cascade"])
+    cascade = Cascade(**metadata["cascade"])
     for name, value, most in (("lead", cascade.lead, math.inf), ("share", cascade.share, 1)):
         if type(value) is not float or not 0 <= value <= most:
             raise ValueError(f"the {name} of its cascade is {value!r}")
@@ -205,12 +207,12 @@ def _load_classifier(
     return classifier.eval()
 
 
-def _load_wide(
-    path: Path, facts: dict[str, Any], vocab_size: int, num_labels: int
+def _load_linear(
+    path: Path, metadata: dict[str, Any], vocab_size: int, num_labels: int
 ) -> LinearModel | None:
-    if WIDE_FILE not in facts["files"]:
+    if LINEAR_FILE not in metadata["files"]:
         return None
-    tensors = load_file(path / WIDE_FILE)
+    tensors = load_file(path / LINEAR_FILE)
     return LinearModel.from_tensors(tensors, vocab_size=vocab_size, num_labels=num_labels)
 
 

@@ -4,13 +4,13 @@ import numpy as np
 import pyarrow as pa
 
 from distlstm.model.classifier import Classifier
-from distlstm.model.directory import Model
+from distlstm.model.directory import TrainedModel
 from distlstm.text.labels import LabelSet
 
 _KEPT_WHOLE = ("layers", "pooling")
 
 
-def grow_from(classifier: Classifier, earlier: Model, *, labels: LabelSet) -> None:
+def grow_from(classifier: Classifier, earlier: TrainedModel, *, labels: LabelSet) -> None:
     """Give a new classifier the weights that an earlier model has for it.
 
     Embedding rows of the earlier model's tokens, output rows of its labels, and all of recurrent

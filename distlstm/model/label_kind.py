@@ -18,7 +18,7 @@ from distlstm.model.set_metrics import SetTotals, set_metrics_of, set_report_of
 
 KindName = Literal["single", "multi"]
 _Array = TypeVar("_Array", Tensor, np.ndarray)
-AddUp = Callable[[np.ndarray], np.ndarray]
+AllReduce = Callable[[np.ndarray], np.ndarray]
 """Adds a vector up over workers."""
 _GRID = 100
 """Thresholds are hundredths: fine enough for validation rows, and sums over workers stay small."""
@@ -74,7 +74,9 @@ class LabelKind(Protocol):
         """As probabilities 0 and 1, what a model answers whose margins [B, C] are these."""
         ...
 
-    def fitted(self, probabilities: np.ndarray, members: np.ndarray | None, add_up: AddUp) -> Self:
+    def fitted(
+        self, probabilities: np.ndarray, members: np.ndarray | None, all_reduce: AllReduce
+    ) -> Self:
         """The same with thresholds fitted on held-out rows, if it has any; see `fit_thresholds`."""
         ...
 
@@ -135,9 +137,11 @@ class OneLabel:
         """The label of the largest margin."""
         return self.decided(margins).astype(np.float64)
 
-    def fitted(self, probabilities: np.ndarray, members: np.ndarray | None, add_up: AddUp) -> Self:
+    def fitted(
+        self, probabilities: np.ndarray, members: np.ndarray | None, all_reduce: AllReduce
+    ) -> Self:
         """Nothing is fitted."""
-        del probabilities, members, add_up
+        del probabilities, members, all_reduce
         return self
 
     def zero(self, num_labels: int) -> Totals:
@@ -193,11 +197,15 @@ class LabelSets:
         """The labels of positive margin."""
         return (margins > 0).astype(np.float64)
 
-    def fitted(self, probabilities: np.ndarray, members: np.ndarray | None, add_up: AddUp) -> Self:
+    def fitted(
+        self, probabilities: np.ndarray, members: np.ndarray | None, all_reduce: AllReduce
+    ) -> Self:
         """With a threshold for each label."""
         if members is None:  # a worker without a row
             members = np.zeros_like(probabilities)
-        return replace(self, thresholds=fit_thresholds(probabilities, members, add_up=add_up))
+        return replace(
+            self, thresholds=fit_thresholds(probabilities, members, all_reduce=all_reduce)
+        )
 
     def zero(self, num_labels: int) -> SetTotals:
         """The sums over no rows."""
@@ -251,12 +259,12 @@ def fit_thresholds(
     probabilities: np.ndarray,
     members: np.ndarray,
     *,
-    add_up: AddUp = lambda vector: vector,
+    all_reduce: AllReduce = lambda vector: vector,
 ) -> tuple[float, ...]:
     """Each label's threshold with the highest F1 on held-out rows ([B, C] both), in hundredths.
 
     From 0.01 to 0.99; the one nearest 0.5 of equals, and 0.5 for a label that no row has. With
-    `add_up`, which adds a vector up over workers, the rows are those of all workers together.
+    `all_reduce`, which adds a vector up over workers, the rows are those of all workers together.
     """
     num_labels = probabilities.shape[1]
     cells = np.floor(probabilities * _GRID + 1e-9).astype(np.int64).clip(0, _GRID)
@@ -268,7 +276,7 @@ def fit_thresholds(
             for chosen in (members > 0, np.ones_like(members, bool))
         ]
     ).astype(np.float64)
-    summed = add_up(counts.ravel()).reshape(2, num_labels, _GRID + 1)
+    summed = all_reduce(counts.ravel()).reshape(2, num_labels, _GRID + 1)
     hits, predicted = np.flip(np.flip(summed, -1).cumsum(-1), -1)
     support = hits[:, :1]
     grid = np.arange(1, _GRID)

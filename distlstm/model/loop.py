@@ -62,7 +62,7 @@ class Worker:
     """Gives a model the weights that the first worker's has."""
     average: Callable[[Sequence[Tensor]], None] = lambda _gradients: None
     """Averages gradients over the workers, in place."""
-    add_up: Callable[[np.ndarray], np.ndarray] = lambda vector: vector
+    all_reduce: Callable[[np.ndarray], np.ndarray] = lambda vector: vector
     """Adds a float64 vector up over the workers."""
 
 
@@ -216,7 +216,7 @@ class Training:
         for logits, batch in predict(self.model, batches, device=self.worker.device):
             members = None if batch.targets is None else batch.targets.numpy()
             totals += kind.totals(kind.probabilities(logits), batch.label_ids.numpy(), members)
-        return kind.from_vector(self.worker.add_up(totals.to_vector()))
+        return kind.from_vector(self.worker.all_reduce(totals.to_vector()))
 
     def _is_best(self, metrics: Metrics) -> bool:
         """By accuracy, of all rows or of each label alike as the loss has it; then by log loss."""
@@ -237,12 +237,12 @@ class Training:
             progress = (epoch + step / len(batches)) / self.num_epochs
             sums += self._step(batch.to(self.worker.device), progress)
             if step % _STEPS_BETWEEN_CHECKS == 0 or step == len(batches) - 1:
-                checked = self.worker.add_up(sums[[0, 4]].cpu().numpy())
+                checked = self.worker.all_reduce(sums[[0, 4]].cpu().numpy())
                 check_finite("the loss or the gradient", checked, step=step)
             if on_step is not None:
                 on_step(step + 1, len(batches))
         self.embedding.catch_up()
-        return self.worker.add_up(sums.cpu().numpy())
+        return self.worker.all_reduce(sums.cpu().numpy())
 
     def _step(self, batch: Batch, progress: float) -> Tensor:
         rate = self.highest_rate * rate_share(progress)
@@ -310,7 +310,7 @@ def check_same_weights(model: Classifier, worker: Worker, epoch: int) -> None:
     mine = torch.stack([torch.stack(pair) for pair in sums]).detach().cpu().numpy().ravel()
     places = np.zeros((worker.world_size, len(mine)))
     places[worker.rank] = mine
-    found = worker.add_up(places.ravel()).reshape(places.shape)
+    found = worker.all_reduce(places.ravel()).reshape(places.shape)
     if not np.allclose(found, found[0], rtol=1e-4, atol=1e-3):
         raise RunError(
             f"The workers' weights differ after epoch {epoch}, so this epoch is not kept. Run the "

@@ -13,24 +13,28 @@ from torch import Tensor
 class States(NamedTuple):
     """What both directions of a layer made of a batch, each in the order in which it reads.
 
-    `ahead_TBH` at t is the state after token t. `back_TBH`, absent in a layer of one direction, at
-    t is the state after the row's tokens from its last to the one t places before it. Past a row's
-    length both hold nothing of use.
+    `forward_TBH` at t is the state after token t. `backward_TBH`, absent in a layer of one
+    direction, at t is the state after the row's tokens from its last to the one t places before it.
+    Past a row's length both hold nothing of use.
     """
 
-    ahead_TBH: Tensor
-    back_TBH: Tensor | None = None
+    forward_TBH: Tensor
+    backward_TBH: Tensor | None = None
 
     @property
     def directions(self) -> list[Tensor]:
         """One tensor or two."""
-        return [self.ahead_TBH] if self.back_TBH is None else [self.ahead_TBH, self.back_TBH]
+        return (
+            [self.forward_TBH]
+            if self.backward_TBH is None
+            else [self.forward_TBH, self.backward_TBH]
+        )
 
     def by_token(self, mirror_TB: Tensor) -> Tensor:
         """Both directions' states of the same token side by side: [T, B, H or 2H]."""
-        if self.back_TBH is None:
-            return self.ahead_TBH
-        return torch.cat([self.ahead_TBH, take_positions(self.back_TBH, mirror_TB)], dim=2)
+        if self.backward_TBH is None:
+            return self.forward_TBH
+        return torch.cat([self.forward_TBH, take_positions(self.backward_TBH, mirror_TB)], dim=2)
 
 
 def mirror_index(lengths_B: Tensor, longest: int) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from distlstm.report.page import REPORT_FILE, Cell, Page, PageTable, Section, number, write_page
-from distlstm.stages.evaluation_files import ERRORS_FILE, METRICS_FILE
+from distlstm.stages.run.files import ERRORS_FILE, METRICS_FILE
 
 _MAX_CONFUSIONS = 20
 _MAX_MISTAKES = 50

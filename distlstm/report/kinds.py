@@ -10,9 +10,7 @@ from distlstm.report.evaluation import write_evaluation_report
 from distlstm.report.page import REPORT_FILE
 from distlstm.report.prediction import PREDICTION_REPORT_FILE, write_prediction_report
 from distlstm.report.study import write_study_report
-from distlstm.stages.evaluation_files import METRICS_FILE
-from distlstm.stages.manifest import MANIFEST_FILE
-from distlstm.stages.study_files import STUDY_FILE
+from distlstm.stages.run.files import MANIFEST_FILE, METRICS_FILE, STUDY_FILE
 
 MODEL_FILE = "model.json"
 """As in `model.directory`, whose torch takes seconds to import."""

@@ -7,21 +7,22 @@ from typing import Any
 
 from markupsafe import Markup
 
-from distlstm.model.facts import load_facts
+from distlstm.model.metadata import load_metadata
 from distlstm.report.axes import numbers
 from distlstm.report.line_chart import Line, line_chart
 from distlstm.report.page import REPORT_FILE, Page, PageTable, Section, number, write_page
 from distlstm.report.svg import colour
-from distlstm.stages.training_files import HISTORY_FILE, read_history
+from distlstm.stages.run.files import HISTORY_FILE
+from distlstm.stages.training.history import read_history
 
 
 def write_model_report(path: Path) -> None:
     """(Re)write the report of a model, from its `model.json` and `history.parquet`."""
-    facts, history = load_facts(path), read_history(path / HISTORY_FILE)
-    metrics, corpus = facts["metrics"], facts["corpus"]
+    metadata, history = load_metadata(path), read_history(path / HISTORY_FILE)
+    metrics, corpus = metadata["metrics"], metadata["corpus"]
     page = Page(
         title=f"Model {path.absolute().name}",
-        subtitle=f"{len(facts['labels'])} labels, {facts['vocabulary_size']:,} tokens known, "
+        subtitle=f"{len(metadata['labels'])} labels, {metadata['vocabulary_size']:,} tokens known, "
         f"trained on {corpus['num_training']:,} rows, judged on {metrics['num_rows']:,} held out",
         figures=[
             ("accuracy", f"{metrics['accuracy']:.4f}"),
@@ -30,27 +31,27 @@ def write_model_report(path: Path) -> None:
             ("calibration error", f"{metrics['ece']:.4f}"),
         ],
         sections=[
-            _comparison(facts),
+            _comparison(metadata),
             *_curves(history),
             _corpus(corpus),
-            _settings(facts),
+            _settings(metadata),
         ],
     )
     write_page(page, path / REPORT_FILE)
 
 
-def _comparison(facts: Mapping[str, Any]) -> Section:
-    own, baseline = facts["metrics"], facts["baseline"]
+def _comparison(metadata: Mapping[str, Any]) -> Section:
+    own, baseline = metadata["metrics"], metadata["baseline"]
     rows = {
         "this model": own,
-        f"its {facts['model']['cell'].upper()} alone": baseline["recurrent"],
+        f"its {metadata['model']['cell'].upper()} alone": baseline["recurrent"],
         "linear model of n-grams": baseline["linear"],
         "always the most frequent label": baseline["majority"],
     }
     beaten = own["accuracy"] > baseline["linear"]["accuracy"]
     verdict = "" if beaten else "The linear model is as good or better on this data."
-    if "cascade" in facts:
-        share = facts["cascade"]["share"]
+    if "cascade" in metadata:
+        share = metadata["cascade"]["share"]
         verdict += f" {share:.1%} of these rows are answered by the linear model alone."
     names = ("accuracy", "macro_f1", "weighted_f1", "mcc")
     table = PageTable(
@@ -106,12 +107,12 @@ def _corpus(corpus: Mapping[str, Any]) -> Section:
     return Section(title="Training rows", text=text, table=table)
 
 
-def _settings(facts: Mapping[str, Any]) -> Section:
+def _settings(metadata: Mapping[str, Any]) -> Section:
     rows = [
         [f"{section}.{name}", str(value)]
         for section in ("text", "model", "training")
-        for name, value in facts[section].items()
+        for name, value in metadata[section].items()
     ]
-    rows.append(["seed", str(facts["seed"])])
+    rows.append(["seed", str(metadata["seed"])])
     table = PageTable(header=["setting", "value"], rows=rows)
     return Section(title="Configuration", table=table)

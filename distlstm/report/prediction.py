@@ -11,7 +11,8 @@ from distlstm.report.axes import Numbers
 from distlstm.report.bar_chart import Bar, bar_chart
 from distlstm.report.histogram_chart import histogram_chart
 from distlstm.report.page import Cell, Page, PageTable, Section, number, write_page
-from distlstm.stages.manifest import SUCCESS_FILE, read_manifest
+from distlstm.stages.prediction.manifest import read_manifest
+from distlstm.stages.run.files import SUCCESS_FILE
 
 PREDICTION_REPORT_FILE = "_report.html"
 _MOST_BARS, _MOST_PARTS = 40, 1_000

@@ -14,7 +14,7 @@ from distlstm.report.study_charts import (
 )
 from distlstm.report.study_data import Study, Trial, read_study
 from distlstm.report.study_timeline import timeline_chart, timeline_of
-from distlstm.stages.study_files import METRICS
+from distlstm.stages.run.files import METRICS
 
 
 def write_study_report(path: Path) -> None:

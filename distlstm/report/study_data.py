@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from distlstm.errors import UserError
-from distlstm.stages.study_files import (
+from distlstm.stages.run.files import (
     BEST_CONFIG,
     EPOCHS_FILE,
     METRICS,
@@ -103,19 +103,19 @@ def read_study(path: Path) -> Study:
         UserError: it is no study.
     """
     try:
-        facts = json.loads((path / STUDY_FILE).read_text(encoding="utf-8"))
+        metadata = json.loads((path / STUDY_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path} is no output of tune: it has no {STUDY_FILE}.") from error
-    identity = facts.get("run") or {}
-    preferred = facts.get("preferred") or {}
+    identity = metadata.get("run") or {}
+    preferred = metadata.get("preferred") or {}
     return Study(
         name=path.absolute().name,
-        metric=facts.get("metric") or identity.get("search.metric", "macro_f1"),
-        is_finished=bool(facts.get("finished")),
-        seconds=_finite((facts.get("result") or {}).get("seconds")),
+        metric=metadata.get("metric") or identity.get("search.metric", "macro_f1"),
+        is_finished=bool(metadata.get("finished")),
+        seconds=_finite((metadata.get("result") or {}).get("seconds")),
         trials=[_trial(row) for row in _rows(path / TRIALS_FILE)],
         epochs=[_epoch(row) for row in _rows(path / EPOCHS_FILE)],
-        importance=_finite_ones(facts.get("importance") or {}),
+        importance=_finite_ones(metadata.get("importance") or {}),
         prefer=preferred.get("prefer", "best"),
         tolerance=_finite(preferred.get("tolerance")),
         domains=_domains(identity),

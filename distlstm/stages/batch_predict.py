@@ -15,12 +15,10 @@ from distlstm.atomic import remove_leftovers, write_text
 from distlstm.data.files import absolute
 from distlstm.data.units import Size, Unit, unit_limit
 from distlstm.errors import RunError, UserError
-from distlstm.model.facts import load_facts, model_fingerprint
-from distlstm.stages.actor_pool import Done, GivenUp, Looked, bundles_for, map_bundles
-from distlstm.stages.events import Note, OnEvent
-from distlstm.stages.manifest import (
-    MANIFEST_FILE,
-    SUCCESS_FILE,
+from distlstm.model.metadata import load_metadata, model_fingerprint
+from distlstm.stages.prediction.actor_pool import Done, GivenUp, Looked, bundles_for, map_bundles
+from distlstm.stages.prediction.input import cut_input, find_input
+from distlstm.stages.prediction.manifest import (
     Drift,
     Run,
     drift_of,
@@ -28,8 +26,7 @@ from distlstm.stages.manifest import (
     totals_of,
     write_manifest,
 )
-from distlstm.stages.output import check_output, check_same, remove_content, sole_use, writing
-from distlstm.stages.parts import (
+from distlstm.stages.prediction.parts import (
     Part,
     PredictionSettings,
     part_name,
@@ -37,12 +34,14 @@ from distlstm.stages.parts import (
     plain,
     read_parts,
 )
-from distlstm.stages.prediction_input import cut_input, find_input
-from distlstm.stages.prediction_progress import Meter, Progress
-from distlstm.stages.session import Resources, ray_session
+from distlstm.stages.prediction.progress import Meter, Progress
+from distlstm.stages.run.events import Note, OnEvent
+from distlstm.stages.run.files import MANIFEST_FILE, SUCCESS_FILE
+from distlstm.stages.run.output import check_output, check_same, remove_content, sole_use, writing
+from distlstm.stages.run.session import Resources, ray_session
 
 if TYPE_CHECKING:  # which imports torch; this process needs none
-    from distlstm.stages.predictor import Predictor
+    from distlstm.stages.prediction.predictor import Predictor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +105,7 @@ def batch_predict(
             request=request,
             settings=settings,
             limit=limit,
-            model_facts=load_facts(request.model),
+            model_metadata=load_metadata(request.model),
             on_event=on_event,
         )
         run.find_parts(units)
@@ -127,7 +126,7 @@ def settings_of(request: PredictRequest) -> PredictionSettings:
     Raises:
         UserError: the model is damaged, or gives sets of labels, which have no order to cut.
     """
-    label_sets = load_facts(request.model).get("kind") == "multi"
+    label_sets = load_metadata(request.model).get("kind") == "multi"
     if label_sets and not (request.top_k is None and request.min_score is None):
         raise UserError(
             "--top-k and --min-score are for models of one label a row; this one writes every "
@@ -189,7 +188,7 @@ class _Run:
     request: PredictRequest
     settings: PredictionSettings
     limit: Size
-    model_facts: Mapping[str, Any]
+    model_metadata: Mapping[str, Any]
     on_event: OnEvent
     ledger: Ledger = field(default_factory=lambda: Ledger({}, {}, {}))
     written: list[Part] = field(default_factory=list)
@@ -258,7 +257,7 @@ class _Run:
         for name in self.ledger.stale.keys() - {part.name for part in self.written}:
             (self.output / name).unlink(missing_ok=True)
         remove_leftovers(self.output)
-        self.drift = drift_of(totals_of(self.parts), self.model_facts)
+        self.drift = drift_of(totals_of(self.parts), self.model_metadata)
         self._write_manifest()
 
     def finish(self, units: Sequence[Unit]) -> None:
@@ -326,7 +325,7 @@ class _PredictWork:
     def __init__(
         self, predictor: "Predictor", *, output: Path, settings: PredictionSettings
     ) -> None:
-        from distlstm.stages.part_writer import PartWriter
+        from distlstm.stages.prediction.part_writer import PartWriter
 
         self.writer = PartWriter(predictor, output, settings)
 

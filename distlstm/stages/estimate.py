@@ -20,18 +20,19 @@ from distlstm.data.files import SourceFile
 from distlstm.data.reading import UnreadableFileError, count_rows
 from distlstm.data.units import Unit, unit_limit
 from distlstm.errors import RunError
-from distlstm.stages.actor_pool import Done, map_bundles
 from distlstm.stages.batch_predict import PredictRequest, read_ledger, settings_of
-from distlstm.stages.events import OnEvent, Progress
-from distlstm.stages.manifest import MANIFEST_FILE, recorded_limit
-from distlstm.stages.output import check_output
-from distlstm.stages.parts import PredictionSettings, part_name
-from distlstm.stages.prediction_input import cut_input, find_input
-from distlstm.stages.session import Resources, ray_session
-from distlstm.stages.windows import WINDOW_BYTES, Rows, read_windows
+from distlstm.stages.prediction.actor_pool import Done, map_bundles
+from distlstm.stages.prediction.input import cut_input, find_input
+from distlstm.stages.prediction.manifest import recorded_limit
+from distlstm.stages.prediction.parts import PredictionSettings, part_name
+from distlstm.stages.prediction.windows import WINDOW_BYTES, Rows, read_windows
+from distlstm.stages.run.events import OnEvent, Progress
+from distlstm.stages.run.files import MANIFEST_FILE
+from distlstm.stages.run.output import check_output
+from distlstm.stages.run.session import Resources, ray_session
 
 if TYPE_CHECKING:  # which imports torch
-    from distlstm.stages.predictor import Predictor
+    from distlstm.stages.prediction.predictor import Predictor
 
 _SAMPLED_UNITS = 8
 _SAMPLED_ROWS = 2_048

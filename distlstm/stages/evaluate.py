@@ -20,13 +20,13 @@ from distlstm.data.units import Unit, cut_into_units, unit_limit
 from distlstm.errors import RunError, UserError
 from distlstm.model.directory import load_model
 from distlstm.model.label_kind import LabelKind, LabelSets, Sums
-from distlstm.stages.actor_pool import Done, GivenUp, bundles_for, map_bundles
-from distlstm.stages.evaluation_files import ERRORS_FILE, METRICS_FILE
-from distlstm.stages.events import Note, OnEvent, Progress
-from distlstm.stages.output import check_output
-from distlstm.stages.part_content import label_set_columns
-from distlstm.stages.predictor import Predictions, Predictor
-from distlstm.stages.session import Resources, ray_session
+from distlstm.stages.prediction.actor_pool import Done, GivenUp, bundles_for, map_bundles
+from distlstm.stages.prediction.part_content import label_set_columns
+from distlstm.stages.prediction.predictor import Predictions, Predictor
+from distlstm.stages.run.events import Note, OnEvent, Progress
+from distlstm.stages.run.files import ERRORS_FILE, METRICS_FILE
+from distlstm.stages.run.output import check_output
+from distlstm.stages.run.session import Resources, ray_session
 from distlstm.text.columns import is_label_set
 from distlstm.text.labels import LabelSet
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from distlstm.stages.part_content import label_set_columns
-from distlstm.stages.predictor import Predictor
+from distlstm.stages.prediction.part_content import label_set_columns
+from distlstm.stages.prediction.predictor import Predictor
 
 _TEXTS_AT_ONCE = 256
 

@@ -17,16 +17,10 @@ from typing import TYPE_CHECKING
 from distlstm.config import ExperimentConfig
 from distlstm.data.corpus import CorpusSpec
 from distlstm.errors import UserError
-from distlstm.model.facts import FACTS_FILE, load_facts
-from distlstm.stages.events import Event, FirstStep, Note, OnEvent
-from distlstm.stages.labelled_data import (
-    DataRequest,
-    check_first_file,
-    check_vectors,
-    check_weights,
-    encoding_ahead,
-)
-from distlstm.stages.output import (
+from distlstm.model.metadata import METADATA_FILE, load_metadata
+from distlstm.stages.run.events import Event, FirstStep, Note, OnEvent
+from distlstm.stages.run.files import BEST, CHECKPOINTS, HISTORY_FILE
+from distlstm.stages.run.output import (
     Identity,
     check_output,
     check_same,
@@ -37,12 +31,19 @@ from distlstm.stages.output import (
     sole_use,
     withdraw,
 )
-from distlstm.stages.session import Resources, ray_session
-from distlstm.stages.start_up import Stopwatch
-from distlstm.stages.training_files import BEST, CHECKPOINTS, HISTORY_FILE, read_history
+from distlstm.stages.run.session import Resources, ray_session
+from distlstm.stages.run.start_up import Stopwatch
+from distlstm.stages.training.history import read_history
+from distlstm.stages.training.labelled_data import (
+    DataRequest,
+    check_first_file,
+    check_vectors,
+    check_weights,
+    encoding_in_background,
+)
 
 if TYPE_CHECKING:
-    from distlstm.stages.training_run import TrainingRun
+    from distlstm.stages.training.run import TrainingRun
 
 _RUN_FILE = "run.json"
 _DEFAULT_WORKERS = 2
@@ -88,10 +89,10 @@ def train(
     output = output.absolute()
     spec = data.find(config)
     if data.init is not None:
-        from distlstm.stages.warm_start import check_apart
+        from distlstm.stages.training.initial_model import check_apart
 
         check_apart(data.init, output)
-    check_output(output, marks=(FACTS_FILE, CHECKPOINTS), overwrite=False)
+    check_output(output, marks=(METADATA_FILE, CHECKPOINTS), overwrite=False)
     check_first_file(spec)
     check_vectors(spec, config)
     with sole_use(output):
@@ -121,8 +122,8 @@ def _train(
 ) -> bool:
     """Train into an output that is held; returns whether some or all of it was done before."""
     identity = _identity(spec, config)
-    if (output / FACTS_FILE).exists():
-        check_same(output, load_facts(output).get("run", {}), identity)
+    if (output / METADATA_FILE).exists():
+        check_same(output, load_metadata(output).get("run", {}), identity)
         on_event(Note(f"{output} is already trained by this very command; nothing to do."))
         return True
     resumed = _begin(output, identity)
@@ -132,11 +133,11 @@ def _train(
     try:
         with (
             _importing_torch(),
-            encoding_ahead(spec, output / CHECKPOINTS, on_event) as encoded,
+            encoding_in_background(spec, output / CHECKPOINTS, on_event) as encoded,
             ray_session(resources) as capacity,
         ):
             watch.end("Ray")
-            from distlstm.stages import training_run  # while the corpus is encoded
+            from distlstm.stages.training import run as training_run  # while the corpus is encoded
 
             num_workers = capacity.workers(resources.num_workers, default=_DEFAULT_WORKERS)
             corpus = encoded()
@@ -203,7 +204,7 @@ def _result(output: Path, started: float, *, resumed: bool) -> TrainResult:
     training_seconds = sum(row["seconds"] for row in history)
     return TrainResult(
         model=str(output),
-        metrics=load_facts(output)["metrics"],
+        metrics=load_metadata(output)["metrics"],
         epochs=len(history),
         steps=sum(row["steps"] for row in history),
         seconds=time.perf_counter() - started,

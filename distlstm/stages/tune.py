@@ -16,17 +16,9 @@ from distlstm.atomic import write_text
 from distlstm.config import ExperimentConfig, to_toml
 from distlstm.data.corpus import CorpusSpec, EncodedCorpus
 from distlstm.errors import RunError, UserError
-from distlstm.stages.baseline import linear_model
-from distlstm.stages.events import Note, OnEvent, Progress, TrialRow, TrialsChanged
-from distlstm.stages.finish import write_checkpoint
-from distlstm.stages.labelled_data import (
-    DataRequest,
-    check_first_file,
-    check_vectors,
-    check_weights,
-    prepare_corpus,
-)
-from distlstm.stages.output import (
+from distlstm.stages.run.events import Note, OnEvent, Progress, TrialRow, TrialsChanged
+from distlstm.stages.run.files import BEST, BEST_CONFIG, EPOCHS_FILE, STUDY_FILE, TRIALS_FILE
+from distlstm.stages.run.output import (
     Identity,
     check_output,
     check_same,
@@ -36,14 +28,22 @@ from distlstm.stages.output import (
     sole_use,
     withdraw,
 )
-from distlstm.stages.search import StudyCallback, StudyScheduler, StudySearcher
-from distlstm.stages.session import Resources, ray_session, run_interruptibly
-from distlstm.stages.study import Study
-from distlstm.stages.study_files import BEST, BEST_CONFIG, EPOCHS_FILE, STUDY_FILE, TRIALS_FILE
-from distlstm.stages.trial_resources import TrialResources, trial_resources, trials_at_once
-from distlstm.stages.trial_table import choose, worth_keeping, write_epochs, write_trials
-from distlstm.stages.trials import TrialSettings, run_trial
-from distlstm.stages.warm_study import settings_worth_trying
+from distlstm.stages.run.session import Resources, ray_session, run_interruptibly
+from distlstm.stages.training.baseline import linear_model
+from distlstm.stages.training.labelled_data import (
+    DataRequest,
+    check_first_file,
+    check_vectors,
+    check_weights,
+    prepare_corpus,
+)
+from distlstm.stages.training.model_writer import write_checkpoint
+from distlstm.stages.tuning.ray_tune import StudyCallback, StudyScheduler, StudySearcher
+from distlstm.stages.tuning.resources import TrialResources, trial_resources, trials_at_once
+from distlstm.stages.tuning.study import Study
+from distlstm.stages.tuning.table import choose, worth_keeping, write_epochs, write_trials
+from distlstm.stages.tuning.trial import TrialSettings, run_trial
+from distlstm.stages.tuning.warm_start import settings_worth_trying
 
 _RAY, _INSIDE = "ray", "-train"
 _MAX_FAILURES = 2
@@ -156,8 +156,8 @@ def _identity(spec: CorpusSpec, config: ExperimentConfig, warm_start: Path | Non
     return flat({**tables, **spec.identity, **warm})
 
 
-def _record(output: Path, facts: dict[str, Any]) -> None:
-    write_text(output / STUDY_FILE, json.dumps(facts, ensure_ascii=False, indent=1) + "\n")
+def _record(output: Path, metadata: dict[str, Any]) -> None:
+    write_text(output / STUDY_FILE, json.dumps(metadata, ensure_ascii=False, indent=1) + "\n")
 
 
 @dataclass(kw_only=True)
@@ -311,7 +311,7 @@ class _Run:
             resumed=self.resumed,
         )
         search = self.config.search
-        facts = {
+        metadata = {
             "run": self.identity,
             "finished": not self.study.num_missing,
             "result": asdict(result),
@@ -319,7 +319,7 @@ class _Run:
             "importance": self.study.importance(),
             "preferred": {"prefer": search.prefer, "tolerance": search.tolerance},
         }
-        _record(self.output, facts)
+        _record(self.output, metadata)
         return result
 
     def _keep_best(self) -> TrialRow | None:

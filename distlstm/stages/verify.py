@@ -15,8 +15,9 @@ from typing import Any
 from distlstm.data.files import SourceFile, find_files
 from distlstm.data.reading import UnreadableFileError, count_rows
 from distlstm.errors import UserError
-from distlstm.stages.manifest import IN_MANIFEST, SUCCESS_FILE, read_manifest
-from distlstm.stages.parts import FOOTERS_AT_ONCE, Part, part_names, read_parts
+from distlstm.stages.prediction.manifest import IN_MANIFEST, read_manifest
+from distlstm.stages.prediction.parts import FOOTERS_AT_ONCE, Part, part_names, read_parts
+from distlstm.stages.run.files import SUCCESS_FILE
 
 
 @dataclass(frozen=True, kw_only=True)

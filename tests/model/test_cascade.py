@@ -16,35 +16,35 @@ def problem(num_rows: int = 500, num_labels: int = 4) -> tuple[np.ndarray, np.nd
     """Logits of a partner, probabilities of a better whole, and the truth."""
     rng = np.random.default_rng(7)
     truth = np.eye(num_labels)[rng.integers(0, num_labels, num_rows)]
-    wide = truth * 2 + rng.normal(size=truth.shape)
-    return wide, softmax(wide + 3 * truth + rng.normal(size=truth.shape)), truth
+    linear = truth * 2 + rng.normal(size=truth.shape)
+    return linear, softmax(linear + 3 * truth + rng.normal(size=truth.shape)), truth
 
 
 @pytest.mark.parametrize("tolerance", TOLERANCES)
 def test_the_lead_is_the_least_that_changes_few_enough_labels(tolerance: float) -> None:
-    wide, together, truth = problem()
-    cascade = fit_cascade(wide, together, truth, tolerance=tolerance)
+    linear, together, truth = problem()
+    cascade = fit_cascade(linear, together, truth, tolerance=tolerance)
     assert cascade is not None
 
     def changed(lead: float) -> float:
-        delivered = Cascade(lead, 1.0, 0.0).applied(wide, together)
+        delivered = Cascade(lead, 1.0, 0.0).applied(linear, together)
         return float((delivered.argmax(1) != together.argmax(1)).mean())
 
     assert changed(cascade.lead) <= tolerance < changed(cascade.lead - 0.01)
-    final = cascade.is_final(wide)
+    final = cascade.is_final(linear)
     assert cascade.share == final.mean()
-    alone = fit_weights(wide[None, final], truth[final])[0]
+    alone = fit_weights(linear[None, final], truth[final])[0]
     assert cascade.temperature == pytest.approx(1 / alone)
 
 
 def test_rows_below_the_lead_keep_the_answer_of_both() -> None:
-    wide = np.array([[3.0, 0.0], [0.0, 0.5], [0.0, 2.0]])
+    linear = np.array([[3.0, 0.0], [0.0, 0.5], [0.0, 2.0]])
     together = np.array([[0.2, 0.8], [0.6, 0.4], [0.3, 0.7]])
     cascade = Cascade(lead=2.0, temperature=2.0, share=0.5)
-    assert cascade.is_final(wide).tolist() == [True, False, True]
-    delivered = cascade.applied(wide, together)
+    assert cascade.is_final(linear).tolist() == [True, False, True]
+    delivered = cascade.applied(linear, together)
     np.testing.assert_allclose(
-        delivered, [softmax(wide[:1] / 2)[0], [0.6, 0.4], [0.2689, 0.7311]], atol=1e-4
+        delivered, [softmax(linear[:1] / 2)[0], [0.6, 0.4], [0.2689, 0.7311]], atol=1e-4
     )
 
 
@@ -59,15 +59,15 @@ def test_a_cascade_fitted_over_workers_is_that_of_all_rows(tolerance: float) -> 
     met, sums = threading.Barrier(2), [np.zeros(0), np.zeros(0)]
 
     def work(rank: int) -> Cascade | None:
-        def add_up(vector: np.ndarray) -> np.ndarray:
+        def all_reduce(vector: np.ndarray) -> np.ndarray:
             sums[rank] = vector
             met.wait()
             total = sums[0] + sums[1]
             met.wait()
             return total
 
-        wide, together, truth = (part[rank::2] for part in everything)
-        return fit_cascade(wide, together, truth, tolerance=tolerance, add_up=add_up)
+        linear, together, truth = (part[rank::2] for part in everything)
+        return fit_cascade(linear, together, truth, tolerance=tolerance, all_reduce=all_reduce)
 
     with ThreadPoolExecutor(2) as threads:
         found = list(threads.map(work, (0, 1)))
@@ -80,6 +80,6 @@ def test_a_cascade_fitted_over_workers_is_that_of_all_rows(tolerance: float) -> 
 
 
 def test_a_partner_that_is_never_surely_right_has_no_cascade() -> None:
-    wide, together, truth = problem()
-    assert fit_cascade(wide, together[:, ::-1], truth, tolerance=0.001) is None
-    assert fit_cascade(wide[:0], together[:0], truth[:0], tolerance=0.5) is None
+    linear, together, truth = problem()
+    assert fit_cascade(linear, together[:, ::-1], truth, tolerance=0.001) is None
+    assert fit_cascade(linear[:0], together[:0], truth[:0], tolerance=0.5) is None

@@ -57,8 +57,8 @@ def lstm_by_hand(cell: torch.nn.LSTM, inputs_TD: Tensor) -> tuple[Tensor, Tensor
 def test_the_lstm_is_its_gate_equations() -> None:
     layer = RecurrentLayer("lstm", 5, 4, bidirectional=False)
     inputs_TD = torch.randn(9, 5)
-    states, (h, c) = layer.ahead(inputs_TD[:, None])
-    by_hand, last_h, last_c = lstm_by_hand(layer.ahead, inputs_TD)  # type: ignore[arg-type]
+    states, (h, c) = layer.forward_cell(inputs_TD[:, None])
+    by_hand, last_h, last_c = lstm_by_hand(layer.forward_cell, inputs_TD)  # type: ignore[arg-type]
     torch.testing.assert_close(states[:, 0], by_hand)
     torch.testing.assert_close(h[0, 0], last_h)
     torch.testing.assert_close(c[0, 0], last_c)
@@ -70,22 +70,22 @@ def test_the_backward_direction_is_the_equations_on_the_reversed_text() -> None:
     lengths = torch.tensor([6])
     mirror = mirror_index(lengths, 9)
     states = layer(inputs_TD[:, None], mirror).by_token(mirror)[:, 0]
-    by_hand, _, _ = lstm_by_hand(layer.back, inputs_TD[:6].flip(0))  # type: ignore[arg-type]
+    by_hand, _, _ = lstm_by_hand(layer.backward_cell, inputs_TD[:6].flip(0))  # type: ignore[arg-type]
     torch.testing.assert_close(states[:6, 4:], by_hand.flip(0))
 
 
 def test_the_plain_rnn_is_its_equation() -> None:
     layer = RecurrentLayer("rnn", 5, 4, bidirectional=False)
-    cell, h = layer.ahead, torch.zeros(4)
+    cell, h = layer.forward_cell, torch.zeros(4)
     inputs_TD = torch.randn(9, 5)
     bias = cell.bias_ih_l0 + cell.bias_hh_l0
     for x in inputs_TD:
         h = torch.tanh(cell.weight_ih_l0 @ x + cell.weight_hh_l0 @ h + bias)
-    torch.testing.assert_close(layer.ahead(inputs_TD[:, None])[0][-1, 0], h)
+    torch.testing.assert_close(layer.forward_cell(inputs_TD[:, None])[0][-1, 0], h)
 
 
 def test_an_lstm_starts_by_remembering() -> None:
-    cell = RecurrentLayer("lstm", 5, 4, bidirectional=False).ahead
+    cell = RecurrentLayer("lstm", 5, 4, bidirectional=False).forward_cell
     assert cell.bias_ih_l0.tolist() == [0.0] * 4 + [1.0] * 4 + [0.0] * 8
     for block in cell.weight_hh_l0.chunk(4):
         torch.testing.assert_close(block @ block.T, torch.eye(4), atol=1e-5, rtol=0)

@@ -17,7 +17,7 @@ from distlstm.errors import UserError
 from distlstm.model.batch import Batch
 from distlstm.model.cascade import Cascade
 from distlstm.model.classifier import Classifier
-from distlstm.model.directory import Model, load_model, save_model
+from distlstm.model.directory import TrainedModel, load_model, save_model
 from distlstm.model.label_kind import LabelSets
 from distlstm.model.linear import LinearModel
 from distlstm.model.ngrams import NgramFeatures
@@ -32,7 +32,9 @@ def partner() -> LinearModel:
     return LinearModel(features, torch.randn(len(TOKENS) + 2, 3), torch.randn(3))
 
 
-def model(cell: str = "lstm", num_layers: int = 1, wide: LinearModel | None = None) -> Model:
+def model(
+    cell: str = "lstm", num_layers: int = 1, linear: LinearModel | None = None
+) -> TrainedModel:
     torch.manual_seed(0)
     sizes = ModelConfig(
         cell=cell,  # type: ignore[arg-type]
@@ -41,14 +43,14 @@ def model(cell: str = "lstm", num_layers: int = 1, wide: LinearModel | None = No
         num_layers=num_layers,
         pooling=("attention", "last"),
     )
-    return Model(
+    return TrainedModel(
         config=ExperimentConfig(seed=7, text=TextConfig(lowercase=False), model=sizes),
         classifier=Classifier(sizes, vocab_size=len(TOKENS), num_labels=3).eval(),
         vocabulary=Vocabulary(pa.array(TOKENS)),
         labels=LabelSet(("no", "是", 'a "quoted" one')),
         temperature=1.2345678901234567,
-        wide=wide,
-        facts={"metrics": {"accuracy": 0.5}},
+        linear=linear,
+        metadata={"metrics": {"accuracy": 0.5}},
     )
 
 
@@ -97,7 +99,7 @@ def test_a_loaded_model_is_the_one_saved(tmp_path: Path, cell: str, num_layers: 
     assert after.vocabulary == before.vocabulary
     assert after.labels == before.labels
     assert (after.config, after.temperature) == (before.config, before.temperature)
-    assert after.facts == before.facts
+    assert after.metadata == before.metadata
 
 
 def test_nothing_in_a_model_directory_is_pickled_or_an_archive(directory: Path) -> None:
@@ -143,9 +145,9 @@ def test_every_truncation_of_the_facts_is_one_error(directory: Path) -> None:
 
 @pytest.mark.parametrize("key", ["labels", "temperature", "files", "seed", "text", "model"])
 def test_facts_that_lack_something_are_one_error(directory: Path, key: str) -> None:
-    facts = facts_of(directory)
-    del facts[key]
-    (directory / "model.json").write_text(json.dumps(facts), encoding="utf-8")
+    metadata = facts_of(directory)
+    del metadata[key]
+    (directory / "model.json").write_text(json.dumps(metadata), encoding="utf-8")
     assert_refused(directory)
 
 
@@ -180,20 +182,20 @@ def test_a_vocabulary_of_another_size_is_refused_even_when_signed(directory: Pat
 
 
 def test_a_linear_partner_is_saved_with_the_model_and_goes_with_it(tmp_path: Path) -> None:
-    wide = partner()
-    save_model(model(wide=wide), tmp_path / "model")
-    loaded = load_model(tmp_path / "model").wide
+    linear = partner()
+    save_model(model(linear=linear), tmp_path / "model")
+    loaded = load_model(tmp_path / "model").linear
     assert loaded is not None
-    for name, tensor in wide.to_tensors().items():
+    for name, tensor in linear.to_tensors().items():
         assert torch.equal(loaded.to_tensors()[name], tensor), name
     save_model(model(), tmp_path / "model")
-    assert load_model(tmp_path / "model").wide is None
+    assert load_model(tmp_path / "model").linear is None
     assert not (tmp_path / "model" / "wide.safetensors").exists()
 
 
 def test_a_damaged_linear_partner_is_refused_even_when_signed(tmp_path: Path) -> None:
     directory = tmp_path / "model"
-    save_model(model(wide=partner()), directory)
+    save_model(model(linear=partner()), directory)
     (directory / "wide.safetensors").write_bytes(b"no tensors")
     assert "wide.safetensors" in assert_refused(directory)
     sign(directory, "wide.safetensors")
@@ -294,7 +296,7 @@ def test_a_model_of_one_label_says_nothing_of_kinds(directory: Path) -> None:
 def test_a_cascade_is_kept_with_the_model_and_decides_the_fingerprint(tmp_path: Path) -> None:
     cascade, prints = Cascade(lead=0.73, temperature=0.51, share=0.8), set()
     for name, kept in (("a", cascade), ("b", replace(cascade, lead=0.74)), ("c", None)):
-        save_model(replace(model(wide=partner()), cascade=kept), tmp_path / name)
+        save_model(replace(model(linear=partner()), cascade=kept), tmp_path / name)
         loaded = load_model(tmp_path / name)
         assert loaded.cascade == kept
         prints.add(loaded.fingerprint)
@@ -316,7 +318,7 @@ def test_a_cascade_is_kept_with_the_model_and_decides_the_fingerprint(tmp_path: 
     ],
 )
 def test_a_cascade_that_cannot_be_applied_is_refused(tmp_path: Path, cascade: object) -> None:
-    save_model(model(wide=partner()), tmp_path / "model")
+    save_model(model(linear=partner()), tmp_path / "model")
     edit(tmp_path / "model", cascade=cascade)
     assert_refused(tmp_path / "model")
 
@@ -325,7 +327,7 @@ def test_a_cascade_needs_a_partner_and_single_labels(directory: Path, tmp_path: 
     cascade = {"lead": 0.5, "temperature": 1.0, "share": 0.5}
     edit(directory, cascade=cascade)
     assert "cascade" in assert_refused(directory)
-    of_sets = replace(model(wide=partner()), kind=LabelSets((0.5, 0.5, 0.5)))
+    of_sets = replace(model(linear=partner()), kind=LabelSets((0.5, 0.5, 0.5)))
     save_model(of_sets, tmp_path / "sets")
     edit(tmp_path / "sets", cascade=cascade)
     assert "cascade" in assert_refused(tmp_path / "sets")

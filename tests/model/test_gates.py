@@ -43,15 +43,15 @@ def test_the_gru_is_its_gate_equations_in_both_directions() -> None:
     mirror = mirror_index(torch.tensor([length]), 9)
     states = layer(inputs_TD[:, None], mirror).by_token(mirror)[:length, 0]
     own = inputs_TD[:length]
-    torch.testing.assert_close(states[:, :4], gru_by_hand(layer.ahead, own))  # type: ignore[arg-type]
-    by_hand = gru_by_hand(layer.back, own.flip(0)).flip(0)  # type: ignore[arg-type]
+    torch.testing.assert_close(states[:, :4], gru_by_hand(layer.forward_cell, own))  # type: ignore[arg-type]
+    by_hand = gru_by_hand(layer.backward_cell, own.flip(0)).flip(0)  # type: ignore[arg-type]
     torch.testing.assert_close(states[:, 4:], by_hand)
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 def test_every_recurrent_block_of_either_direction_starts_orthogonal(cell: str) -> None:
     layer = RecurrentLayer(cell, 5, 6, bidirectional=True)
-    for direction in (layer.ahead, layer.back):
+    for direction in (layer.forward_cell, layer.backward_cell):
         assert direction is not None
         for block in direction.weight_hh_l0.split(6):
             torch.testing.assert_close(block @ block.T, torch.eye(6), atol=1e-5, rtol=0)
@@ -67,7 +67,7 @@ def test_only_the_lstm_has_a_bias_that_is_not_zero_at_the_start(cell: str) -> No
 
 def test_both_forget_gates_start_open_and_no_other_gate_does() -> None:
     layer = RecurrentLayer("lstm", 5, 6, bidirectional=True)
-    for direction in (layer.ahead, layer.back):
+    for direction in (layer.forward_cell, layer.backward_cell):
         assert direction is not None
         bias = direction.bias_ih_l0 + direction.bias_hh_l0
         assert [block.tolist() for block in bias.chunk(4)] == [[0.0] * 6, [1.0] * 6] + [

@@ -6,7 +6,7 @@ import torch
 
 from distlstm.config import ExperimentConfig, ModelConfig
 from distlstm.model.classifier import Classifier
-from distlstm.model.directory import Model
+from distlstm.model.directory import TrainedModel
 from distlstm.model.growth import grow_from
 from distlstm.text.labels import LabelSet
 from distlstm.text.vocabulary import Vocabulary
@@ -32,7 +32,7 @@ def test_known_labels_have_the_same_logits_and_new_rows_their_initial_values(
 ) -> None:
     torch.manual_seed(0)
     names = ("b", "d")
-    earlier = Model(
+    earlier = TrainedModel(
         config=ExperimentConfig(model=config),
         classifier=classifier(config, len(TOKENS), len(names)),
         vocabulary=Vocabulary(pa.array(TOKENS)),

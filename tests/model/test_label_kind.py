@@ -85,8 +85,8 @@ def test_thresholds_have_the_highest_f1_however_many_workers_hold_the_rows(
         return vector
 
     for rows in halves:
-        fit_thresholds(probabilities[rows], members[rows], add_up=keep)
-    together = fit_thresholds(probabilities[:0], members[:0], add_up=lambda _: sum(vectors))
+        fit_thresholds(probabilities[rows], members[rows], all_reduce=keep)
+    together = fit_thresholds(probabilities[:0], members[:0], all_reduce=lambda _: sum(vectors))
     assert together == found
 
 

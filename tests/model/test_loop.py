@@ -17,7 +17,7 @@ from distlstm.errors import RunError, UserError
 from distlstm.model.batch import Batch
 from distlstm.model.checkpoint import restore_training, save_training
 from distlstm.model.classifier import Classifier
-from distlstm.model.directory import Model, load_model, save_model
+from distlstm.model.directory import TrainedModel, load_model, save_model
 from distlstm.model.label_kind import ONE_LABEL
 from distlstm.model.loop import Training, Worker, check_same_weights, epochs_for, rate_share
 from distlstm.text.labels import LabelSet
@@ -175,12 +175,12 @@ def test_workers_whose_weights_differ_are_found_out() -> None:
 
     def gathered(mine: np.ndarray) -> np.ndarray:
         seen: list[np.ndarray] = []
-        rank_1 = Worker(rank=1, world_size=2, add_up=lambda v: (seen.append(v), v)[1])
+        rank_1 = Worker(rank=1, world_size=2, all_reduce=lambda v: (seen.append(v), v)[1])
         with contextlib.suppress(RunError):
             check_same_weights(theirs, rank_1, 1)
         return mine + seen[0]
 
-    rank_0 = Worker(rank=0, world_size=2, add_up=gathered)
+    rank_0 = Worker(rank=0, world_size=2, all_reduce=gathered)
     theirs = training().model
     check_same_weights(model, rank_0, 1)
     theirs = other
@@ -250,7 +250,7 @@ def test_the_learning_rate_rises_and_falls() -> None:
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     vocabulary = Vocabulary(pa.array(["<pad>", "<unk>", *map(str, range(18))]))
-    model = Model(
+    model = TrainedModel(
         config=ExperimentConfig(model=SMALL),
         classifier=Classifier(SMALL, vocab_size=20, num_labels=2),
         vocabulary=vocabulary,
@@ -272,13 +272,13 @@ def test_a_saved_model_gives_the_same_logits(saved: Path) -> None:
 
 
 def edit(path: Path, **changes: object) -> None:
-    facts = json.loads((path / "model.json").read_text())
-    (path / "model.json").write_text(json.dumps({**facts, **changes}))
+    metadata = json.loads((path / "model.json").read_text())
+    (path / "model.json").write_text(json.dumps({**metadata, **changes}))
 
 
 def test_a_damaged_model_directory_gives_one_clear_error(saved: Path) -> None:
-    weights, facts = saved / "model.safetensors", saved / "model.json"
-    original, original_facts = weights.read_bytes(), facts.read_bytes()
+    weights, metadata = saved / "model.safetensors", saved / "model.json"
+    original, original_facts = weights.read_bytes(), metadata.read_bytes()
     huge = json.loads(original_facts)["model"] | {"hidden_dim": 8192, "num_layers": 16}
     damages = {
         "truncated": lambda: weights.write_bytes(original[:-100]),
@@ -288,14 +288,14 @@ def test_a_damaged_model_directory_gives_one_clear_error(saved: Path) -> None:
         "other vocabulary": lambda: (saved / "vocabulary.txt").write_text("<pad>\n<unk>\n"),
         "other version": lambda: edit(saved, format_version=99),
         "sizes that do not fit": lambda: edit(saved, model=huge),
-        "not JSON": lambda: facts.write_text("{"),
-        "a list": lambda: facts.write_text("[]"),
+        "not JSON": lambda: metadata.write_text("{"),
+        "a list": lambda: metadata.write_text("[]"),
         "no labels": lambda: edit(saved, labels=None),
     }
     vocabulary = (saved / "vocabulary.txt").read_bytes()
     for name, damage in damages.items():
         weights.write_bytes(original)
-        facts.write_bytes(original_facts)
+        metadata.write_bytes(original_facts)
         (saved / "vocabulary.txt").write_bytes(vocabulary)
         damage()
         with pytest.raises(UserError) as raised:

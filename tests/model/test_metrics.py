@@ -127,14 +127,14 @@ def test_weights_fitted_over_workers_are_those_of_all_rows() -> None:
     met, sums = threading.Barrier(2), [np.zeros(0), np.zeros(0)]
 
     def work(rank: int) -> np.ndarray:
-        def add_up(vector: np.ndarray) -> np.ndarray:
+        def all_reduce(vector: np.ndarray) -> np.ndarray:
             sums[rank] = vector
             met.wait()
             total = sums[0] + sums[1]
             met.wait()
             return total
 
-        return fit_weights(*halves[rank], add_up=add_up)
+        return fit_weights(*halves[rank], all_reduce=all_reduce)
 
     with ThreadPoolExecutor(2) as threads:
         found = list(threads.map(work, (0, 1)))

@@ -15,7 +15,7 @@ from distlstm.data.batching import rows_of_rank
 from distlstm.errors import RunError
 from distlstm.model.batch import Batch
 from distlstm.model.classifier import Classifier
-from distlstm.model.data_parallel import add_up, average, share_weights
+from distlstm.model.data_parallel import all_reduce, average, share_weights
 from distlstm.model.loop import Worker, apply_rows, check_same_weights
 from distlstm.model.row_adamw import RowAdamW
 
@@ -65,7 +65,9 @@ def run_rank(rank: int, directory: str) -> None:
         model.output.bias += rank
     share_weights(model)
     found = {str(n): gradient(model, n, rank=rank, world_size=2) for n in NUMBERS_OF_ROWS}
-    worker = Worker(rank=rank, world_size=2, add_up=partial(add_up, device=torch.device("cpu")))
+    worker = Worker(
+        rank=rank, world_size=2, all_reduce=partial(all_reduce, device=torch.device("cpu"))
+    )
     check_same_weights(model, worker, 1)
     with torch.no_grad():
         model.output.bias += 0.01 * rank

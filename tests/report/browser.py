@@ -95,13 +95,13 @@ class Page:
                 return dict(answer["result"])
             self._note(answer.get("method"), answer.get("params", {}))
 
-    def _note(self, event: str | None, facts: dict[str, Any]) -> None:
+    def _note(self, event: str | None, metadata: dict[str, Any]) -> None:
         if event in ("Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled"):
-            self.complaints.append(json.dumps(facts))
+            self.complaints.append(json.dumps(metadata))
         elif event == "Page.javascriptDialogOpening":
             self.complaints.append("a dialog")
         elif event == "Network.requestWillBeSent":
-            self.requests.append(facts["request"]["url"])
+            self.requests.append(metadata["request"]["url"])
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self._buffer:

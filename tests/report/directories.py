@@ -11,20 +11,20 @@ import pyarrow.parquet as pq
 
 from distlstm.config import ExperimentConfig, to_toml
 from distlstm.data.units import Size
-from distlstm.stages.manifest import Drift, Run, write_manifest
-from distlstm.stages.parts import Part, PredictionSettings, plain
+from distlstm.stages.prediction.manifest import Drift, Run, write_manifest
+from distlstm.stages.prediction.parts import Part, PredictionSettings, plain
 
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "]]></svg><b>&amp;")
 
 
-def study(path: Path, *, num_trials: int = 24, hostile: bool = False, **facts: Any) -> Path:
+def study(path: Path, *, num_trials: int = 24, hostile: bool = False, **metadata: Any) -> Path:
     """A finished study of trials that end in every way, of which number 3 is chosen."""
     path.mkdir(parents=True)
     random = np.random.default_rng(0)
     trials = [_trial(random, i, hostile=hostile) for i in range(num_trials)]
     epochs = [row for i, trial in enumerate(trials) for row in _epochs(random, i, trial)]
     trials.sort(key=lambda row: -1 if row["macro_f1"] is None else row["macro_f1"], reverse=True)
-    write_study(path, trials, epochs, hostile=hostile, **facts)
+    write_study(path, trials, epochs, hostile=hostile, **metadata)
     return path
 
 
@@ -34,7 +34,7 @@ def write_study(
     epochs: list[dict[str, Any]],
     *,
     hostile: bool = False,
-    **facts: Any,
+    **metadata: Any,
 ) -> None:
     content = {
         "run": {
@@ -47,7 +47,7 @@ def write_study(
         "metric": "macro_f1",
         "importance": {"model.hidden_dim": 0.61, "training.learning_rate": 0.3, HOSTILE[0]: 0.09},
         "preferred": {"prefer": "fast", "tolerance": 0.5},
-        **facts,
+        **metadata,
     }
     (path / "study.json").write_text(json.dumps(content))
     if trials:
@@ -115,7 +115,7 @@ def model(path: Path, *, labels: tuple[str, ...] = ("sport", "money", "天气"))
     path.mkdir(parents=True)
     figures = {"accuracy": 0.81, "macro_f1": 0.8, "weighted_f1": 0.8, "mcc": 0.7}
     config = ExperimentConfig().to_dict()
-    facts = {
+    metadata = {
         "format_version": 2,
         "labels": labels,
         "vocabulary_size": 4_000,
@@ -131,7 +131,7 @@ def model(path: Path, *, labels: tuple[str, ...] = ("sport", "money", "天气"))
         },
         **{name: config[name] for name in ("seed", "text", "model", "training")},
     }
-    (path / "model.json").write_text(json.dumps(facts))
+    (path / "model.json").write_text(json.dumps(metadata))
     rows = [
         {
             "epoch": epoch,

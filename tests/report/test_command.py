@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from distlstm.model.facts import FACTS_FILE
+from distlstm.model.metadata import METADATA_FILE
 from distlstm.report.kinds import MODEL_FILE, write_report
 from distlstm.stages.verify import verify
 from tests.commands import run
@@ -113,7 +113,7 @@ def test_a_report_of_predictions_compares_them_with_training(tmp_path: Path) -> 
 
 
 def test_a_model_is_known_by_the_file_that_makes_it_one() -> None:
-    assert FACTS_FILE == MODEL_FILE
+    assert METADATA_FILE == MODEL_FILE
 
 
 def test_reports_are_written_without_ray_and_most_without_torch() -> None:

@@ -27,10 +27,10 @@ def titles(page: str) -> list[str]:
     return re.findall("<h2>(.*?)</h2>", page)
 
 
-def trial(name: str, **facts: Any) -> dict[str, Any]:
+def trial(name: str, **metadata: Any) -> dict[str, Any]:
     empty = {"accuracy": None, "macro_f1": None, "loss": None, "rows_per_second": None}
     row = {"trial": name, "state": "done", "epoch": 2, "seconds": 3.0, "error": None, **empty}
-    return {**row, "num_parameters": 10, "is_chosen": False, "model.hidden_dim": 64, **facts}
+    return {**row, "num_parameters": 10, "is_chosen": False, "model.hidden_dim": 64, **metadata}
 
 
 def test_a_finished_study_shows_everything(tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from distlstm.config import load_config
-from distlstm.stages.labelled_data import DataRequest
-from distlstm.stages.session import Resources
+from distlstm.stages.run.session import Resources
 from distlstm.stages.train import train
+from distlstm.stages.training.labelled_data import DataRequest
 from tests.commands import TINY
 
 

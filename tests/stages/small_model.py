@@ -12,9 +12,9 @@ from distlstm.config import ExperimentConfig, ModelConfig, TextConfig, TrainingC
 from distlstm.data.files import find_files
 from distlstm.data.units import Size, Unit, cut_into_units
 from distlstm.model.classifier import Classifier
-from distlstm.model.directory import Model
-from distlstm.stages.parts import PredictionSettings
-from distlstm.stages.predictor import Predictor
+from distlstm.model.directory import TrainedModel
+from distlstm.stages.prediction.parts import PredictionSettings
+from distlstm.stages.prediction.predictor import Predictor
 from distlstm.text.labels import LabelSet
 from distlstm.text.vocabulary import Vocabulary
 
@@ -27,7 +27,7 @@ SETTINGS = PredictionSettings(
 ANY_SIZE = Size(2**40, 2**40)
 
 
-def model() -> Model:
+def model() -> TrainedModel:
     torch.manual_seed(0)
     config = ExperimentConfig(
         text=TextConfig(max_tokens=MAX_TOKENS),
@@ -38,7 +38,7 @@ def model() -> Model:
     with torch.no_grad():
         for weight in classifier.parameters():
             weight.mul_(4)  # else all scores are alike
-    return Model(
+    return TrainedModel(
         config=config,
         classifier=classifier.eval(),
         vocabulary=Vocabulary(pa.array(TOKENS)),

@@ -22,10 +22,11 @@ import pytest
 
 from distlstm.data.files import find_files
 from distlstm.data.units import SMALL_UNIT, Unit, cut_into_units
-from distlstm.stages import actor_pool, batch_predict
-from distlstm.stages.actor_pool import Done, GivenUp, map_bundles
+from distlstm.stages import batch_predict
 from distlstm.stages.batch_predict import _PredictWork
-from distlstm.stages.session import Resources, ray_session
+from distlstm.stages.prediction import actor_pool
+from distlstm.stages.prediction.actor_pool import Done, GivenUp, map_bundles
+from distlstm.stages.run.session import Resources, ray_session
 from tests.commands import run
 from tests.conftest import WORDS, labelled_rows
 from tests.stages.test_interruption import processes_of, start, wait_until

@@ -14,9 +14,9 @@ import pytest
 
 from distlstm.model.directory import load_model
 from distlstm.stages.predict import predict_texts
-from distlstm.stages.unfinished import finished_epochs
+from distlstm.stages.training.checkpoints import finished_epochs
 from tests.commands import TINY
-from tests.stages.test_tracking import tracked_epochs
+from tests.stages.training.test_tracking import tracked_epochs
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 ARGUMENTS = [*TINY, "--set", "training.max_epochs=12", "--set", "training.patience=12"]

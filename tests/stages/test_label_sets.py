@@ -42,9 +42,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def model(data: Path, ray_cluster: None) -> Path:
     from distlstm.config import load_config
-    from distlstm.stages.labelled_data import DataRequest
-    from distlstm.stages.session import Resources
+    from distlstm.stages.run.session import Resources
     from distlstm.stages.train import train
+    from distlstm.stages.training.labelled_data import DataRequest
 
     train(
         DataRequest(training=(str(data),)),
@@ -58,16 +58,16 @@ def model(data: Path, ray_cluster: None) -> Path:
 
 
 def test_a_model_of_label_sets_says_so_and_beats_chance(model: Path) -> None:
-    facts = json.loads((model / "model.json").read_text())
-    assert facts["kind"] == "multi"
-    assert facts["labels"] == TOPICS
-    assert len(facts["thresholds"]) == 3
-    assert all(0 < threshold < 1 for threshold in facts["thresholds"])
-    assert facts["corpus"]["dropped"] == {"no label": 1}
-    assert facts["corpus"]["num_training"] + facts["corpus"]["num_validation"] == 599
-    assert facts["metrics"]["micro_f1"] > 0.9
-    assert facts["baseline"]["linear"]["micro_f1"] > 0.9
-    assert facts["metrics"]["accuracy"] > 0.6
+    metadata = json.loads((model / "model.json").read_text())
+    assert metadata["kind"] == "multi"
+    assert metadata["labels"] == TOPICS
+    assert len(metadata["thresholds"]) == 3
+    assert all(0 < threshold < 1 for threshold in metadata["thresholds"])
+    assert metadata["corpus"]["dropped"] == {"no label": 1}
+    assert metadata["corpus"]["num_training"] + metadata["corpus"]["num_validation"] == 599
+    assert metadata["metrics"]["micro_f1"] > 0.9
+    assert metadata["baseline"]["linear"]["micro_f1"] > 0.9
+    assert metadata["metrics"]["accuracy"] > 0.6
 
 
 def test_evaluate_gives_figures_by_label_and_the_rows_that_are_wrong(
@@ -104,8 +104,8 @@ def test_batch_predict_writes_the_labels_above_their_thresholds_best_first(
     assert run(capfd, *command, tmp_path / "out").code == 0
     table = pq.read_table(tmp_path / "out/in.parquet")
     assert table.column_names == ["text", "predicted_labels", "predicted_scores"]
-    facts = json.loads((model / "model.json").read_text())
-    thresholds = dict(zip(facts["labels"], facts["thresholds"], strict=True))
+    metadata = json.loads((model / "model.json").read_text())
+    thresholds = dict(zip(metadata["labels"], metadata["thresholds"], strict=True))
     right = 0
     for row, truth in zip(table.to_pylist(), rows["label"], strict=True):
         labels, scores = row["predicted_labels"], row["predicted_scores"]

@@ -197,9 +197,9 @@ def test_rows_that_the_linear_partner_answers_are_counted_and_the_same_for_all_c
     sure, unsure = tmp_path / "sure", tmp_path / "unsure"
     for path, lead in ((sure, 0.0), (unsure, 1e6)):
         shutil.copytree(model, path)
-        facts = json.loads((path / "model.json").read_text())
-        facts["cascade"] = {"lead": lead, "temperature": 50.0, "share": 0.5}
-        (path / "model.json").write_text(json.dumps(facts))
+        metadata = json.loads((path / "model.json").read_text())
+        metadata["cascade"] = {"lead": lead, "temperature": 50.0, "share": 0.5}
+        (path / "model.json").write_text(json.dumps(metadata))
     shares, scores = {}, {}
     for path in (sure, unsure):
         output = tmp_path / f"out-{path.name}"

@@ -46,10 +46,10 @@ def test_a_model_is_distilled_from_probabilities(
     command = ["train", data, "--output", output, *TINY, "--workers", 1]
     trained = run(capfd, *command, "--set", "training.max_epochs=8")
     assert trained.code == 0, trained.err
-    facts = json.loads((output / "model.json").read_text())
-    assert facts["labels"] == sorted(LABELS)
-    assert facts["corpus"]["label_counts"]["rumour"] == 0
-    assert facts["corpus"]["dropped"] == {
+    metadata = json.loads((output / "model.json").read_text())
+    assert metadata["labels"] == sorted(LABELS)
+    assert metadata["corpus"]["label_counts"]["rumour"] == 0
+    assert metadata["corpus"]["dropped"] == {
         "a negative or infinite probability": 2,
         "no label": 1,
         "probabilities that are all 0": 1,

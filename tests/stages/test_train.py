@@ -9,8 +9,8 @@ import pytest
 
 from distlstm.config import load_config
 from distlstm.model.directory import load_model
-from distlstm.model.facts import load_facts
-from distlstm.stages.output import sole_use
+from distlstm.model.metadata import load_metadata
+from distlstm.stages.run.output import sole_use
 from tests.commands import TINY, run
 from tests.conftest import labelled_rows
 
@@ -26,10 +26,10 @@ def test_train_writes_a_model_directory_without_pickle(model: Path) -> None:
         "vocabulary.txt",
         "wide.safetensors",
     ]
-    facts = load_facts(model)
-    assert facts["metrics"]["accuracy"] > 0.9
-    assert set(facts["baseline"]) == {"recurrent", "majority", "linear", "linear_rows"}
-    assert facts["corpus"]["num_training"] + facts["corpus"]["num_validation"] == 600
+    metadata = load_metadata(model)
+    assert metadata["metrics"]["accuracy"] > 0.9
+    assert set(metadata["baseline"]) == {"recurrent", "majority", "linear", "linear_rows"}
+    assert metadata["corpus"]["num_training"] + metadata["corpus"]["num_validation"] == 600
     assert load_model(model).labels.names == ("money", "sport", "天气")
     history = pq.read_table(model / "history.parquet").to_pylist()
     assert [row["epoch"] for row in history] == list(range(1, len(history) + 1))
@@ -85,8 +85,8 @@ def test_data_as_users_have_it_is_trained_on(
     change: dict[str, list[object]],
     expected: str,
 ) -> None:
-    from distlstm.stages.events import Note
-    from distlstm.stages.labelled_data import DataRequest, prepare_corpus
+    from distlstm.stages.run.events import Note
+    from distlstm.stages.training.labelled_data import DataRequest, prepare_corpus
 
     path = tmp_path / "odd.parquet"
     pq.write_table(pa.table({**labelled_rows(300), **change}), path)
@@ -181,11 +181,11 @@ def test_training_fits_a_cascade_whose_figures_are_those_of_the_model(
     outcome = run(capfd, *command, "--set", "model.cascade=0.05")
     assert outcome.code == 0
     assert "of the validation rows are answered by the linear model alone" in outcome.out
-    facts = load_facts(output)
-    assert 0 < facts["cascade"]["share"] <= 1
+    metadata = load_metadata(output)
+    assert 0 < metadata["cascade"]["share"] <= 1
     assert load_model(output).cascade is not None
     assert "are answered by the linear model alone" in (output / "report.html").read_text()
-    assert sum(facts["validation_score_histogram"]) == facts["metrics"]["num_rows"]
+    assert sum(metadata["validation_score_histogram"]) == metadata["metrics"]["num_rows"]
 
 
 def test_a_cascade_that_is_switched_off_is_not_in_the_model(

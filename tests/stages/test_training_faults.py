@@ -15,11 +15,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from distlstm.stages.output import LOCK_FILE
-from distlstm.stages.unfinished import finished_epochs
+from distlstm.stages.run.output import LOCK_FILE
+from distlstm.stages.training.checkpoints import finished_epochs
 from tests.stages.test_faults import AGENTS, SECONDS, pids_of
 from tests.stages.test_interruption import ARGUMENTS, epochs_done, processes_of, start, wait_until
-from tests.stages.test_tracking import tracked_epochs
+from tests.stages.training.test_tracking import tracked_epochs
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 NUM_EPOCHS = 12

@@ -52,8 +52,8 @@ def test_a_study_has_a_model_its_trials_and_the_winning_config_and_can_be_added_
 
     assert json.loads(run(capfd, *command, 3).out)["resumed"]
 
-    facts = json.loads((study / "study.json").read_text())
-    (study / "study.json").write_text(json.dumps({**facts, "finished": False}))
+    metadata = json.loads((study / "study.json").read_text())
+    (study / "study.json").write_text(json.dumps({**metadata, "finished": False}))
     shutil.rmtree(study / "best")  # as if it had been killed after the last trial
     assert run(capfd, *command, 3).code == 0
     assert load_model(study / "best").fingerprint == best.fingerprint

@@ -71,7 +71,7 @@ def check_complete(study: Path, out: str) -> None:
         own = [epoch["epoch"] for epoch in epochs if epoch["trial"] == trial["trial"]]
         assert own == list(range(1, trial["epoch"] + 1))
     assert len(result["trials"]) == NUM_TRIALS
-    assert load_model(study / "best").facts["metrics"]["num_rows"] > 0
+    assert load_model(study / "best").metadata["metrics"]["num_rows"] > 0
 
 
 def test_a_killed_command_is_carried_on_with_from_where_each_trial_was(

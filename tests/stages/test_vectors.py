@@ -10,11 +10,11 @@ import torch
 from distlstm.config import load_config
 from distlstm.data.corpus import EncodedCorpus
 from distlstm.model.directory import load_model
-from distlstm.model.facts import load_facts
 from distlstm.model.loop import Worker
-from distlstm.stages.events import Note
-from distlstm.stages.labelled_data import DataRequest, prepare_corpus
-from distlstm.stages.training_job import TrainingJob
+from distlstm.model.metadata import load_metadata
+from distlstm.stages.run.events import Note
+from distlstm.stages.training.job import TrainingJob
+from distlstm.stages.training.labelled_data import DataRequest, prepare_corpus
 from tests.commands import TINY, run
 from tests.conftest import WORDS
 
@@ -73,7 +73,7 @@ def test_a_model_keeps_frozen_vectors_and_needs_the_file_no_more(
     command = ["train", corpus_file, "--output", output, *TINY, "--set", setting, *frozen, *precise]
     outcome = run(capfd, *command)
     assert outcome.code == 0, outcome.err
-    assert load_facts(output)["corpus"]["num_vectors"] == 13
+    assert load_metadata(output)["corpus"]["num_vectors"] == 13
     corpus, _ = prepare(corpus_file, tmp_path, [*TINY[1::2], setting])
     start = TrainingJob(corpus, load_config(None, TINY[1::2]), Worker()).training.model
     vectors.write_text(vectors.read_text(encoding="utf-8") + "more 1 2 3 4 5 6 7 8 9 10 11 12\n")
@@ -100,7 +100,7 @@ def test_the_trials_of_a_study_start_from_the_vectors(
     assert "model.embedding_dim is that of the vectors, and not searched" in outcome.err
     assert outcome.err.count("Pretrained vectors for 13") == 1
     assert pq.read_table(tmp_path / "s/trials.parquet").num_rows == 2
-    assert load_facts(tmp_path / "s/best")["corpus"]["num_vectors"] == 13
+    assert load_metadata(tmp_path / "s/best")["corpus"]["num_vectors"] == 13
 
 
 @pytest.mark.parametrize(

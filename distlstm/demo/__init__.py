@@ -1,0 +1,1 @@
+"""`distlstm demo`: a real corpus made offline, and the main job on it."""

@@ -1,0 +1,75 @@
+"""`distlstm demo`: the main job from beginning to end, on a corpus made from the running Python.
+
+It runs the very commands that it prints, in this process, over one embedded Ray.
+"""
+
+import shlex
+from pathlib import Path
+
+from distlstm import console
+from distlstm.cli import cli
+from distlstm.demo.corpus import build_stdlib_corpus
+from distlstm.stages.run.events import Progress
+from distlstm.stages.run.session import Resources, shared_ray
+
+_EXPERIMENT = """\
+# A short search over a small space, so that the demo ends within minutes.
+
+[training]
+max_epochs = 5
+
+[search]
+num_trials = 8
+grace_epochs = 2
+
+[search.space]
+"model.hidden_dim" = { choice = [64, 128] }
+"model.num_layers" = { choice = [1, 2] }
+"model.dropout" = { uniform = [0.2, 0.6] }
+"""
+
+
+def run_demo(directory: Path, *, resources: Resources, quiet: bool) -> None:
+    """Build the corpus, then tune, train, evaluate and predict; everything lies in `directory`."""
+    _build(directory, quiet=quiet)
+    with shared_ray(resources):
+        for arguments in _commands(directory):
+            console.print_command(shlex.join(["distlstm", *arguments]))
+            cli.main([*arguments, *(["--quiet"] if quiet else [])], standalone_mode=False)
+    console.print_text(
+        f"\nEverything is in {directory}: the corpus in data/, the study in study/, the model in "
+        "model/ (open model/report.html), the test figures in evaluation/, the labelled rows in "
+        "predictions/."
+    )
+
+
+def _build(directory: Path, *, quiet: bool) -> None:
+    """Make the corpus and the experiment, unless an earlier run did."""
+    experiment = directory / "experiment.toml"
+    if experiment.exists():
+        console.print_text(f"Using the corpus that is in {directory / 'data'}.")
+        return
+    with console.Display(quiet=quiet) as display:
+        display(Progress("reading the documentation of this Python", 0, 1))
+        corpus = build_stdlib_corpus(directory / "data")
+        display(Progress("reading the documentation of this Python", 1, 1))
+    experiment.write_text(_EXPERIMENT, encoding="utf-8")
+    console.print_text(
+        f"A corpus of paragraphs from this Python's own documentation, to be told apart by what "
+        f"they document: {', '.join(corpus.families)}. {corpus.num_train:,} rows to train on, "
+        f"{corpus.num_test:,} to test on, {corpus.num_unlabelled:,} without a label."
+    )
+
+
+def _commands(directory: Path) -> list[list[str]]:
+    data, study, model = directory / "data", directory / "study", directory / "model"
+    train, test = str(data / "train.parquet"), str(data / "test.parquet")
+    tuned = ["--config", str(study / "best.toml"), "--set", "training.max_epochs=12"]
+    experiment = ["--config", str(directory / "experiment.toml")]
+    evaluation, predictions = str(directory / "evaluation"), str(directory / "predictions")
+    return [
+        ["tune", train, "--output", str(study), *experiment],
+        ["train", train, "--output", str(model), *tuned, "--workers", "2"],
+        ["evaluate", test, "--model", str(model), "--output", evaluation],
+        ["batch-predict", str(data / "unlabelled"), "--model", str(model), "--output", predictions],
+    ]

@@ -1,0 +1,87 @@
+"""`model.json`: what is known of a model without loading it, nor torch.
+
+It is written last, and holds the sizes and digests of the other files of a MODEL directory.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from distlstm import __version__
+from distlstm.errors import UserError
+
+FORMAT_VERSION = 2
+METADATA_FILE = "model.json"
+WEIGHTS_FILE, LINEAR_FILE = "model.safetensors", "wide.safetensors"
+VOCABULARY_FILE = "vocabulary.txt"
+_LARGEST_METADATA = 64 * 2**20
+
+
+def load_metadata(path: Path) -> dict[str, Any]:
+    """The content of `model.json`, its format version checked.
+
+    Raises:
+        UserError: it is missing, not JSON, or of another format version.
+    """
+    file = path / METADATA_FILE
+    try:
+        if file.stat().st_size > _LARGEST_METADATA:
+            raise UserError(f"{file} is too large to be a model's: more than 64 MiB.")
+        metadata = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is not a model directory: it has no {METADATA_FILE}.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"The model directory {path} is damaged: {file.name}: {error}.") from error
+    found = metadata.get("format_version") if isinstance(metadata, dict) else None
+    if found != FORMAT_VERSION:
+        raise UserError(
+            f"{path} has format version {found!r}, and this distlstm ({__version__}) reads version "
+            f"{FORMAT_VERSION}. Use the distlstm that wrote it, or train again."
+        )
+    return dict(metadata)
+
+
+def model_fingerprint(path: Path) -> str:
+    """The fingerprint of a MODEL directory whose files are those it was written with.
+
+    Raises:
+        UserError: it is no model directory, of another format version, or damaged.
+    """
+    metadata = load_metadata(path)
+    try:
+        check_digests(path, metadata)
+        return fingerprint_of(metadata)
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        raise UserError(f"The model directory {path} is damaged: {error}.") from error
+
+
+def fingerprint_of(metadata: dict[str, Any]) -> str:
+    """The digest of all that decides what a model answers; raises KeyError if some is missing."""
+    decisive = [metadata[key] for key in ("files", "labels", "text", "model", "temperature")]
+    decisive += [metadata[key] for key in ("kind", "thresholds", "cascade") if key in metadata]
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def digest_of(path: Path) -> dict[str, Any]:
+    """Size and digest of a file, as `model.json` has them."""
+    with path.open("rb") as file:
+        return {
+            "bytes": path.stat().st_size,
+            "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
+        }
+
+
+def check_digests(path: Path, metadata: dict[str, Any]) -> None:
+    """See that the files of a model are those it was written with; raises ValueError, OSError."""
+    files = metadata["files"]
+    for name in (WEIGHTS_FILE, VOCABULARY_FILE, *(name for name in files if name == LINEAR_FILE)):
+        _check_digest(path / name, files[name])
+
+
+def _check_digest(path: Path, expected: dict[str, Any]) -> None:
+    size = path.stat().st_size
+    if size != expected["bytes"]:
+        raise ValueError(f"{path.name} has {size} bytes instead of {expected['bytes']}")
+    if digest_of(path) != expected:
+        raise ValueError(f"{path.name} has changed since it was written")

@@ -1,0 +1,79 @@
+"""What a prediction run reads: the units of its input, checked before any work starts."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from distlstm.data.files import SourceFile, find_files
+from distlstm.data.reading import UnreadableFileError, check_columns, read_schema
+from distlstm.data.units import Size, Unit, cut_into_units
+from distlstm.errors import UserError
+from distlstm.stages.prediction.parts import PredictionSettings, part_name, refuse_clash
+from distlstm.text.columns import is_text_type
+
+
+def find_input(
+    inputs: Sequence[str], settings: PredictionSettings, output: Path
+) -> list[SourceFile]:
+    """The files of the input.
+
+    Raises:
+        UserError: the first readable file lacks a column or would get one twice, no file can be
+            read, or the output lies among the input.
+    """
+    files = find_files(inputs)
+    inside = [file.path for file in files if Path(file.path).is_relative_to(output)]
+    if inside:
+        raise UserError(
+            f"The output {output} lies inside the input, which would read {inside[0]} back. "
+            "Choose an --output outside the input."
+        )
+    _check_first_readable(files, settings)
+    return files
+
+
+def cut_input(files: Sequence[SourceFile], limit: Size) -> list[Unit]:
+    """The units of the files.
+
+    Raises:
+        UserError: two files would write the same part.
+    """
+    units = [unit for file in files for unit in _cut(file, limit)]
+    clashes = [name for name, count in Counter(map(part_name, units)).items() if count > 1]
+    if clashes:
+        raise UserError(
+            f"Two inputs would write the same part, {clashes[0]}. Name a directory above both, or "
+            "predict them into different outputs."
+        )
+    return units
+
+
+def _cut(file: SourceFile, limit: Size) -> list[Unit]:
+    """An unreadable file stays one unit; its worker will say what is wrong with it."""
+    try:
+        return cut_into_units([file], limit)
+    except UnreadableFileError:
+        return [Unit(file=file)]
+
+
+def _check_first_readable(files: Sequence[SourceFile], settings: PredictionSettings) -> None:
+    errors = []
+    for file in files:
+        try:
+            schema = read_schema(file)
+        except UnreadableFileError as error:
+            errors.append(error)
+            continue
+        check_columns(file, schema, [settings.text_column, *settings.kept(schema)])
+        _check_text(file, schema, settings.text_column)
+        refuse_clash(file.path, settings.kept(schema), settings.added)
+        return
+    raise errors[0]
+
+
+def _check_text(file: SourceFile, schema: pa.Schema, column: str) -> None:
+    kind = schema.field(column).type
+    if not is_text_type(kind):
+        raise UserError(f"Column {column!r} of {file.path} holds {kind}, not text.")

@@ -1,0 +1,178 @@
+"""`_manifest.json`: what a prediction output holds, and how that compares with training."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distlstm.atomic import write_text
+from distlstm.data.units import Size
+from distlstm.errors import UserError
+from distlstm.stages.prediction.parts import Part, PredictionSettings, plain
+from distlstm.stages.run.files import MANIFEST_FILE
+
+IN_MANIFEST = ("name", "input", "unit", "rows_in", "rows_out", "rows_without_prediction")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Totals:
+    """Sums over parts."""
+
+    rows_in: int
+    rows_out: int
+    rows_without_prediction: dict[str, int]
+    """By reason."""
+    label_counts: dict[str, int]
+    score_histogram: list[int]
+    num_tokens: int
+    unknown_share: float
+    """Of the tokens."""
+    truncated_share: float
+    """Of the rows."""
+    partner_share: float
+    """Of the rows, those that the linear partner answered alone."""
+
+
+def totals_of(parts: Sequence[Part]) -> Totals:
+    """Add parts up."""
+    labels, reasons = Counter[str](), Counter[str]()
+    for part in parts:
+        labels.update(part.label_counts)
+        reasons.update(part.rows_without_prediction)
+    rows_out = sum(part.rows_out for part in parts)
+    num_tokens = sum(part.num_tokens for part in parts)
+    return Totals(
+        rows_in=sum(part.rows_in for part in parts),
+        rows_out=rows_out,
+        rows_without_prediction=dict(reasons),
+        label_counts=dict(labels),
+        score_histogram=[sum(bins) for bins in zip(*(p.score_histogram for p in parts))],  # noqa: B905
+        num_tokens=num_tokens,
+        unknown_share=sum(part.num_unknown for part in parts) / max(1, num_tokens),
+        truncated_share=sum(part.num_truncated for part in parts) / max(1, rows_out),
+        partner_share=sum(part.num_by_partner for part in parts) / max(1, rows_out),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drift:
+    """How far the predicted rows lie from those the model was trained on."""
+
+    unknown_share: float
+    unknown_share_in_training: float
+    truncated_share: float
+    truncated_share_in_training: float
+    labels_moved: float
+    """Total variation distance, from 0 to 1, between the predicted labels and the true ones of the
+    training rows: the share of rows that would need another label for the two to be alike."""
+    scores_moved: float
+    """Likewise, between the scores here and those on the validation rows, in 20 bins."""
+    label_counts_in_training: dict[str, int]
+    validation_score_histogram: list[int]
+
+    def __str__(self) -> str:
+        """The figures as a sentence."""
+        return (
+            f"Against training: {self.unknown_share:.1%} of the tokens unknown "
+            f"({self.unknown_share_in_training:.1%}), {self.truncated_share:.1%} of the rows cut "
+            f"short ({self.truncated_share_in_training:.1%}); labels moved by "
+            f"{self.labels_moved:.2f}, scores by {self.scores_moved:.2f} (from 0, alike, to 1)."
+        )
+
+
+def drift_of(totals: Totals, model_metadata: Mapping[str, Any]) -> Drift | None:
+    """Compare a run with `model.json`; None where there is nothing to compare."""
+    corpus = model_metadata.get("corpus", {})
+    in_training = corpus.get("label_counts", {})
+    validation_scores = model_metadata.get("validation_score_histogram", [])
+    if not sum(totals.label_counts.values()) or not in_training or not sum(validation_scores):
+        return None
+    labels = list(totals.label_counts)
+    return Drift(
+        unknown_share=totals.unknown_share,
+        unknown_share_in_training=corpus["unknown_share"],
+        truncated_share=totals.truncated_share,
+        truncated_share_in_training=corpus["truncated_share"],
+        labels_moved=_distance(
+            [totals.label_counts[name] for name in labels],
+            [in_training.get(name, 0) for name in labels],
+        ),
+        scores_moved=_distance(totals.score_histogram, validation_scores),
+        label_counts_in_training=dict(in_training),
+        validation_score_histogram=list(validation_scores),
+    )
+
+
+def _distance(first: Sequence[int], second: Sequence[int]) -> float:
+    """Total variation distance between two distributions, given as counts."""
+    shares = [np.array(counts) / max(1, sum(counts)) for counts in (first, second)]
+    return float(np.abs(shares[0] - shares[1]).sum() / 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """The last command that worked on an output."""
+
+    inputs: tuple[str, ...]
+    parts_written: int = 0
+    parts_reused: int = 0
+    errors: tuple[str, ...] = ()
+
+
+def write_manifest(
+    output: Path,
+    settings: PredictionSettings,
+    parts: Sequence[Part],
+    run: Run,
+    limit: Size,
+    drift: Drift | None = None,
+) -> None:
+    """Write the manifest, a line for each part."""
+    head = {
+        "settings": plain(settings),
+        "unit_limit": asdict(limit),
+        "run": asdict(run),
+        **asdict(totals_of(parts)),
+        "drift": None if drift is None else asdict(drift),
+    }
+    lines = [f" {json.dumps(key)}: {_json(value)}," for key, value in head.items()]
+    listed = [_json({name: getattr(part, name) for name in IN_MANIFEST}) for part in parts]
+    table = ",\n".join(f"  {row}" for row in listed)
+    text = "\n".join(["{", *lines, ' "parts": [', *([table] if table else []), " ]", "}"])
+    write_text(output / MANIFEST_FILE, text + "\n")
+
+
+def read_manifest(output: Path) -> dict[str, Any]:
+    """What `write_manifest` wrote.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    path = output / MANIFEST_FILE
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if {"settings", "unit_limit", "run", "rows_in", "rows_out", "parts"} <= manifest.keys():
+            return dict(manifest)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{output} is no output of batch-predict: it has no {path.name}."
+        ) from error
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} cannot be read: {error}.") from error
+    raise UserError(f"{path} is damaged. Run batch-predict again; finished parts are kept.")
+
+
+def recorded_limit(output: Path) -> Size | None:
+    """How large the units of earlier runs were at the most, to which later ones keep."""
+    try:
+        return Size(**read_manifest(output)["unit_limit"])
+    except (UserError, TypeError):
+        return None
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,170 @@
+"""Predicting units into parts, inside a worker."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain, groupby
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from distlstm.atomic import replace_file
+from distlstm.data.files import has_changed
+from distlstm.data.units import Unit
+from distlstm.errors import UserError
+from distlstm.stages.prediction.part_content import Tally, label_set_columns, prediction_columns
+from distlstm.stages.prediction.parts import (
+    FOOTER_KEY,
+    Part,
+    PredictionSettings,
+    part_name,
+    plain,
+    read_part,
+    unit_key,
+)
+from distlstm.stages.prediction.predictor import EncodedTexts, Predictions, Predictor
+from distlstm.stages.prediction.prefetch import prefetch
+from distlstm.stages.prediction.progress import Progress
+from distlstm.stages.prediction.windows import WINDOW_ROWS, Rows, Unreadable, Window, read_windows
+
+_MOST_PROBABILITIES = 2**24  # in a window: its rows times the labels
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A unit that could not be predicted, and why."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class _Predicted:
+    """Rows and what the model says of them."""
+
+    rows: Rows
+    predictions: Predictions
+
+    @property
+    def unit(self) -> Unit:
+        return self.rows.unit
+
+
+class PartWriter:
+    """Writes parts with a model that is loaded once; another thread may look at `progress`."""
+
+    def __init__(self, predictor: Predictor, output: Path, settings: PredictionSettings) -> None:
+        self.predictor = predictor
+        self.output = output
+        self.settings = settings
+        self.label_names = pa.array(predictor.model.labels.names, pa.string())
+        self.progress = Progress()
+
+    def write(self, units: Sequence[Unit]) -> Iterator[Part | Failure]:
+        """Predict and write units, in order; what comes of each.
+
+        A part appears whole, by rename, or not at all. One that is there already, since a worker
+        died on a later unit, is kept.
+
+        Raises:
+            OSError: a part cannot be written.
+        """
+        self.progress = Progress()
+        missing = []
+        for unit in units:
+            part = read_part(self.output / part_name(unit))
+            if part is not None and part.matches(unit, self.settings):
+                yield part
+            else:
+                missing.append(unit)
+        for unit, pieces in groupby(self._predict(missing), key=lambda piece: piece.unit):
+            try:
+                yield self._write(unit, pieces)
+            except UserError as error:
+                yield Failure(str(error))
+
+    def _predict(self, units: Sequence[Unit]) -> Iterator[_Predicted | Unreadable]:
+        """All pieces of the units, in order, with the predictions of their rows."""
+        for window, texts in self._encoded_windows(units):
+            self.progress.complete_rows += window.complete_rows
+            self.progress.complete_bytes += window.complete_bytes
+            predictions = self.predictor.classify(texts, on_rows=self._count_done)
+            start = 0
+            for piece in window.pieces:
+                if isinstance(piece, Unreadable):
+                    yield piece
+                    continue
+                end = start + piece.batch.num_rows
+                yield _Predicted(piece, predictions.take(slice(start, end)))
+                start = end
+            del window, texts, predictions, piece  # before the next window is read
+            pa.default_memory_pool().release_unused()
+
+    def _encoded_windows(self, units: Sequence[Unit]) -> Iterator[tuple[Window, EncodedTexts]]:
+        max_rows = max(1, min(WINDOW_ROWS, _MOST_PROBABILITIES // len(self.label_names)))
+        windows = (
+            (window, self.predictor.encode(window.texts))
+            for window in read_windows(units, self.settings, max_rows=max_rows)
+        )
+        return windows if self.predictor.device.type == "cpu" else prefetch(windows)
+
+    def _count_done(self, rows: float) -> None:
+        self.progress.rows_done += rows
+
+    def _write(self, unit: Unit, pieces: Iterable[_Predicted | Unreadable]) -> Part:
+        tally = Tally(np.zeros(len(self.label_names)), self.predictor.model.kind)
+        with replace_file(self.output / part_name(unit)) as temporary:
+            batches = self._output_rows(pieces, tally)
+            first = next(batches)
+            with pq.ParquetWriter(
+                temporary, first.schema, compression="zstd", write_page_checksum=True
+            ) as writer:
+                for batch in chain([first], batches):
+                    writer.write_batch(batch)
+                if has_changed(unit.file):
+                    raise UserError(f"{unit.file.path} changed while it was read. Run this again.")
+                part = self._part(unit, tally)
+                writer.add_key_value_metadata({FOOTER_KEY: json.dumps(asdict(part))})
+        return part
+
+    def _output_rows(
+        self, pieces: Iterable[_Predicted | Unreadable], tally: Tally
+    ) -> Iterator[pa.RecordBatch]:
+        for piece in pieces:
+            if isinstance(piece, Unreadable):
+                raise piece.error
+            tally.add(piece.predictions, piece.rows.texts)
+            rows = piece.rows.batch
+            rows = rows.select(self.settings.kept(rows.schema))
+            for name, column in self._added(piece.predictions).items():
+                rows = rows.append_column(name, column)
+            yield rows
+
+    def _added(self, predictions: Predictions) -> dict[str, pa.Array]:
+        if self.settings.label_sets:
+            return label_set_columns(predictions, self.label_names, self.predictor.model.kind)
+        return prediction_columns(
+            predictions,
+            self.label_names,
+            top_k=self.settings.top_k,
+            min_score=self.settings.min_score,
+        )
+
+    def _part(self, unit: Unit, tally: Tally) -> Part:
+        counted = tally.label_counts.astype(int).tolist()
+        return Part(
+            name=part_name(unit),
+            input=unit.file.path,
+            unit=unit_key(unit),
+            settings=plain(self.settings),
+            rows_in=tally.num_rows,
+            rows_out=tally.num_rows,
+            rows_without_prediction=dict(tally.missing),
+            label_counts=dict(zip(self.label_names.to_pylist(), counted, strict=True)),
+            score_histogram=tally.histogram.tolist(),
+            num_tokens=tally.num_tokens,
+            num_unknown=tally.num_unknown,
+            num_truncated=tally.num_truncated,
+            num_by_partner=tally.num_by_partner,
+        )

@@ -1,0 +1,172 @@
+"""From texts to probabilities, in one process. Used by all commands that apply a model."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from distlstm.data.batching import INFERENCE_LIMITS, cut_by_length
+from distlstm.model.batch import Batch
+from distlstm.model.classifier import recurrent_dtype
+from distlstm.model.directory import TrainedModel, load_model
+from distlstm.model.loop import predict
+from distlstm.text.tokenizer import TokenIds, Tokenizer, run_indices
+from distlstm.text.vocabulary import UNKNOWN_ID
+
+_ROWS_TOKENISED_AT_ONCE = 8_192
+_ROWS_ANSWERED_AT_ONCE = 2_048
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says of some rows.
+
+    `probabilities` (float32, [rows, C], calibrated) is NaN where there is no text. `num_tokens` and
+    `num_unknown` (int64, [rows]) are each row's tokens and those the vocabulary does not know;
+    `is_truncated` (bool, [rows]) marks rows cut short, `by_linear` (bool, [rows]) those that the
+    linear partner answered alone.
+    """
+
+    probabilities: np.ndarray
+    num_tokens: np.ndarray
+    num_unknown: np.ndarray
+    is_truncated: np.ndarray
+    by_linear: np.ndarray
+
+    @property
+    def has_text(self) -> np.ndarray:
+        """Which rows were classified (bool, [rows])."""
+        return self.num_tokens > 0
+
+    @property
+    def label_ids(self) -> np.ndarray:
+        """Most probable label id of each row; 0 where there is no text."""
+        return np.asarray(np.nan_to_num(self.probabilities).argmax(1))
+
+    @property
+    def scores(self) -> np.ndarray:
+        """Probability of the most probable label; NaN where there is no text."""
+        return np.asarray(self.probabilities.max(1))
+
+    def take(self, rows: np.ndarray | slice) -> "Predictions":
+        """Those of some rows."""
+        return Predictions(**{name: values[rows] for name, values in vars(self).items()})
+
+
+@dataclass(frozen=True)
+class EncodedTexts:
+    """Texts as token ids, each distinct text once."""
+
+    tokens: TokenIds
+    """Of the distinct texts; the last one is no text, with no tokens."""
+    index: np.ndarray
+    """Each row's place among the distinct texts (int64, [rows])."""
+    linear_logits: np.ndarray
+    """What the linear partner says of the distinct texts (float32, [texts, C]); 0 without one."""
+
+
+class Predictor:
+    """A model ready to classify, on one device, with rows of like length side by side."""
+
+    def __init__(self, model: TrainedModel, *, device: torch.device, num_threads: int = 1) -> None:
+        self.model = model
+        self.device = device
+        self.num_threads = num_threads
+        self.limits = INFERENCE_LIMITS[device.type]
+        self.tokenizer = Tokenizer(model.config.text, model.vocabulary)
+        dtype = recurrent_dtype(model.config.training.precision, device)
+        self.classifier = model.classifier.to(device).for_inference(dtype)
+
+    @classmethod
+    def load(cls, path: Path, *, num_threads: int, use_gpu: bool) -> "Predictor":
+        """Load a MODEL directory in a worker process.
+
+        Raises:
+            UserError: the directory is no model, or damaged.
+        """
+        device = torch.device("cuda" if use_gpu else "cpu")
+        return cls(load_model(path), device=device, num_threads=num_threads)
+
+    def __call__(self, texts: pa.Array) -> Predictions:
+        """Classify texts (string, [rows]); null is no text."""
+        return self.classify(self.encode(texts))
+
+    def encode(self, texts: pa.Array) -> EncodedTexts:
+        """Token ids of texts (string, [rows]): the part of the work that needs no device."""
+        encoded = texts.dictionary_encode()
+        distinct = encoded.dictionary
+        index = encoded.indices.fill_null(len(distinct)).to_numpy(zero_copy_only=False)
+        slices = [
+            distinct.slice(start, _ROWS_TOKENISED_AT_ONCE)
+            for start in range(0, len(distinct), _ROWS_TOKENISED_AT_ONCE)
+        ]
+        no_text = pa.nulls(1, pa.string())
+        pieces = [self.tokenizer.encode(texts) for texts in (*slices, no_text)]
+        tokens = TokenIds.concatenate(pieces)
+        return EncodedTexts(tokens, index, self._linear_logits(tokens))
+
+    def _linear_logits(self, tokens: TokenIds) -> np.ndarray:
+        if self.model.linear is None:
+            return np.zeros((len(tokens.lengths), len(self.model.labels)), np.float32)
+        return self.model.linear.logits(tokens.values, tokens.offsets)
+
+    def classify(
+        self, texts: EncodedTexts, *, on_rows: Callable[[float], None] | None = None
+    ) -> Predictions:
+        """Classify each distinct text once.
+
+        Args:
+            texts: what `encode` gave.
+            on_rows: called with the rows that the partner's answers, then each batch, were worth,
+                duplicates included; they sum to all rows, if any has a text.
+        """
+        torch.set_num_threads(self.num_threads)  # OpenMP keeps a number for each calling thread
+        tokens = texts.tokens
+        rows_per_token = len(texts.index) / max(1, len(tokens.values))
+        probabilities, by_linear = self._first_answers(texts)
+        if on_rows is not None and by_linear.any():
+            on_rows(rows_per_token * float(tokens.lengths[by_linear].sum()))
+        batches = list(self._cut(tokens, np.flatnonzero((tokens.lengths > 0) & ~by_linear)))
+        padded = (
+            Batch.of_rows(
+                tokens.values[run_indices(tokens.offsets[rows], tokens.lengths[rows])],
+                tokens.lengths[rows],
+            )
+            for rows in batches
+        )
+        outputs = predict(self.classifier, padded, device=self.device)
+        for rows, (logits, _) in zip(batches, outputs, strict=True):
+            recurrent = logits / self.model.temperature
+            probabilities[rows] = self.model.kind.probabilities(
+                recurrent + texts.linear_logits[rows]
+            )
+            if on_rows is not None:
+                on_rows(rows_per_token * float(tokens.lengths[rows].sum()))
+        of_distinct = Predictions(
+            probabilities=probabilities,
+            num_tokens=tokens.lengths,
+            num_unknown=tokens.count(UNKNOWN_ID),
+            is_truncated=tokens.truncated,
+            by_linear=by_linear,
+        )
+        return of_distinct.take(texts.index)
+
+    def _first_answers(self, texts: EncodedTexts) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities (float32 [texts, C]) where the partner's are final, and where that is."""
+        probabilities = np.full(texts.linear_logits.shape, np.nan, np.float32)
+        final = np.zeros(len(probabilities), bool)
+        cascade = self.model.cascade
+        if cascade is None:
+            return probabilities, final
+        for start in range(0, len(final), _ROWS_ANSWERED_AT_ONCE):
+            some = slice(start, start + _ROWS_ANSWERED_AT_ONCE)
+            linear_logits = texts.linear_logits[some]
+            final[some] = cascade.is_final(linear_logits) & (texts.tokens.lengths[some] > 0)
+            probabilities[some][final[some]] = cascade.probabilities(linear_logits[final[some]])
+        return probabilities, final
+
+    def _cut(self, tokens: TokenIds, rows: np.ndarray) -> Iterator[np.ndarray]:
+        return cut_by_length(rows, tokens.lengths, self.limits)

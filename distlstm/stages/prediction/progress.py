@@ -1,0 +1,78 @@
+"""How far a prediction run is: rows, speed and time left, from what its workers say."""
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from distlstm.data.units import Unit
+from distlstm.stages.run.events import RowsPredicted
+
+_SECONDS_OF_SPEED = 30.0
+
+
+@dataclass
+class Progress:
+    """How far a worker is with what it was given last."""
+
+    rows_done: float = 0.0
+    complete_rows: int = 0
+    """Rows of the units that were read to their end."""
+    complete_bytes: int = 0
+    """What those units are on disk."""
+
+
+@dataclass(kw_only=True)
+class Meter:
+    """Adds up what is finished and what is under way."""
+
+    num_bytes: int
+    """Of all units to predict, on disk."""
+    parts_total: int
+    parts_reused: int
+    parts: int = 0
+    rows: int = 0
+    bytes_done: int = 0
+    rows_in_all: float | None = None
+    """As estimated last; what a worker knew is gone when it starts again."""
+    samples: deque[tuple[float, int]] = field(default_factory=deque)
+    """Time and rows predicted, of the last half minute."""
+
+    def finished(self, units: Sequence[Unit], *, num_rows: int, num_parts: int) -> None:
+        """A bundle is done."""
+        self.rows += num_rows
+        self.parts += num_parts
+        self.bytes_done += sum(unit.num_bytes for unit in units)
+
+    def look(self, under_way: Sequence[Progress], *, now: float | None = None) -> RowsPredicted:
+        """The state of the run, with what the workers have not finished yet."""
+        rows = self.rows + int(sum(progress.rows_done for progress in under_way))
+        rows = max(rows, self.samples[-1][1] if self.samples else 0)
+        speed = self._speed(rows, time.monotonic() if now is None else now)
+        known_rows = self.rows + sum(progress.complete_rows for progress in under_way)
+        known_bytes = self.bytes_done + sum(progress.complete_bytes for progress in under_way)
+        if known_rows and known_bytes and self.num_bytes:
+            self.rows_in_all = known_rows / known_bytes * self.num_bytes
+        share = seconds_left = None
+        if self.rows_in_all is not None:
+            share = min(1.0, rows / self.rows_in_all)
+            seconds_left = (self.rows_in_all - rows) / speed if speed else None
+        return RowsPredicted(
+            rows=rows,
+            rows_per_second=speed,
+            share=share,
+            seconds_left=None if seconds_left is None else max(0.0, seconds_left),
+            parts=self.parts,
+            parts_reused=self.parts_reused,
+            parts_total=self.parts_total,
+        )
+
+    def _speed(self, rows: int, now: float) -> float:
+        """Rows a second over the last half minute, from the first row on."""
+        self.samples.append((now, rows))
+        while len(self.samples) > 2 and (
+            now - self.samples[0][0] > _SECONDS_OF_SPEED or self.samples[1][1] == 0
+        ):
+            self.samples.popleft()
+        (start, before), (end, after) = self.samples[0], self.samples[-1]
+        return (after - before) / (end - start) if end > start else 0.0

@@ -1,0 +1,1 @@
+"""Training one model: labelled data, workers, checkpoints, and the MODEL directory."""

@@ -1,0 +1,115 @@
+"""What a recurrent network must beat: the most frequent label, and a linear n-gram model.
+
+The linear model is also the network's wide partner.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from safetensors.torch import load_file, save_file
+
+from distlstm.atomic import replace_file
+from distlstm.config import ExperimentConfig
+from distlstm.data.corpus import EncodedCorpus
+from distlstm.data.shards import EncodedRows, Shards
+from distlstm.model.label_kind import label_kind
+from distlstm.model.linear import LinearModel, fit_linear
+from distlstm.model.metrics import Metrics
+from distlstm.text.subwords import subwords_of
+
+_LINEAR_FILE = "linear.safetensors"
+_MAX_TOKENS = 20_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """Validation metrics of the two simplest models, on the split the network was judged on."""
+
+    majority: Metrics
+    linear: Metrics
+    linear_rows: int
+    """Training rows the linear model saw; a sample of a large corpus."""
+
+
+def ensemble_linear(corpus: EncodedCorpus, config: ExperimentConfig) -> LinearModel | None:
+    """The linear model, if the recurrent one is to have it for a partner.
+
+    Not where labels are balanced: it weighs all rows alike, and would unbalance them again.
+    """
+    return linear_model(corpus) if _uses_linear(config) else None
+
+
+def final_linear(corpus: EncodedCorpus, config: ExperimentConfig) -> LinearModel | None:
+    """The partner to be kept: rows held out to judge it by are no longer withheld from it."""
+    if not _uses_linear(config) or not corpus.summary.held_out:
+        return ensemble_linear(corpus, config)
+    return _fit(corpus, [corpus.training, corpus.validation])
+
+
+def _uses_linear(config: ExperimentConfig) -> bool:
+    return config.model.wide and config.training.class_weights == "none"
+
+
+def linear_model(corpus: EncodedCorpus) -> LinearModel:
+    """Fitted on the training split, or on some 20 million tokens of it; kept beside the corpus."""
+    path = corpus.path / _LINEAR_FILE
+    num_labels = len(corpus.labels)
+    if path.exists():
+        return LinearModel.from_tensors(
+            load_file(path), vocab_size=len(corpus.vocabulary), num_labels=num_labels
+        )
+    model = _fit(corpus, [corpus.training])
+    with replace_file(path) as temporary:
+        save_file(model.to_tensors(), temporary)
+    return model
+
+
+def _fit(corpus: EncodedCorpus, splits: Sequence[Shards]) -> LinearModel:
+    samples = [(shards, _sample(shards)) for shards in splits]
+    rows = [shards.take(sample) for shards, sample in samples]
+    truth = [_truth(corpus, shards, sample) for shards, sample in samples]
+    given = np.concatenate([shards.weights[sample] for shards, sample in samples])
+    lengths = np.concatenate([part.lengths for part in rows])
+    return fit_linear(
+        np.concatenate([part.token_ids for part in rows]),
+        np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]),
+        np.concatenate(truth),
+        num_labels=len(corpus.labels),
+        subwords=subwords_of(corpus.vocabulary.tokens),
+        row_weights=(given / given.mean()).astype(np.float32),
+    )
+
+
+def _truth(corpus: EncodedCorpus, shards: Shards, sample: np.ndarray) -> np.ndarray:
+    """Label ids [rows], or which labels a row has [rows, C]."""
+    members = shards.targets_of(sample) if corpus.kind == "multi" else None
+    return shards.label_ids[sample] if members is None else members
+
+
+def measure_baseline(corpus: EncodedCorpus) -> Baseline:
+    """Judge both on the validation split, or on some 20 million tokens of it."""
+    validation = corpus.validation.take(_sample(corpus.validation))
+    margins = linear_model(corpus).logits(validation.token_ids, validation.offsets)
+    truth = _truth(corpus, corpus.training, _sample(corpus.training))
+    counts = truth.sum(0) if truth.ndim == 2 else np.bincount(truth, minlength=len(corpus.labels))
+    more_than_half = np.tile(counts - len(truth) / 2, (len(validation.label_ids), 1))
+    return Baseline(
+        majority=_metrics(more_than_half, validation, corpus),
+        linear=_metrics(margins, validation, corpus),
+        linear_rows=len(truth),
+    )
+
+
+def _sample(shards: Shards) -> np.ndarray:
+    """Row indices: all, or evenly spread ones with some 20 million tokens."""
+    share = _MAX_TOKENS / max(1, int(shards.lengths.sum(dtype=np.int64)))
+    if share >= 1:
+        return np.arange(len(shards))
+    rng = np.random.default_rng(0)
+    return np.sort(rng.choice(len(shards), int(len(shards) * share), replace=False))
+
+
+def _metrics(margins: np.ndarray, rows: EncodedRows, corpus: EncodedCorpus) -> Metrics:
+    kind = label_kind(corpus.kind)
+    return kind.metrics(kind.totals(kind.certain(margins), rows.label_ids, rows.targets))

@@ -1,0 +1,30 @@
+"""`history.parquet`: what each epoch of a training gave."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from distlstm.atomic import replace_file
+
+if TYPE_CHECKING:  # which imports torch
+    from distlstm.model.loop import EpochResult
+
+
+def write_history(path: Path, history: "Sequence[EpochResult]") -> None:
+    """A row per epoch, validation figures as `validation_` columns."""
+    rows = []
+    for result in history:
+        row = asdict(result)
+        figures = row.pop("validation")
+        rows.append({**row, **{f"validation_{name}": value for name, value in figures.items()}})
+    with replace_file(path) as temporary:
+        pq.write_table(pa.Table.from_pylist(rows), temporary)
+
+
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """The rows that `write_history` wrote."""
+    return list(pq.read_table(path).to_pylist())

@@ -1,0 +1,239 @@
+"""One training, as both `train` and the trials of `tune` run it in their workers."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distlstm.config import ExperimentConfig
+from distlstm.data.batching import BatchLimits, cut_by_length, plan_epoch, rows_of_rank, step_limits
+from distlstm.data.corpus import EncodedCorpus
+from distlstm.data.shards import Shards, one_hot
+from distlstm.data.weights import row_weights
+from distlstm.model.batch import Batch
+from distlstm.model.calibration import fit_weights, score_histogram
+from distlstm.model.cascade import Cascade, fit_cascade
+from distlstm.model.classifier import Classifier
+from distlstm.model.directory import load_model
+from distlstm.model.embedding import set_vectors
+from distlstm.model.growth import grow_from
+from distlstm.model.label_kind import LabelKind, label_kind
+from distlstm.model.linear import LinearModel
+from distlstm.model.loop import Training, Worker, epochs_for, predict
+from distlstm.model.metrics import Metrics
+
+_VALIDATION_ROWS_PER_BATCH = 256
+
+
+@dataclass(frozen=True)
+class ShardBatches:
+    """Batches made of a corpus's rows as they are asked for."""
+
+    shards: Shards
+    steps: list[tuple[np.ndarray, np.ndarray]]
+    """Row indices and weights of each batch."""
+    shared: list[np.ndarray] | None = None
+    """Row indices of each step of all workers together, if these batches are one worker's."""
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    @property
+    def _rows(self) -> np.ndarray:
+        return np.concatenate([np.zeros(0, np.int64), *(rows for rows, _ in self.steps)])
+
+    def label_ids(self) -> np.ndarray:
+        """Of all rows, batch after batch (int64, [rows])."""
+        return np.asarray(self.shards.label_ids[self._rows], np.int64)
+
+    def targets(self) -> np.ndarray | None:
+        """The labels' probabilities in all rows, batch after batch; None if no row has any."""
+        return self.shards.targets_of(self._rows)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for step, (rows, weights) in enumerate(self.steps):
+            taken = self.shards.take(rows)
+            yield Batch.of_rows(
+                taken.token_ids,
+                taken.lengths,
+                label_ids=taken.label_ids,
+                weights=weights,
+                targets=taken.targets,
+                step_tokens=self.shards.take(self.shared[step]).token_ids if self.shared else None,
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """A temperature, the weight of the linear partner, and what the whole is on validation."""
+
+    temperature: float
+    linear_weight: float
+    """How much the linear model's logits count; 0 without one."""
+    metrics: Metrics
+    recurrent: Metrics
+    """Of the recurrent model alone, at a temperature of its own."""
+    score_histogram: list[int]
+    """Rows by the score of the predicted label, as `score_histogram` counts them."""
+    thresholds: tuple[float, ...] = ()
+    """By label id, of a model that gives sets of labels."""
+    cascade: Cascade | None = None
+    """When the partner answers alone; None if it never does."""
+
+
+class TrainingJob:
+    """A training over an encoded corpus, in one worker."""
+
+    def __init__(
+        self,
+        corpus: EncodedCorpus,
+        config: ExperimentConfig,
+        worker: Worker,
+        *,
+        init: Path | None = None,
+    ) -> None:
+        """Begin with random weights, pretrained vectors if there are, and those of a MODEL."""
+        self.corpus = corpus
+        self.config = config
+        self.worker = worker
+        self.limits = step_limits(config.training, len(corpus.training))
+        self.row_weights = row_weights(
+            corpus.training.label_ids,
+            corpus.training.weights,
+            balanced=config.training.class_weights == "balanced",
+        )
+        torch.manual_seed(config.seed)
+        model = Classifier(
+            config.model, vocab_size=len(corpus.vocabulary), num_labels=len(corpus.labels)
+        )
+        if corpus.vectors is not None:
+            set_vectors(model, corpus.vectors)
+        if init is not None:
+            grow_from(model, load_model(init), labels=corpus.labels)
+        self.training = Training(
+            model,
+            config.training,
+            num_epochs=epochs_for(config.training, len(self._plan(0))),
+            seed=config.seed,
+            worker=worker,
+            kind=label_kind(corpus.kind),
+        )
+
+    def training_batches(self, epoch: int) -> ShardBatches:
+        """This worker's rows of every step of an epoch."""
+        plan = self._plan(epoch)
+        steps = [
+            rows_of_rank(step, rank=self.worker.rank, world_size=self.worker.world_size)
+            for step in plan
+        ]
+        return ShardBatches(
+            self.corpus.training,
+            [(rows, shares * self.row_weights[rows]) for rows, shares in steps],
+            shared=plan if self.worker.world_size > 1 else None,
+        )
+
+    def validation_batches(self) -> ShardBatches:
+        """This worker's share of the validation rows, in batches of like length."""
+        lengths = self.corpus.validation.lengths
+        batches = cut_by_length(
+            np.arange(len(lengths)),
+            lengths,
+            BatchLimits(rows=_VALIDATION_ROWS_PER_BATCH, tokens=self.limits.tokens),
+        )
+        mine = list(batches)[self.worker.rank :: self.worker.world_size]
+        return ShardBatches(
+            self.corpus.validation, [(rows, np.ones(len(rows), np.float32)) for rows in mine]
+        )
+
+    def linear_logits(self, linear: LinearModel | None) -> np.ndarray | None:
+        """A linear partner's logits (float32, [rows, C]) of this worker's validation rows."""
+        if linear is None:
+            return None
+        logits = [np.zeros((0, len(self.corpus.labels)), np.float32)]
+        batches = self.validation_batches()
+        for rows, _ in batches.steps:
+            taken = batches.shards.take(rows)
+            logits.append(linear.logits(taken.token_ids, taken.offsets))
+        return np.concatenate(logits)
+
+    def calibrate(
+        self, linear_logits: np.ndarray | None, *, weights: Mapping[str, Tensor] | None = None
+    ) -> Calibration:
+        """Fit temperature, the linear partner's weight and the cascade; measure on validation.
+
+        Args:
+            linear_logits: `linear_logits`, if there is to be a partner.
+            weights: of the recurrent model; if not given, those of the best epoch so far.
+        """
+        model = copy.deepcopy(self.training.model)
+        model.load_state_dict(self.training.best_weights if weights is None else weights)
+        num_labels = len(self.corpus.labels)
+        batches, kind, all_reduce = (
+            self.validation_batches(),
+            self.training.kind,
+            self.worker.all_reduce,
+        )
+        outputs = predict(model, batches, device=self.worker.device)
+        recurrent = np.concatenate([np.zeros((0, num_labels)), *(logits for logits, _ in outputs)])
+        label_ids, targets = batches.label_ids(), batches.targets()
+        truth = one_hot(label_ids, num_labels) if targets is None else targets
+        logits = recurrent[None]
+        if linear_logits is not None:
+            logits = np.stack([recurrent, linear_logits])
+        shares, alone = (
+            fit_weights(some, truth, independent=kind.name == "multi", all_reduce=all_reduce)
+            for some in (logits, logits[:1])
+        )
+        probabilities = kind.probabilities(np.tensordot(shares, logits, axes=1))
+        kind = kind.fitted(probabilities, targets, all_reduce)
+        linear = np.tensordot(shares[1:], logits[1:], axes=1)
+        cascade = self._fit_cascade(linear, probabilities, truth) if shares[1:].any() else None
+        if cascade is not None:
+            probabilities = cascade.applied(linear, probabilities)
+        histogram = score_histogram(probabilities.max(1, initial=0.0)).astype(np.float64)
+        return Calibration(
+            temperature=float(1 / shares[0]),
+            linear_weight=float(shares[1:].sum()),
+            metrics=self._metrics(kind, probabilities, label_ids, targets),
+            recurrent=self._metrics(
+                self.training.kind, kind.probabilities(alone[0] * recurrent), label_ids, targets
+            ),
+            score_histogram=all_reduce(histogram).astype(int).tolist(),
+            thresholds=kind.thresholds,
+            cascade=cascade,
+        )
+
+    def _fit_cascade(
+        self, linear_logits: np.ndarray, probabilities: np.ndarray, truth: np.ndarray
+    ) -> Cascade | None:
+        tolerance = self.config.model.cascade
+        if tolerance == 0 or self.training.kind.name == "multi":
+            return None
+        return fit_cascade(
+            linear_logits,
+            probabilities,
+            truth,
+            tolerance=tolerance,
+            all_reduce=self.worker.all_reduce,
+        )
+
+    def _metrics(
+        self,
+        kind: LabelKind,
+        probabilities: np.ndarray,
+        label_ids: np.ndarray,
+        targets: np.ndarray | None,
+    ) -> Metrics:
+        """Over the rows of all workers."""
+        totals = kind.zero(probabilities.shape[1])
+        if len(label_ids):
+            totals += kind.totals(probabilities, label_ids, targets)
+        return kind.metrics(kind.from_vector(self.worker.all_reduce(totals.to_vector())))
+
+    def _plan(self, epoch: int) -> list[np.ndarray]:
+        lengths = self.corpus.training.lengths
+        return plan_epoch(lengths, self.limits, seed=self.config.seed, epoch=epoch)

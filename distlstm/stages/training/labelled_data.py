@@ -1,0 +1,177 @@
+"""The labelled data of `train` and `tune`, from the command's arguments to an encoded corpus."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from distlstm.config import ExperimentConfig
+from distlstm.data.corpus import CorpusSpec, EncodedCorpus, Inherited
+from distlstm.data.encoding import encode_corpus, is_small
+from distlstm.data.labelled import Columns
+from distlstm.data.reading import check_columns, read_schema
+from distlstm.errors import RunError, UserError
+from distlstm.stages.run.events import Note, OnEvent, Progress
+from distlstm.stages.run.session import our_error
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataRequest:
+    """What the user named."""
+
+    training: tuple[str, ...]
+    validation: tuple[str, ...] = ()
+    columns: Columns = field(default_factory=Columns)
+    init: Path | None = None
+    """MODEL directory to go on from."""
+
+    def find(self, config: ExperimentConfig) -> CorpusSpec:
+        """Find the files, and what is taken over from an earlier model.
+
+        Raises:
+            UserError: there are none, or the model does not fit the config.
+        """
+        return CorpusSpec.find(
+            self.training,
+            self.validation,
+            columns=replace(self.columns, weight=config.training.weight_column),
+            text=config.text,
+            validation_fraction=config.validation_fraction,
+            inherited=self._inherited(config),
+        )
+
+    def _inherited(self, config: ExperimentConfig) -> Inherited | None:
+        if self.init is None:
+            return None
+        from distlstm.stages.training.initial_model import (
+            inherit,  # which loads the model, with torch
+        )
+
+        return inherit(self.init, config)
+
+
+def check_first_file(spec: CorpusSpec) -> None:
+    """See, before Ray starts, that the first file of each split can be read and has the columns.
+
+    Raises:
+        UserError: it cannot, or lists the columns that it has.
+    """
+    for files, columns in (
+        (spec.training, spec.columns),
+        (spec.validation, spec.columns.without_weight()),
+    ):
+        if files:
+            check_columns(files[0], read_schema(files[0]), columns.names)
+
+
+def check_vectors(spec: CorpusSpec, config: ExperimentConfig) -> None:
+    """See, before Ray starts, that the vectors can be read and have the embedding's dimension.
+
+    Raises:
+        UserError: they do not; names both dimensions.
+    """
+    if spec.vectors is None:
+        return
+    dimension, name = spec.vectors.dimension(), "model.embedding_dim"
+    if config.model.embedding_dim != dimension:
+        raise UserError(
+            f"The vectors of {spec.vectors.path} have {dimension} numbers, and {name} is "
+            f"{config.model.embedding_dim}. Add --set {name}={dimension}."
+        )
+
+
+def prepare_corpus(spec: CorpusSpec, directory: Path, on_event: OnEvent) -> EncodedCorpus:
+    """Encode a corpus below `directory`, or open it if that is done; says what was left out.
+
+    Raises:
+        UserError: the data cannot be read or trained on.
+    """
+    path = directory / f"corpus-{spec.fingerprint}"
+
+    def progress(title: str, done: int, total: int) -> None:
+        on_event(Progress(title, done, total))
+
+    try:
+        corpus = encode_corpus(spec, path, progress=progress)
+    except Exception as error:
+        raise our_error(error) or RunError(f"Reading the data failed: {error}") from error
+    _describe(corpus, spec.inherited, on_event)
+    return corpus
+
+
+@contextmanager
+def encoding_in_background(
+    spec: CorpusSpec, directory: Path, on_event: OnEvent
+) -> Iterator[Callable[[], EncodedCorpus]]:
+    """Let a small corpus be encoded while Ray starts; yields what waits for it.
+
+    What is yielded raises as `prepare_corpus` does, which it calls for a corpus that needs Ray.
+    """
+    prepare = partial(prepare_corpus, spec, directory, on_event)
+    if not is_small(spec):
+        yield prepare
+        return
+    with ThreadPoolExecutor(max_workers=1) as aside:
+        yield aside.submit(prepare).result
+
+
+def check_weights(corpus: EncodedCorpus, config: ExperimentConfig) -> None:
+    """Raise a UserError if balanced labels are asked for where a row has a set of them."""
+    domain = config.search.space.get("training.class_weights")
+    asked = (config.training.class_weights, *(domain.values if domain else ()))
+    if corpus.kind == "multi" and "balanced" in asked:
+        raise UserError(
+            "training.class_weights = balanced needs rows of one label; these have lists of them. "
+            "Weigh single rows with training.weight_column instead."
+        )
+
+
+def _describe(corpus: EncodedCorpus, inherited: Inherited | None, on_event: OnEvent) -> None:
+    summary = corpus.summary
+    on_event(
+        Note(
+            f"{summary.num_training:,} training and {summary.num_validation:,} validation rows, "
+            f"{len(corpus.labels)} labels, {len(corpus.vocabulary):,} tokens known "
+            f"({summary.unknown_share:.1%} of the text unknown, "
+            f"{summary.truncated_share:.1%} of the rows cut short)."
+        )
+    )
+    if summary.num_vectors:
+        on_event(
+            Note(
+                f"Pretrained vectors for {summary.num_vectors:,} of the {len(corpus.vocabulary):,} "
+                f"tokens known, {summary.vectors_share:.1%} of the text."
+            )
+        )
+    if summary.dropped:
+        reasons = ", ".join(f"{count:,} with {why}" for why, count in summary.dropped.items())
+        on_event(Note(f"Rows left out: {reasons}."))
+    rare = [label for label in corpus.labels.names if summary.label_counts.get(label, 0) < 2]
+    if inherited is not None:
+        _describe_inherited(corpus, inherited, on_event)
+        rare = [label for label in rare if label not in inherited.labels]
+    if rare:
+        on_event(
+            Note(f"Labels with at most a single training row, hardly learnable: {_listed(rare)}.")
+        )
+
+
+def _describe_inherited(corpus: EncodedCorpus, inherited: Inherited, on_event: OnEvent) -> None:
+    on_event(
+        Note(
+            f"{inherited.num_tokens:,} of {len(corpus.vocabulary):,} tokens and "
+            f"{len(inherited.labels)} of {len(corpus.labels)} labels kept from the earlier model."
+        )
+    )
+    present = {corpus.labels.names[i] for i in np.unique(corpus.training.label_ids)}
+    absent = [label for label in inherited.labels if label not in present]
+    if absent:
+        on_event(Note(f"Its labels without a training row, likely to fade: {_listed(absent)}."))
+
+
+def _listed(labels: list[str]) -> str:
+    return ", ".join(map(repr, labels[:5])) + (", ..." if len(labels) > 5 else "")

@@ -1,0 +1,119 @@
+"""A training as a run of an MLflow server, if MLFLOW_TRACKING_URI is set.
+
+Tracking never stops a training: what goes wrong is said once, and the training goes on without it.
+"""
+
+import importlib.util
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from distlstm.atomic import write_text
+from distlstm.model.loop import EpochResult
+from distlstm.stages.run.events import Note, OnEvent
+from distlstm.stages.run.output import Identity
+
+_RUN_ID_FILE = "checkpoints/mlflow_run_id"
+_FIRST_METRIC = "training_loss"
+_LONGEST_VALUE = 500
+_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+
+
+@contextmanager
+def mlflow_run(
+    output: Path, *, settings: Identity, on_event: OnEvent
+) -> Iterator["MlflowRun | None"]:
+    """A run in the experiment of MLFLOW_EXPERIMENT_NAME (or `distlstm`), resumed if it was begun.
+
+    None if MLFLOW_TRACKING_URI is not set, or mlflow is not installed, which is said.
+    """
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        yield None
+        return
+    if importlib.util.find_spec("mlflow") is None:
+        on_event(
+            Note(
+                "MLFLOW_TRACKING_URI is set, but mlflow is not installed: this training is not "
+                "tracked there. pip install 'distlstm[mlflow]' brings it."
+            )
+        )
+        yield None
+        return
+    run = MlflowRun(output, settings, on_event)
+    status = "FAILED"
+    try:
+        yield run
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        run.end(status)
+
+
+class MlflowRun:
+    """A run to which parameters go once and the figures of each epoch once."""
+
+    def __init__(self, output: Path, settings: Identity, on_event: OnEvent) -> None:
+        for name, value in _PATIENCE.items():
+            os.environ.setdefault(name, value)
+        self.output = output
+        self.on_event = on_event
+        self.client: Any = None
+        self.run_id = ""
+        self.given_up = False
+        self.logged = 0
+        """The last epoch that the run holds."""
+        self._try(lambda: self._open(settings))
+
+    def epoch(self, result: EpochResult) -> None:
+        """Log an epoch's figures, unless the run has them."""
+        if result.epoch > self.logged:
+            self._try(lambda: self._log(result))
+
+    def end(self, status: str) -> None:
+        """Say how the training ended: `FINISHED`, `FAILED` or `KILLED`."""
+        self._try(lambda: self.client.set_terminated(self.run_id, status))
+
+    def _open(self, settings: Identity) -> None:
+        from mlflow import MlflowClient  # of the extra `mlflow`
+
+        self.client = MlflowClient()
+        file = self.output / _RUN_ID_FILE
+        if file.exists():
+            self.run_id = file.read_text(encoding="utf-8").strip()
+            self.client.update_run(self.run_id, status="RUNNING")
+            logged = self.client.get_metric_history(self.run_id, _FIRST_METRIC)
+            self.logged = max((metric.step for metric in logged), default=0)
+            return
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "distlstm")
+        experiment = self.client.get_experiment_by_name(name)
+        number = experiment.experiment_id if experiment else self.client.create_experiment(name)
+        self.run_id = self.client.create_run(number, run_name=self.output.name).info.run_id
+        for key, value in settings.items():
+            self.client.log_param(self.run_id, key, str(value)[:_LONGEST_VALUE])
+        write_text(file, self.run_id + "\n")
+
+    def _log(self, result: EpochResult) -> None:
+        figures = {
+            "learning_rate": result.learning_rate,
+            "validation_loss": result.validation.log_loss,
+            "validation_accuracy": result.validation.accuracy,
+            "validation_macro_f1": result.validation.macro_f1,
+            _FIRST_METRIC: result.training_loss,  # last: it marks the epoch as logged
+        }
+        for name, value in figures.items():
+            self.client.log_metric(self.run_id, name, value, step=result.epoch)
+        self.logged = result.epoch
+
+    def _try(self, act: Callable[[], None]) -> None:
+        if self.given_up:
+            return
+        try:
+            act()
+        except Exception as error:
+            self.given_up = True
+            reason = str(error).strip().partition("\n")[0]
+            self.on_event(Note(f"MLflow cannot be used, training goes on without it: {reason}"))

@@ -1,0 +1,109 @@
+"""From a training's last checkpoint to a MODEL directory."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from distlstm.config import ExperimentConfig
+from distlstm.data.corpus import EncodedCorpus
+from distlstm.model.checkpoint import load_best_weights, restore_training
+from distlstm.model.classifier import Classifier
+from distlstm.model.directory import TrainedModel, save_model
+from distlstm.model.label_kind import label_kind
+from distlstm.model.linear import LinearModel
+from distlstm.model.loop import EpochResult, Worker
+from distlstm.stages.run.files import HISTORY_FILE
+from distlstm.stages.run.output import Identity
+from distlstm.stages.training.baseline import (
+    Baseline,
+    ensemble_linear,
+    final_linear,
+    measure_baseline,
+)
+from distlstm.stages.training.history import write_history
+from distlstm.stages.training.job import Calibration, TrainingJob
+
+
+def write_model(
+    path: Path,
+    *,
+    checkpoint: Path,
+    history: list[EpochResult],
+    corpus: EncodedCorpus,
+    config: ExperimentConfig,
+    calibration: Calibration,
+    linear: LinearModel | None,
+    baseline: Baseline,
+    run: Identity,
+) -> None:
+    """Write history and model; `model.json`, last, is what says that training is done.
+
+    Args:
+        path: the MODEL directory.
+        checkpoint: a directory of `save_training`; its best weights are taken.
+        history: the epochs of the training.
+        corpus: what was trained on.
+        config: what was asked for.
+        calibration: of these weights and their linear partner, on validation.
+        linear: the linear partner, if there is to be one.
+        baseline: what simpler models reach there.
+        run: the identity of the command, by which it is known again.
+    """
+    classifier = Classifier(
+        config.model, vocab_size=len(corpus.vocabulary), num_labels=len(corpus.labels)
+    )
+    classifier.load_state_dict(load_best_weights(checkpoint))
+    write_history(path / HISTORY_FILE, history)
+    best = best_epoch(history)
+    metadata: dict[str, Any] = {
+        "metrics": {
+            **asdict(calibration.metrics),
+            "ece_uncalibrated": history[best - 1].validation.ece,
+        },
+        "validation_score_histogram": calibration.score_histogram,
+        "best_epoch": best,
+        "baseline": {"recurrent": asdict(calibration.recurrent), **asdict(baseline)},
+        "corpus": asdict(corpus.summary),
+        "run": run,
+    }
+    model = TrainedModel(
+        config=config,
+        classifier=classifier,
+        vocabulary=corpus.vocabulary,
+        labels=corpus.labels,
+        temperature=calibration.temperature,
+        linear=linear.scaled(calibration.linear_weight) if linear else None,
+        cascade=calibration.cascade,
+        kind=label_kind(corpus.kind, calibration.thresholds),
+        metadata=metadata,
+    )
+    save_model(model, path)
+
+
+def write_checkpoint(
+    path: Path, *, checkpoint: Path, corpus: EncodedCorpus, config: ExperimentConfig, run: Identity
+) -> int:
+    """Make a MODEL of the best epoch of a checkpoint, whose number is returned.
+
+    The model is calibrated in this process.
+    """
+    job = TrainingJob(corpus, config, Worker())
+    restore_training(job.training, checkpoint)
+    write_model(
+        path,
+        checkpoint=checkpoint,
+        history=job.training.history,
+        corpus=corpus,
+        config=config,
+        calibration=job.calibrate(job.linear_logits(ensemble_linear(corpus, config))),
+        linear=final_linear(corpus, config),
+        baseline=measure_baseline(corpus),
+        run=run,
+    )
+    return best_epoch(job.training.history)
+
+
+def best_epoch(history: Sequence[EpochResult]) -> int:
+    """Number of the epoch whose weights are kept."""
+    return max(result.epoch for result in history if result.is_best)

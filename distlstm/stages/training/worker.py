@@ -1,0 +1,172 @@
+"""What runs in each Ray Train worker, and the file through which it shows its progress."""
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray.train
+import torch
+from ray.train.torch import get_device
+
+from distlstm.config import ExperimentConfig
+from distlstm.data.corpus import EncodedCorpus
+from distlstm.errors import RunError
+from distlstm.model.checkpoint import restore_training, save_training
+from distlstm.model.data_parallel import all_reduce, average, share_weights
+from distlstm.model.loop import EpochResult, Training, Worker
+from distlstm.model.metrics import Metrics
+from distlstm.stages.run.events import EpochDone, Event, FirstStep, Note, Progress
+from distlstm.stages.run.start_up import Stopwatch
+from distlstm.stages.training.baseline import ensemble_linear
+from distlstm.stages.training.job import Calibration, TrainingJob
+
+_SECONDS_BETWEEN_LINES = 0.3
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSettings:
+    """What a worker is told; it travels to the worker's process."""
+
+    corpus: Path
+    config: ExperimentConfig
+    init: Path | None
+    """MODEL directory to go on from."""
+    progress_file: Path
+    cpus_per_worker: int
+
+
+@dataclass(frozen=True)
+class WorkerFailure:
+    """Why training cannot go on. Returned, not raised: Ray would only try the same again."""
+
+    message: str
+
+
+def train_worker(settings: WorkerSettings) -> Calibration | WorkerFailure:
+    """Train, from the last checkpoint if there is one, reporting one after every epoch."""
+    watch = Stopwatch()
+    torch.set_num_threads(settings.cpus_per_worker)
+    worker = this_worker()
+    job = TrainingJob(EncodedCorpus(settings.corpus), settings.config, worker, init=settings.init)
+    _restore(job.training)
+    watch.end("corpus and model")
+    lines = _ProgressLines(settings.progress_file, job.training, watch, active=worker.rank == 0)
+    try:
+        for result in job.training.run(
+            job.training_batches, job.validation_batches, on_step=lines.step, on_note=lines.note
+        ):
+            lines.epoch(result)
+            metrics = {"epoch": result.epoch, "accuracy": result.validation.accuracy}
+            report_checkpoint(job.training, metrics, worker)
+    except RunError as error:
+        return WorkerFailure(str(error))
+    if worker.rank == 0:
+        ensemble_linear(job.corpus, settings.config)
+    worker.all_reduce(np.zeros(1))  # all wait for it to be fitted
+    return job.calibrate(job.linear_logits(ensemble_linear(job.corpus, settings.config)))
+
+
+def this_worker() -> Worker:
+    """The place that Ray Train has given this process."""
+    context = ray.train.get_context()
+    alone = Worker(device=get_device())
+    if context.get_world_size() == 1:
+        return alone
+    return replace(
+        alone,
+        rank=context.get_world_rank(),
+        world_size=context.get_world_size(),
+        share_weights=share_weights,
+        average=average,
+        all_reduce=partial(all_reduce, device=alone.device),
+    )
+
+
+def _restore(training: Training) -> None:
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is not None:
+        with checkpoint.as_directory() as directory:
+            restore_training(training, Path(directory))
+
+
+def report_checkpoint(training: Training, metrics: dict[str, Any], worker: Worker) -> None:
+    """Every rank reports to Ray Train; rank 0 brings the checkpoint."""
+    if worker.rank != 0:
+        ray.train.report(metrics)
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        save_training(training, Path(directory))
+        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(directory))
+
+
+class _ProgressLines:
+    """Appends what happens to a file; the command, in another process, follows it."""
+
+    def __init__(self, path: Path, training: Training, watch: Stopwatch, *, active: bool) -> None:
+        self.path = path
+        self.training = training
+        self.watch = watch
+        self.active = active
+        self.last = 0.0
+
+    def step(self, done: int, total: int) -> None:
+        """After a step; written a few times a second at the most."""
+        now = time.monotonic()
+        if self.last == 0.0:
+            self.watch.end("first step")
+            self._append({"first_step": self.watch.parts})
+        if now - self.last >= _SECONDS_BETWEEN_LINES:
+            self.last = now
+            epoch = len(self.training.history) + 1
+            self._append({"epoch": epoch, "of": self.training.num_epochs, "step": [done, total]})
+
+    def epoch(self, result: EpochResult) -> None:
+        """After an epoch."""
+        self._append({"of": self.training.num_epochs, "result": asdict(result)})
+
+    def note(self, text: str) -> None:
+        """What a user should know."""
+        self._append({"note": text})
+
+    def _append(self, row: dict[str, Any]) -> None:
+        if self.active:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+
+
+class ProgressFollower:
+    """Reads the events that rank 0 appends to its progress file from now on."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.position = path.stat().st_size if path.exists() else 0
+
+    def events(self) -> Iterator[Event]:
+        """Those since the last call."""
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as file:
+            file.seek(self.position)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                self.position += len(line)
+                yield _event(json.loads(line))
+
+
+def _event(row: dict[str, Any]) -> Event:
+    if "result" in row:
+        metrics = Metrics(**row["result"].pop("validation"))
+        return EpochDone(EpochResult(**row["result"], validation=metrics), row["of"])
+    if "first_step" in row:
+        return FirstStep(row["first_step"])
+    if "note" in row:
+        return Note(row["note"])
+    done, total = row["step"]
+    return Progress(f"epoch {row['epoch']} of up to {row['of']}", done, total, "steps")

@@ -1,0 +1,114 @@
+"""Where Ray Tune, which runs the trials, meets the study, which remembers and decides."""
+
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import ray.tune
+from ray.tune.experiment import Trial
+from ray.tune.integration.ray_train import CHECKPOINT_PATH_KEY
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from distlstm.stages.tuning.study import Study, TrialReport
+from distlstm.stages.tuning.trial import FAILURE
+
+_REPORTED = [field.name for field in fields(TrialReport)]
+
+
+class StudySearcher(Searcher):  # type: ignore[misc]
+    """Hands out the study's proposals, until there is none or it is hopeless to go on."""
+
+    def __init__(self, study: Study) -> None:
+        super().__init__()
+        self.study = study
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        """The next proposal, as the config of a Tune trial."""
+        del trial_id
+        proposal = None if self.study.hopeless else self.study.propose()
+        if proposal is None:
+            return str(Searcher.FINISHED)
+        return {
+            "number": proposal.number,
+            "parameters": proposal.parameters,
+            "checkpoint": str(proposal.checkpoint) if proposal.checkpoint else None,
+        }
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Nothing: the study is told by the callback."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the study is on disk already."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, for the same reason."""
+
+
+class StudyScheduler(FIFOScheduler):  # type: ignore[misc]
+    """Keeps every report in the study, which says whether the trial is to stop."""
+
+    def __init__(self, study: Study) -> None:
+        super().__init__()
+        self.study = study
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """Called by Tune with each report, before the trial goes on."""
+        del tune_controller
+        if FAILURE in result:
+            return str(TrialScheduler.STOP)
+        number = trial.config["number"]
+        report = TrialReport(**{name: result[name] for name in _REPORTED})
+        stop = self.study.report(number, report)
+        if CHECKPOINT_PATH_KEY in result:  # of Ray Train inside the trial
+            self.study.keep_checkpoint(number, Path(result[CHECKPOINT_PATH_KEY]))
+        return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
+
+
+class StudyCallback(ray.tune.Callback):  # type: ignore[misc]
+    """Tells the study of checkpoints and ends, and whoever watches of every change."""
+
+    def __init__(self, study: Study, *, on_change: Callable[[], None]) -> None:
+        self.study = study
+        self.on_change = on_change
+
+    def on_trial_start(self, **_: Any) -> None:
+        """A trial has begun, or has been begun again."""
+        self.on_change()
+
+    def on_trial_result(self, **_: Any) -> None:
+        """The scheduler has kept a report."""
+        self.on_change()
+
+    def on_checkpoint(self, *, trial: Trial, checkpoint: Any, **_: Any) -> None:
+        """A checkpoint has been stored."""
+        self.study.keep_checkpoint(trial.config["number"], Path(checkpoint.path))
+
+    def on_trial_complete(self, *, trial: Trial, **_: Any) -> None:
+        """A trial has ended, by itself or because it was stopped, or said why it failed."""
+        number, failure = trial.config["number"], trial.last_result.get(FAILURE)
+        if failure is None:
+            self.study.end(number)
+        else:
+            self.study.fail(number, failure)
+        self.on_change()
+
+    def on_trial_error(self, *, trial: Trial, **_: Any) -> None:
+        """A trial's process has died more often than Tune tries again."""
+        self.study.fail(trial.config["number"], _last_line(trial.error_file))
+        self.on_change()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune saves its callbacks with its own state; there is nothing of ours to keep."""
+        return {}
+
+
+def _last_line(path: str | None) -> str:
+    try:
+        lines = Path(path or "").read_text(encoding="utf-8").strip().split("\n")
+    except OSError:
+        lines = ["unknown"]
+    return f"Its process died: {lines[-1][:500]}"

@@ -1,0 +1,81 @@
+"""How many trials run at once, and what each of them takes."""
+
+from dataclasses import dataclass
+
+from distlstm.config import TrainingConfig
+from distlstm.errors import UserError
+from distlstm.stages.run.session import Capacity, Resources
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialResources:
+    """What a trial takes while it runs."""
+
+    num_workers: int
+    cpus_per_worker: int
+    gpus_per_worker: float
+    """0: it computes on CPUs."""
+
+    @property
+    def use_gpu(self) -> bool:
+        """Whether its workers compute on GPUs."""
+        return self.gpus_per_worker > 0
+
+    @property
+    def of_worker(self) -> dict[str, float]:
+        """As Ray Train asks for a worker."""
+        gpu = {"GPU": self.gpus_per_worker} if self.use_gpu else {}
+        return {"CPU": self.cpus_per_worker, **gpu}
+
+    @property
+    def of_tune_process(self) -> dict[str, float]:
+        """As Ray Tune asks for a trial's own process.
+
+        Where Ray Train runs inside, that process computes nothing, and must hold no CPU: trials
+        that do so while their workers wait for one would wait for ever.
+        """
+        if self.num_workers > 1:
+            return {"memory": 1}
+        return {"cpu": self.cpus_per_worker, "gpu": self.gpus_per_worker}
+
+    def __str__(self) -> str:
+        """For messages: `2 workers of 1 CPUs and 0.5 GPUs each`."""
+        gpus = f" and {self.gpus_per_worker:g} GPUs" if self.use_gpu else ""
+        return f"{self.num_workers} workers of {self.cpus_per_worker} CPUs{gpus} each"
+
+
+def trial_resources(capacity: Capacity, training: TrainingConfig) -> TrialResources:
+    """What each trial takes of a cluster."""
+    workers = training.workers_per_trial
+    gpus = (training.gpus_per_trial or workers) / workers if capacity.use_gpu else 0.0
+    return TrialResources(
+        num_workers=workers, cpus_per_worker=capacity.cpus_per_worker, gpus_per_worker=gpus
+    )
+
+
+def trials_at_once(
+    capacity: Capacity, trial: TrialResources, *, resources: Resources, concurrency: int | None
+) -> int:
+    """How many trials run side by side: what was asked for, else all that fit.
+
+    Raises:
+        UserError: none fits, or fewer than were asked for; with the arithmetic.
+    """
+    fit = capacity.num_cpus // (trial.num_workers * trial.cpus_per_worker)
+    if trial.use_gpu:
+        fit = min(fit, int(capacity.num_gpus / (trial.num_workers * trial.gpus_per_worker) + 1e-9))
+    workers = resources.num_workers
+    if workers is not None and workers < trial.num_workers:
+        raise UserError(
+            f"--workers {workers} is less than the {trial.num_workers} workers of one trial. "
+            "Raise it, or lower training.workers_per_trial."
+        )
+    wanted = concurrency or (workers // trial.num_workers if workers is not None else max(1, fit))
+    if wanted > fit:
+        gpus = f" and {capacity.num_gpus} GPUs" if trial.use_gpu else ""
+        raise UserError(
+            f"{wanted} trials at once, of {trial}, do not fit: Ray has {capacity.num_cpus} "
+            f"CPUs{gpus}, enough for {fit}. Lower --concurrency, --workers, --cpus-per-worker or "
+            "training.workers_per_trial."
+        )
+    return wanted

@@ -1,0 +1,291 @@
+"""What a study remembers: each trial that was proposed, how far it came, how it ended.
+
+It is kept in Optuna's storage, an SQLite file in the STUDY directory, and changed in transactions.
+So whatever dies, the next command finds all of it, and sampler (TPE) and pruner (asynchronous
+successive halving) go on as if nothing had happened. `optuna-dashboard` shows the same file.
+"""
+
+import re
+import sqlite3
+import warnings
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from distlstm.config import ExperimentConfig, SearchConfig
+from distlstm.stages.run.events import TrialRow
+from distlstm.stages.run.files import METRICS
+from distlstm.stages.tuning.search_space import Parameters, SearchSpace
+
+STORAGE_FILE = "optuna.db"
+_NAME = "distlstm"
+_FIRST_RANDOM = 6
+_SAME_FAILURES = 3
+_STATES = {
+    TrialState.COMPLETE: "done",
+    TrialState.PRUNED: "stopped",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "running",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialReport:
+    """What a trial reports after an epoch.
+
+    The figures are on validation, of the model that the weights of this epoch would give: with a
+    linear partner and a cascade, if the config has them.
+    """
+
+    epoch: int
+    num_epochs: int
+    """How many it is to have at the most."""
+    accuracy: float
+    macro_f1: float
+    loss: float
+    training_loss: float
+    is_best: bool
+    """Whether it is the best epoch so far, whose weights are kept."""
+    finished: bool
+    """Whether it is the last one."""
+    started: float
+    ended: float
+    """Wall-clock seconds since 1970; the first epoch starts with the trial."""
+    seconds: float
+    """Of training and validation alone."""
+    worker: str
+    """Host and process."""
+    rows_per_second: float
+    """That one worker would classify, with a model of this size."""
+    num_parameters: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """A trial to be run."""
+
+    number: int
+    parameters: Parameters
+    checkpoint: Path | None
+    """Of an earlier command, to go on from."""
+
+
+class Study:
+    """The memory of a study. One process at a time changes it."""
+
+    def __init__(self, directory: Path, config: ExperimentConfig) -> None:
+        """Open the storage in a directory, or make it."""
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.search = config.search
+        self.space = SearchSpace(config.searched)
+        self._optuna = optuna.create_study(
+            study_name=_NAME,
+            storage=_storage(directory / STORAGE_FILE),
+            load_if_exists=True,
+            direction="minimize" if self.search.metric == "loss" else "maximize",
+            pruner=optuna.pruners.SuccessiveHalvingPruner(
+                min_resource=self.search.grace_epochs,
+                reduction_factor=self.search.reduction_factor,
+            ),
+        )
+        trials = self._trials()
+        # A new random state, or the sampler would propose again what it has proposed before.
+        self._optuna.sampler = _sampler(self.search, seed=(config.seed, len(trials)))
+        running = [trial._trial_id for trial in trials if trial.state == TrialState.RUNNING]
+        self._unfinished = [Trial(self._optuna, trial_id) for trial_id in running]
+        self._live: dict[int, Trial] = {}
+        self._failures: list[str] = []
+        self._num_ended = 0
+        self._closed = False
+        self._end_what_was_cut_off()
+
+    def _end_what_was_cut_off(self) -> None:
+        """Of the unfinished trials, those whose last report an earlier command did not outlive."""
+        for trial in list(self._unfinished):
+            reports = _reports(trial)
+            if reports and reports[-1]["finished"]:
+                self._unfinished.remove(trial)
+                self._tell_end(trial)
+
+    def close(self) -> None:
+        """Change nothing from now on: Tune, while it is being ended, takes its trials for dead."""
+        self._closed = True
+
+    def suggest_first(self, points: Iterable[Parameters]) -> None:
+        """Have these values tried before any other, each once; what they leave out is sampled."""
+        for point in points:
+            self._optuna.enqueue_trial(self.space.encode(point), skip_if_exists=True)
+
+    @property
+    def num_trials(self) -> int:
+        """Trials that the study is to have."""
+        if self.search.algorithm == "grid":
+            return min(self.search.num_trials, len(self.space.grid()))
+        return self.search.num_trials
+
+    @property
+    def num_missing(self) -> int:
+        """Trials that are still to be run to their end."""
+        num_ended = sum(bool(trial.state.is_finished()) for trial in self._trials())
+        return max(0, self.num_trials - num_ended)
+
+    def propose(self) -> Proposal | None:
+        """The next trial to run, one that an earlier command left unfinished first."""
+        if self._unfinished:
+            trial = self._unfinished.pop(0)
+        elif len(self._trials()) < self.num_trials:
+            trial = self._optuna.ask(self.space.distributions)
+        else:
+            return None
+        self._live[trial.number] = trial
+        return Proposal(
+            number=trial.number,
+            parameters=self.space.decode(trial.params),
+            checkpoint=self.checkpoint(trial.number),
+        )
+
+    def report(self, number: int, report: TrialReport) -> bool:
+        """Keep what a trial reports; returns whether it is to be stopped here."""
+        if self._closed:
+            return True
+        trial = self._live[number]
+        known = _reports(trial)
+        earlier = [row for row in known if row["epoch"] < report.epoch]
+        trial.set_user_attr("reports", [*earlier, asdict(report)])
+        if known == earlier:  # else the epoch was run again, after its worker had died
+            trial.report(_best_report(_reports(trial))[self.search.metric], report.epoch)
+        return not report.finished and trial.should_prune()
+
+    def keep_checkpoint(self, number: int, path: Path) -> None:
+        """Remember a trial's last checkpoint; in a closed study too, as Tune removes the others."""
+        self._live[number].set_user_attr("checkpoint", str(path))
+
+    def checkpoint(self, number: int) -> Path | None:
+        """The last checkpoint of a trial, if it has one that is still there."""
+        path = self._optuna.get_trials(deepcopy=False)[number].user_attrs.get("checkpoint")
+        return Path(path) if path is not None and Path(path).is_dir() else None
+
+    def end(self, number: int) -> None:
+        """A trial has run to its last epoch, or was stopped."""
+        if self._closed:
+            return
+        self._tell_end(self._live.pop(number))
+        self._num_ended += 1
+
+    def _tell_end(self, trial: Trial) -> None:
+        reports = _reports(trial)
+        if reports[-1]["finished"]:
+            self._optuna.tell(trial, _best_report(reports)[self.search.metric])
+        else:
+            self._optuna.tell(trial, state=TrialState.PRUNED)
+
+    def fail(self, number: int, error: str) -> None:
+        """A trial has failed for good."""
+        if self._closed:
+            return
+        trial = self._live.pop(number)
+        trial.set_user_attr("error", error)
+        self._optuna.tell(trial, state=TrialState.FAIL)
+        self._failures.append(error)
+        self._num_ended += 1
+
+    @property
+    def hopeless(self) -> str | None:
+        """The error with which most trials of this command have failed, if one has.
+
+        Numbers in a message, which may be the trial's own settings, make no other error of it.
+        """
+        counts = Counter(re.sub(r"[\d.]+", "0", error) for error in self._failures)
+        same, count = counts.most_common(1)[0] if counts else ("", 0)
+        if count < _SAME_FAILURES or 2 * count <= self._num_ended:
+            return None
+        return next(e for e in self._failures if re.sub(r"[\d.]+", "0", e) == same)
+
+    def rows(self) -> tuple[TrialRow, ...]:
+        """The trials, best first (then by loss); those without a figure last."""
+        rows = [self._row(t) for t in self._trials() if t.state in _STATES]
+        sign = 1 if self.search.metric == "loss" else -1
+
+        def key(row: TrialRow) -> tuple[bool, float, float]:
+            metric, loss = (row.metrics.get(name, 0.0) for name in (self.search.metric, "loss"))
+            return (not row.metrics, sign * metric, loss)
+
+        return tuple(sorted(rows, key=key))
+
+    def epochs(self) -> list[dict[str, Any]]:
+        """The reports of all trials, by trial and epoch, each with its `trial`."""
+        return [
+            {"trial": str(trial.number), **report}
+            for trial in self._trials()
+            for report in _reports(trial)
+        ]
+
+    def importance(self) -> dict[str, float]:
+        """Each parameter's share in what the metric varies by (PED-ANOVA); empty if it is unknown.
+
+        Source: Watanabe, Bansal, Hutter, "PED-ANOVA", IJCAI 2023.
+        """
+        evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", UserWarning)
+                found = optuna.importance.get_param_importances(self._optuna, evaluator=evaluator)
+        except (ValueError, RuntimeError, UserWarning):  # too few trials, or all alike
+            return {}
+        return {name: float(value) for name, value in found.items() if np.isfinite(value)}
+
+    def _trials(self) -> list[FrozenTrial]:
+        """Those that have been proposed, by number."""
+        trials = self._optuna.get_trials(deepcopy=False)
+        return [trial for trial in trials if trial.state != TrialState.WAITING]
+
+    def _row(self, trial: FrozenTrial) -> TrialRow:
+        reports = _reports(trial)
+        metrics, last = {}, {}
+        if reports:
+            best, last = _best_report(reports), reports[-1]
+            metrics = {name: best[name] for name in METRICS}
+        state = _STATES[trial.state]
+        return TrialRow(
+            trial=str(trial.number),
+            parameters=self.space.decode(trial.params),
+            state="unfinished" if state == "running" and self._closed else state,
+            epoch=last.get("epoch", 0),
+            num_epochs=last.get("num_epochs", 0),
+            metrics=metrics,
+            seconds=sum(report["ended"] - report["started"] for report in reports),
+            rows_per_second=last.get("rows_per_second"),
+            num_parameters=last.get("num_parameters"),
+            error=trial.user_attrs.get("error"),
+        )
+
+
+def _storage(path: Path) -> optuna.storages.RDBStorage:
+    """SQLite in a file. The path goes around the URL, in which `?` and `%` mean something."""
+    connect = partial(sqlite3.connect, path, check_same_thread=False)
+    return optuna.storages.RDBStorage("sqlite:///study", engine_kwargs={"creator": connect})
+
+
+def _sampler(search: SearchConfig, *, seed: tuple[int, int]) -> BaseSampler:
+    state = int(np.random.SeedSequence(seed).generate_state(1)[0])
+    if search.algorithm == "tpe":
+        return TPESampler(
+            seed=state, n_startup_trials=_FIRST_RANDOM, multivariate=True, constant_liar=True
+        )
+    return RandomSampler(seed=state)
+
+
+def _reports(trial: Trial | FrozenTrial) -> list[dict[str, Any]]:
+    return list(trial.user_attrs.get("reports", []))
+
+
+def _best_report(reports: list[dict[str, Any]]) -> dict[str, Any]:
+    return next(report for report in reversed(reports) if report["is_best"])

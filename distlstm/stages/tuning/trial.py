@@ -1,0 +1,208 @@
+"""What runs in the workers of a study: one trial after another, each a training that reports."""
+
+import copy
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray.train
+import ray.tune
+import torch
+from ray.train.torch import TorchTrainer
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from distlstm.config import ExperimentConfig
+from distlstm.data.batching import INFERENCE_LIMITS, cut_by_length
+from distlstm.data.corpus import EncodedCorpus
+from distlstm.data.shards import Shards
+from distlstm.errors import RunError, UserError
+from distlstm.model.checkpoint import restore_training, save_training
+from distlstm.model.classifier import Classifier
+from distlstm.model.loop import EpochResult, Worker, predict
+from distlstm.model.metrics import Metrics
+from distlstm.stages.training.baseline import ensemble_linear
+from distlstm.stages.training.job import ShardBatches, TrainingJob
+from distlstm.stages.training.out_of_memory import is_out_of_memory, memory_advice
+from distlstm.stages.training.worker import report_checkpoint, this_worker
+from distlstm.stages.tuning.resources import TrialResources
+from distlstm.stages.tuning.study import TrialReport
+
+FAILURE = "failure"
+"""Key of a report that says why a trial failed."""
+_TIMED_TOKENS, _TIMED_PASSES = 40_000, 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialSettings:
+    """What all trials of a study share; it travels to their processes."""
+
+    corpus: Path
+    config: ExperimentConfig
+    resources: TrialResources
+    directory: Path
+    """Where Ray Train, inside a trial of several workers, keeps its run."""
+
+
+def run_trial(proposal: dict[str, Any], *, settings: TrialSettings) -> None:
+    """Train one proposal in a Tune worker, reporting a checkpoint after every epoch.
+
+    What a trial fails of is reported, not raised: Ray would only try the same again. It does try
+    again, from the last checkpoint, where a process died.
+    """
+    try:
+        if settings.resources.num_workers == 1:
+            _train_here(proposal, settings)
+        else:
+            _train_in_parallel(proposal, settings)
+    except Exception as error:
+        ray.tune.report({FAILURE: _reason(error, proposal, settings)})
+
+
+def _train_here(proposal: dict[str, Any], settings: TrialSettings) -> None:
+    resources = settings.resources
+    worker = Worker(device=torch.device("cuda" if resources.use_gpu else "cpu"))
+    checkpoint = ray.tune.get_checkpoint()
+    from_path = proposal["checkpoint"] if checkpoint is None else checkpoint.path
+    torch.set_num_threads(resources.cpus_per_worker)
+    trial = _Trial(proposal, settings, worker, from_path)
+    for report in trial.run():
+        with tempfile.TemporaryDirectory() as directory:
+            save_training(trial.job.training, Path(directory))
+            saved = ray.tune.Checkpoint.from_directory(directory)
+            ray.tune.report(asdict(report), checkpoint=saved)
+
+
+def _train_in_parallel(proposal: dict[str, Any], settings: TrialSettings) -> None:
+    """Ray Train inside the trial; it has a checkpoint of its own to go on from."""
+    resources = settings.resources
+    trainer = TorchTrainer(
+        _trial_worker,
+        train_loop_config={"proposal": proposal, "settings": settings},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=resources.num_workers,
+            use_gpu=resources.use_gpu,
+            resources_per_worker=resources.of_worker,
+        ),
+        run_config=ray.train.RunConfig(
+            name=str(proposal["number"]),
+            storage_path=str(settings.directory),
+            callbacks=[TuneReportCallback()],
+            failure_config=ray.train.FailureConfig(max_failures=2),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
+        ),
+    )
+    failure = trainer.fit().return_value
+    if failure is not None:
+        raise RunError(failure)
+
+
+def _trial_worker(arguments: dict[str, Any]) -> str | None:
+    """A Ray Train worker of a trial; returns why the trial failed, if it has."""
+    proposal, settings = arguments["proposal"], arguments["settings"]
+    torch.set_num_threads(settings.resources.cpus_per_worker)
+    checkpoint = ray.train.get_checkpoint()
+    from_path = proposal["checkpoint"] if checkpoint is None else checkpoint.path
+    worker = this_worker()
+    try:
+        trial = _Trial(proposal, settings, worker, from_path)
+        for report in trial.run():
+            report_checkpoint(trial.job.training, asdict(report), worker)
+    except (RunError, UserError) as error:
+        return str(error)
+    return None
+
+
+class _Trial:
+    """One proposal in training, in one worker."""
+
+    def __init__(
+        self,
+        proposal: dict[str, Any],
+        settings: TrialSettings,
+        worker: Worker,
+        checkpoint: str | None,
+    ) -> None:
+        """Begin, or go on from a checkpoint directory."""
+        self.started = time.time()
+        config = settings.config.with_values(proposal["parameters"])
+        self.job = TrainingJob(EncodedCorpus(settings.corpus), config, worker)
+        if checkpoint is not None:
+            restore_training(self.job.training, Path(checkpoint))
+        self.linear_logits = self.job.linear_logits(ensemble_linear(self.job.corpus, config))
+        self.rows_per_second = 0.0
+
+    def run(self) -> Iterator[TrialReport]:
+        """Train to the end; yields after every epoch what a model made of it would be."""
+        job, began = self.job, time.perf_counter()
+        for result in job.training.run(job.training_batches, job.validation_batches):
+            weights = job.training.model.applied_weights()
+            metrics = job.calibrate(self.linear_logits, weights=weights).metrics
+            seconds = time.perf_counter() - began
+            if not self.rows_per_second:
+                self.rows_per_second = rows_per_second(
+                    job.training.model, job.corpus.validation, device=job.worker.device
+                )
+            yield self._report(result, metrics, seconds)
+            began = time.perf_counter()
+
+    def _report(self, result: EpochResult, metrics: Metrics, seconds: float) -> TrialReport:
+        training = self.job.training
+        started, self.started = self.started, time.time()
+        return TrialReport(
+            epoch=result.epoch,
+            num_epochs=training.num_epochs,
+            accuracy=metrics.accuracy,
+            macro_f1=metrics.macro_f1,
+            loss=metrics.log_loss,
+            training_loss=result.training_loss,
+            is_best=result.is_best,
+            finished=training.finished,
+            started=started,
+            ended=self.started,
+            seconds=seconds,
+            worker=f"{socket.gethostname()} {os.getpid()}",
+            rows_per_second=self.rows_per_second,
+            num_parameters=sum(p.numel() for p in training.model.parameters()),
+        )
+
+
+def rows_per_second(model: Classifier, rows: Shards, *, device: torch.device) -> float:
+    """Rows that a worker with this model classifies a second, once they are token ids.
+
+    The faster of two passes over some 40,000 tokens of rows, batched as in prediction. On CPUs it
+    is this process's own time that counts, not that of what runs beside it.
+    """
+    applied = copy.deepcopy(model).for_inference(model.recurrent_dtype)
+    count = min(len(rows), max(1, int(_TIMED_TOKENS / max(1.0, float(np.mean(rows.lengths))))))
+    sample = np.linspace(0, len(rows) - 1, count).astype(np.int64)
+    cut = cut_by_length(sample, rows.lengths, INFERENCE_LIMITS["cpu"])
+    batches = ShardBatches(rows, [(part, np.ones(len(part), np.float32)) for part in cut])
+    clock = time.perf_counter if device.type == "cuda" else _cpu_seconds
+    seconds = []
+    for _ in range(_TIMED_PASSES):
+        started = clock()
+        for _ in predict(applied, batches, device=device):
+            pass
+        seconds.append(clock() - started)
+    return count / max(min(seconds), 1e-9)
+
+
+def _cpu_seconds() -> float:
+    return time.process_time() / torch.get_num_threads()
+
+
+def _reason(error: Exception, proposal: dict[str, Any], settings: TrialSettings) -> str:
+    """What to say of an error, on one line."""
+    if is_out_of_memory(error):
+        config = settings.config.with_values(proposal["parameters"])
+        return memory_advice(config.training, len(EncodedCorpus(settings.corpus).training))
+    if isinstance(error, RunError | UserError):
+        return str(error)
+    last = (str(error).strip() or "no message").split("\n")[-1]
+    return f"{type(error).__name__}: {last[:500]}"
