@@ -1,3 +1,90 @@
-"""Distributed LSTM text classification on Ray: train, tune, evaluate and label at scale."""
+"""Distributed LSTM text classification on Ray: train, tune, evaluate and label at scale.
+
+>>> import distlstm
+>>> result = distlstm.train("labelled/*.parquet", output="model")
+>>> distlstm.load_model("model").predict(["Two texts", "to be labelled"]).labels
+
+Everything below is imported when it is first used, so that `import distlstm` is instant.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from distlstm.api.batch_predict import batch_predict, estimate, verify
+    from distlstm.api.evaluate import evaluate
+    from distlstm.api.model import Model, Predictions, load_model
+    from distlstm.api.report import write_report
+    from distlstm.api.train import train
+    from distlstm.api.tune import tune
+    from distlstm.config import ExperimentConfig, load_config
+    from distlstm.console.notebook import NotebookProgress
+    from distlstm.console.terminal import TerminalProgress
+    from distlstm.errors import RunError, UserError
+    from distlstm.stages.run.results import (
+        BatchPredictResult,
+        Estimate,
+        EvaluationResult,
+        TrainResult,
+        TuneResult,
+        Verification,
+    )
 
 __version__ = "0.1.0"
+
+_MODULES = {
+    "api.train": ["train"],
+    "api.tune": ["tune"],
+    "api.evaluate": ["evaluate"],
+    "api.batch_predict": ["batch_predict", "estimate", "verify"],
+    "api.model": ["Model", "Predictions", "load_model"],
+    "api.report": ["write_report"],
+    "config": ["ExperimentConfig", "load_config"],
+    "console.notebook": ["NotebookProgress"],
+    "console.terminal": ["TerminalProgress"],
+    "errors": ["RunError", "UserError"],
+    "stages.run.results": [
+        *("BatchPredictResult", "Estimate", "EvaluationResult"),
+        *("TrainResult", "TuneResult", "Verification"),
+    ],
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = [
+    "BatchPredictResult",
+    "Estimate",
+    "EvaluationResult",
+    "ExperimentConfig",
+    "Model",
+    "NotebookProgress",
+    "Predictions",
+    "RunError",
+    "TerminalProgress",
+    "TrainResult",
+    "TuneResult",
+    "UserError",
+    "Verification",
+    "batch_predict",
+    "estimate",
+    "evaluate",
+    "load_config",
+    "load_model",
+    "train",
+    "tune",
+    "verify",
+    "write_report",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'distlstm' has no attribute {name!r}")
+    value = getattr(import_module(f"distlstm.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """The public names, for completion."""
+    return [*__all__, "__version__"]

@@ -1,12 +1,15 @@
 """Files that appear whole or not at all."""
 
+import ctypes
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 TEMPORARY_PREFIX = ".tmp-"
+_HERE, _RENAME_EXCHANGE = -100, 2  # AT_FDCWD and the flag of Linux's renameat2(2)
 _NORMAL_MODE = 0o644  # some libraries create files that only their owner may read
 
 
@@ -45,3 +48,30 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def replace_directory(new: Path, path: Path) -> None:
+    """Rename a directory to `path` in place of the one there, which is removed.
+
+    On Linux the two swap places in one step, so that `path` is always whole. Elsewhere, or on a
+    file system that cannot swap, `path` is missing for a moment.
+    """
+    _flush(new)
+    if not path.exists():
+        new.rename(path)
+        return
+    if not _swap(new, path):
+        aside = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
+        path.rename(aside)
+        new.rename(path)
+        new = aside
+    shutil.rmtree(new)
+
+
+def _swap(first: Path, second: Path) -> bool:
+    """Exchange two paths of one directory; False where the system cannot."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
+        return False
+    paths = _HERE, os.fsencode(first), _HERE, os.fsencode(second)
+    return bool(renameat2(*paths, _RENAME_EXCHANGE) == 0)

@@ -1,12 +1,15 @@
 """Environment variables that Ray and torch read when they are imported, or a process as it starts.
 
-So `prepare` runs before any of them: first thing in a command, and in the tests' conftest. What the
-user has set stays.
+So they are set before any of them: first thing in a command or a function of the API, and in the
+tests' conftest. Variables that the user has set stay as they are.
 """
 
 import os
 import platform
 import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
 
 _VARIABLES = {
     "MALLOC_ARENA_MAX": "1",  # a worker's two threads share what either has freed
@@ -39,22 +42,50 @@ _NO_IDLE_WORKERS = {
 
 
 def prepare(address: str | None = None, *, idle_workers: bool = True) -> None:
-    """Quiet Ray, and lock an embedded one with a token of its own.
+    """Set these variables in this process, for good; see `prepared`."""
+    for name, value in _variables(address, idle_workers=idle_workers).items():
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def prepared(address: str | None = None, *, idle_workers: bool = True) -> Iterator[None]:
+    """Quiet Ray, and lock an embedded one with a token of its own, for the time of a block.
 
     An embedded Ray gets a random token that only this process and its children know. For a
     cluster (`address` or RAY_ADDRESS) the user's own token settings are left as they are.
 
-    By default an embedded Ray starts with an idle process a core. Ray Train has no use for them: it
-    gives its processes an environment of their own.
+    By default an embedded Ray starts with an idle process per core. Ray Train has no use for them:
+    it gives its processes an environment of their own.
     """
+    with defaults(_variables(address, idle_workers=idle_workers)):
+        yield
+
+
+@contextmanager
+def defaults(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set those of some variables that are not set, for the time of a block."""
+    ours = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name in ours:
+            os.environ.pop(name, None)
+
+
+def _variables(address: str | None, *, idle_workers: bool) -> dict[str, str]:
     variables = _VARIABLES | ({} if idle_workers else _NO_IDLE_WORKERS)
     if _glibc_version() >= _FIRST_GLIBC_TO_KEEP_THEM:
         variables |= _KEEP_FREED_BLOCKS
-    for name, value in variables.items():
-        os.environ.setdefault(name, value)
     if address is None and "RAY_ADDRESS" not in os.environ:
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        variables |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _token()}
+    return variables
+
+
+@cache
+def _token() -> str:
+    """One for each process: Ray reads it once."""
+    return secrets.token_hex(32)
 
 
 def _glibc_version() -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 import functools
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +20,22 @@ def several(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _C
         return functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
 
     return decorate
+
+
+@dataclass
+class Invocation:
+    """What `main` must know of the command that ran, whose context is gone by then."""
+
+    command: str | None = None
+    debug: bool = False
+
+
+def _remember(context: click.Context, parameter: click.Parameter, debug: bool) -> bool:
+    """Every command has `--debug`, whose value is processed before an error can be."""
+    del parameter
+    invocation = context.ensure_object(Invocation)
+    invocation.command, invocation.debug = context.command.name, debug
+    return debug
 
 
 def output_options(kind: str) -> Callable[[_Command], _Command]:
@@ -40,16 +57,18 @@ overwrite_option = click.option(
 model_option = click.option(
     "--model", type=click.Path(path_type=Path), required=True, help="A model directory."
 )
+quiet_option = click.option("--quiet", is_flag=True, help="Show no progress.")
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print the result as one JSON object."
+)
 debug_option = click.option(
     "--debug",
     is_flag=True,
+    callback=_remember,
+    is_eager=True,
     help="Show Ray's own output, tracebacks and timings.",
 )
-display_options = several(
-    click.option("--quiet", is_flag=True, help="Show no progress."),
-    click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object."),
-    debug_option,
-)
+display_options = several(quiet_option, json_option, debug_option)
 label_options = several(
     click.option("--text-column", help="Column with the text [default: text]."),
     click.option("--label-column", help="Column with the label [default: label]."),

@@ -22,9 +22,10 @@ MAY_IMPORT = {
     "data": BOTTOM | {"text"},
     "stages": BOTTOM | {"text", "model", "data"},
     "report": BOTTOM | {"text", "model", "data", "stages"},
+    "api": BOTTOM | {"text", "model", "data", "stages", "report"},
     "console": BOTTOM | {"stages"},
-    "cli": BOTTOM | {"options", "text", "model", "data", "stages", "report", "console", "demo"},
-    "demo": BOTTOM | {"data", "stages", "console", "cli"},
+    "demo": BOTTOM | {"data", "stages", "console"},
+    "cli": BOTTOM | {"options", "api", "console", "demo"},
 }
 WINGS = {
     "run": set(),

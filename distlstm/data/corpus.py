@@ -1,6 +1,5 @@
 """A labelled corpus: the files it is made of, and what it is once encoded."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from distlstm.config import TextConfig
-from distlstm.data.files import SourceFile, find_files
+from distlstm.data.files import SourceFile, digest, files_fingerprint, find_files
 from distlstm.data.labelled import Columns
 from distlstm.data.shards import Shards
 from distlstm.data.vectors_file import VectorsFile
@@ -83,12 +82,12 @@ class CorpusSpec:
     @property
     def fingerprint(self) -> str:
         """Changes when a file, a column or a text setting does."""
-        return _digest(asdict(self))
+        return digest(asdict(self))
 
     @property
     def files_fingerprint(self) -> str:
         """Changes when a file's path, size or time does, or files come or go."""
-        return _digest([asdict(file) for file in (*self.training, *self.validation)])
+        return files_fingerprint((*self.training, *self.validation))
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -148,7 +147,3 @@ class EncodedCorpus:
         """
         file = self.path / VECTORS_FILE
         return np.load(file, mmap_mode="r", allow_pickle=False) if file.exists() else None
-
-
-def _digest(metadata: object) -> str:
-    return hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest()[:16]

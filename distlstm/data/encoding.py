@@ -38,11 +38,11 @@ from distlstm.data.labelled import (
     read_labelled,
 )
 from distlstm.data.parallel import Progress, map_items
-from distlstm.data.shards import one_hot, write_shard
+from distlstm.data.shards import write_shard
 from distlstm.data.units import Unit, cut_into_units, group_small, unit_limit
 from distlstm.errors import UserError
 from distlstm.text.columns import is_label_set
-from distlstm.text.labels import UNKNOWN_LABEL, LabelSet
+from distlstm.text.labels import UNKNOWN_LABEL, LabelSet, one_hot
 from distlstm.text.tokenizer import TokenIds, Tokenizer
 from distlstm.text.vocabulary import UNKNOWN_ID, Vocabulary
 
@@ -68,7 +68,7 @@ def _encode(spec: CorpusSpec, path: Path, progress: Progress) -> None:
     training, validation = _bundles(spec.training, spread), _bundles(spec.validation, spread)
     counts = _count(spec, training, spread, progress)
     labels = _label_set(counts, spec)
-    kind = "multi" if _as_dict(counts, "sets") else "single"
+    label_sets = bool(_as_dict(counts, "sets"))
     vocabulary = _vocabulary(counts, spec)
     path.mkdir(parents=True, exist_ok=True)
     vocabulary.save(path / VOCABULARY_FILE)
@@ -78,7 +78,7 @@ def _encode(spec: CorpusSpec, path: Path, progress: Progress) -> None:
         columns=spec.columns,
         tokenizer=Tokenizer(spec.text, vocabulary),
         labels=labels,
-        kind=kind,
+        label_sets=label_sets,
         validation_fraction=spec.validation_fraction,
         never_held_out=tuple(_only_held_out(counts)),
     )
@@ -89,7 +89,7 @@ def _encode(spec: CorpusSpec, path: Path, progress: Progress) -> None:
         tables.append(table)
         progress("encoding", len(tables), len(jobs))
     written = pa.concat_tables(tables).sort_by("name")
-    _write_metadata(path, spec, counts, labels, kind, written, coverage)
+    _write_metadata(path, spec, counts, labels, label_sets, written, coverage)
 
 
 def is_small(spec: CorpusSpec) -> bool:
@@ -268,7 +268,7 @@ class _Encoder:
     columns: Columns
     tokenizer: Tokenizer
     labels: LabelSet
-    kind: str
+    label_sets: bool
     validation_fraction: float
     never_held_out: tuple[str, ...]
 
@@ -296,7 +296,7 @@ class _Encoder:
 
     def _encode(self, rows: LabelledRows) -> _EncodedBatch:
         tokens, soft = self.tokenizer.encode(rows.texts), rows.soft_labels
-        if self.kind == "multi":
+        if is_label_set(rows.labels.type):
             none = np.zeros(len(rows.labels), np.int32)
             members = self.labels.members_of(rows.labels)
             return _EncodedBatch(
@@ -315,14 +315,14 @@ class _Encoder:
         only_training = pa.array(self.never_held_out, pa.string())
         movable = pc.is_in(each_label(rows.labels), value_set=only_training)
         movable = movable.to_numpy(zero_copy_only=False)
-        if self.kind == "multi":
+        if is_label_set(rows.labels.type):
             row_of = pc.list_parent_indices(rows.labels).to_numpy(zero_copy_only=False)
             movable = np.bincount(row_of[movable], minlength=len(rows.labels)) > 0
         return np.asarray(is_validation(rows.texts, self.validation_fraction) & ~movable)
 
 
 def _check_kind(rows: LabelledRows, unit: Unit, encoder: _Encoder) -> None:
-    if len(rows.labels) and is_label_set(rows.labels.type) != (encoder.kind == "multi"):
+    if len(rows.labels) and is_label_set(rows.labels.type) != encoder.label_sets:
         raise UserError(
             f"Column {encoder.columns.label!r} holds lists of labels in some files and one label a "
             f"row in others, such as {unit.file.path}. Give files of one kind."
@@ -347,7 +347,7 @@ def _write_metadata(
     spec: CorpusSpec,
     counts: pa.Table,
     labels: LabelSet,
-    kind: str,
+    label_sets: bool,
     written: pa.Table,
     coverage: _Coverage,
 ) -> None:
@@ -373,5 +373,10 @@ def _write_metadata(
         split: [f"{name}.{split}" for name in written["name"].to_pylist()]
         for split in ("training", "validation")
     }
-    metadata = {"summary": asdict(summary), "labels": list(labels.names), "kind": kind, **shards}
+    metadata = {
+        "summary": asdict(summary),
+        "labels": list(labels.names),
+        "kind": "multi" if label_sets else "single",
+        **shards,
+    }
     write_text(path / METADATA_FILE, json.dumps(metadata, ensure_ascii=False, indent=1) + "\n")

@@ -1,9 +1,11 @@
 """Finding the files that DATA and INPUT arguments name, on any filesystem pyarrow knows."""
 
+import hashlib
+import json
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote, unquote
@@ -49,6 +51,16 @@ class SourceFile:
         """Hive partition columns, from directories named `column=value`."""
         pairs = [part.partition("=") for part in PurePosixPath(self.relative).parts[:-1]]
         return {name: value for name, separator, value in pairs if separator and name}
+
+
+def files_fingerprint(files: Sequence[SourceFile]) -> str:
+    """Changes when a file's path, size or time does, or files come or go."""
+    return digest([asdict(file) for file in files])
+
+
+def digest(value: object) -> str:
+    """A short digest of plain values."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def open_filesystem(path: str) -> tuple[pafs.FileSystem, str]:

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from distlstm.atomic import replace_file
+from distlstm.text.labels import one_hot
 from distlstm.text.tokenizer import TokenIds, run_indices
 
 
@@ -119,13 +120,6 @@ class Shards:
 
 def _map(path: Path) -> pa.RecordBatch:
     return pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
-
-
-def one_hot(label_ids: np.ndarray, num_labels: int) -> np.ndarray:
-    """All probability on one label: float32, [rows, C]."""
-    targets = np.zeros((len(label_ids), num_labels), np.float32)
-    targets[np.arange(len(label_ids)), label_ids] = 1
-    return targets
 
 
 def _targets(batch: pa.RecordBatch) -> np.ndarray | None:

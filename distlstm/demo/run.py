@@ -4,13 +4,14 @@ It runs the very commands that it prints, in this process, over one embedded Ray
 """
 
 import shlex
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from distlstm import console
-from distlstm.cli import cli
+from distlstm import environment
+from distlstm.console.results import print_command, print_text
+from distlstm.console.terminal import TerminalProgress
 from distlstm.demo.corpus import build_stdlib_corpus
 from distlstm.stages.run.events import Progress
-from distlstm.stages.run.session import Resources, shared_ray
 
 _EXPERIMENT = """\
 # A short search over a small space, so that the demo ends within minutes.
@@ -29,14 +30,26 @@ grace_epochs = 2
 """
 
 
-def run_demo(directory: Path, *, resources: Resources, quiet: bool) -> None:
-    """Build the corpus, then tune, train, evaluate and predict; everything lies in `directory`."""
+def run_demo(
+    directory: Path, *, run: Callable[[Sequence[str]], None], quiet: bool, debug: bool
+) -> None:
+    """Build the corpus, then tune, train, evaluate and predict; everything lies in `directory`.
+
+    Args:
+        directory: for all that is written.
+        run: runs the command line with these arguments, in this process.
+        quiet: show no progress.
+        debug: let Ray's own output through.
+    """
     _build(directory, quiet=quiet)
-    with shared_ray(resources):
-        for arguments in _commands(directory):
-            console.print_command(shlex.join(["distlstm", *arguments]))
-            cli.main([*arguments, *(["--quiet"] if quiet else [])], standalone_mode=False)
-    console.print_text(
+    with environment.prepared():
+        from distlstm.stages.run.session import Resources, shared_ray
+
+        with shared_ray(Resources(show_ray_output=debug)):
+            for arguments in _commands(directory):
+                print_command(shlex.join(["distlstm", *arguments]))
+                run(arguments)
+    print_text(
         f"\nEverything is in {directory}: the corpus in data/, the study in study/, the model in "
         "model/ (open model/report.html), the test figures in evaluation/, the labelled rows in "
         "predictions/."
@@ -47,14 +60,14 @@ def _build(directory: Path, *, quiet: bool) -> None:
     """Make the corpus and the experiment, unless an earlier run did."""
     experiment = directory / "experiment.toml"
     if experiment.exists():
-        console.print_text(f"Using the corpus that is in {directory / 'data'}.")
+        print_text(f"Using the corpus that is in {directory / 'data'}.")
         return
-    with console.Display(quiet=quiet) as display:
+    with TerminalProgress(quiet=quiet) as display:
         display(Progress("reading the documentation of this Python", 0, 1))
         corpus = build_stdlib_corpus(directory / "data")
         display(Progress("reading the documentation of this Python", 1, 1))
     experiment.write_text(_EXPERIMENT, encoding="utf-8")
-    console.print_text(
+    print_text(
         f"A corpus of paragraphs from this Python's own documentation, to be told apart by what "
         f"they document: {', '.join(corpus.families)}. {corpus.num_train:,} rows to train on, "
         f"{corpus.num_test:,} to test on, {corpus.num_unlabelled:,} without a label."

@@ -6,8 +6,11 @@ one more number says how much they count beside the first.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
+
+from distlstm.model.metrics import AllReduce, one_worker
 
 SCORE_BINS = 20
 _FIRST_WEIGHT, _LEAST_WEIGHT, _MOST_WEIGHT = 0.5, 0.05, 20.0
@@ -31,12 +34,50 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return np.asarray(powers / powers.sum(1, keepdims=True))
 
 
+class LossAt(NamedTuple):
+    """A loss at K ensemble weights, summed over rows: its value, slope [K], curvature [K, K]."""
+
+    loss: float
+    slope: np.ndarray
+    curvature: np.ndarray
+
+    def summed(self, all_reduce: AllReduce) -> "LossAt":
+        """The same over the rows of all workers."""
+        count = len(self.slope)
+        sums = all_reduce(np.concatenate([[self.loss], self.slope, self.curvature.ravel()]))
+        loss, slope, curvature = np.split(sums, [1, 1 + count])
+        return LossAt(float(loss[0]), slope, curvature.reshape(count, count))
+
+
+def cross_entropy(logits: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> LossAt:
+    """Cross-entropy of weighted logits [K, B, C] against the labels' probabilities [B, C]."""
+    scores = np.tensordot(weights, logits, axes=1)
+    probabilities = softmax(scores)
+    highest = scores.max(1, initial=-np.inf)
+    partition = highest + np.log(np.exp(scores - highest[:, None]).sum(1))
+    expected = np.einsum("bc,kbc->kb", probabilities, logits)
+    slope = expected.sum(1) - np.einsum("bc,kbc->k", targets, logits)
+    squares = np.einsum("bc,kbc,lbc->kl", probabilities, logits, logits, optimize=True)
+    loss = partition.sum() - (targets * scores).sum()
+    return LossAt(loss, slope, squares - expected @ expected.T)
+
+
+def binary_cross_entropy(logits: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> LossAt:
+    """The same where each label is present or absent by itself."""
+    scores = np.tensordot(weights, logits, axes=1)
+    probabilities = sigmoid(scores)
+    loss = np.logaddexp(0, scores).sum() - (targets * scores).sum()
+    slope = np.einsum("bc,kbc->k", probabilities - targets, logits)
+    spread = probabilities * (1 - probabilities)
+    return LossAt(loss, slope, np.einsum("bc,kbc,lbc->kl", spread, logits, logits, optimize=True))
+
+
 def fit_weights(
     logits: np.ndarray,
     targets: np.ndarray,
     *,
-    independent: bool = False,
-    all_reduce: Callable[[np.ndarray], np.ndarray] = lambda vector: vector,
+    loss_at: Callable[[np.ndarray, np.ndarray, np.ndarray], LossAt] = cross_entropy,
+    all_reduce: AllReduce = one_worker,
 ) -> np.ndarray:
     """How much each of K models' logits count, [K]: the sum with the least log loss.
 
@@ -48,8 +89,8 @@ def fit_weights(
         logits: of held-out rows, [K, B, C].
         targets: the labels' probabilities in these rows, [B, C]: the scores are to be as sure as
             whoever gave them.
-        independent: whether each label is there or not by itself, not one of them.
-        all_reduce: adds a vector up over the workers.
+        loss_at: the loss that the weights minimise.
+        all_reduce: sums a vector over the workers.
     """
     count = len(logits)
     if all_reduce(np.array([float(len(targets))]))[0] == 0:
@@ -57,55 +98,22 @@ def fit_weights(
     logits = logits.astype(np.float64)
     least = np.where(np.arange(count) == 0, _LEAST_WEIGHT, 0.0)
     weights = np.full(count, _FIRST_WEIGHT)
-    measure = _independent_loss if independent else _loss
-
-    def measured(weights: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-        loss, slope, curvature = measure(logits, targets, weights)
-        sums = all_reduce(np.concatenate([[loss], slope, curvature.ravel()]))
-        return float(sums[0]), sums[1 : 1 + count], sums[1 + count :].reshape(count, count)
-
-    loss, slope, curvature = measured(weights)
+    here = loss_at(logits, targets, weights).summed(all_reduce)
     for _ in range(_STEPS):
-        free = (weights > least) | (slope < 0)
+        free = (weights > least) | (here.slope < 0)
         step = np.zeros(count)
         step[free] = np.linalg.solve(
-            curvature[np.ix_(free, free)] + _DAMPING * np.eye(free.sum()), -slope[free]
+            here.curvature[np.ix_(free, free)] + _DAMPING * np.eye(free.sum()), -here.slope[free]
         )
         for halving in range(_HALVINGS):
             tried = np.clip(weights + step * 0.5**halving, least, _MOST_WEIGHT)
-            found = measured(tried)
-            if found[0] <= loss:
+            there = loss_at(logits, targets, tried).summed(all_reduce)
+            if there.loss <= here.loss:
                 break
         else:
             break
-        gained = loss - found[0]
-        weights, (loss, slope, curvature) = tried, found
-        if gained <= _ENOUGH * abs(loss):
+        gained = here.loss - there.loss
+        weights, here = tried, there
+        if gained <= _ENOUGH * abs(here.loss):
             break
     return weights
-
-
-def _loss(
-    logits: np.ndarray, targets: np.ndarray, weights: np.ndarray
-) -> tuple[float, np.ndarray, np.ndarray]:
-    """Cross-entropy, its slope [K] and its curvature [K, K]."""
-    scores = np.tensordot(weights, logits, axes=1)
-    probabilities = softmax(scores)
-    highest = scores.max(1, initial=-np.inf)
-    partition = highest + np.log(np.exp(scores - highest[:, None]).sum(1))
-    expected = np.einsum("bc,kbc->kb", probabilities, logits)
-    slope = expected.sum(1) - np.einsum("bc,kbc->k", targets, logits)
-    squares = np.einsum("bc,kbc,lbc->kl", probabilities, logits, logits, optimize=True)
-    return partition.sum() - (targets * scores).sum(), slope, squares - expected @ expected.T
-
-
-def _independent_loss(
-    logits: np.ndarray, targets: np.ndarray, weights: np.ndarray
-) -> tuple[float, np.ndarray, np.ndarray]:
-    """Binary cross-entropy over all labels, its slope [K] and its curvature [K, K]."""
-    scores = np.tensordot(weights, logits, axes=1)
-    probabilities = sigmoid(scores)
-    loss = np.logaddexp(0, scores).sum() - (targets * scores).sum()
-    slope = np.einsum("bc,kbc->k", probabilities - targets, logits)
-    spread = probabilities * (1 - probabilities)
-    return loss, slope, np.einsum("bc,kbc,lbc->kl", spread, logits, logits, optimize=True)

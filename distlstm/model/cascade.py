@@ -7,12 +7,12 @@ Simple Features).
 Shape letters: B rows, C labels.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from distlstm.model.calibration import fit_weights, softmax
+from distlstm.model.metrics import AllReduce, one_worker
 
 _GRID = np.arange(1, 2_001) / 100
 """Leads are hundredths, so that sums over workers stay small."""
@@ -58,7 +58,7 @@ def fit_cascade(
     targets: np.ndarray,
     *,
     tolerance: float,
-    all_reduce: Callable[[np.ndarray], np.ndarray] = lambda vector: vector,
+    all_reduce: AllReduce = one_worker,
 ) -> Cascade | None:
     """The cascade of the least lead that changes few enough labels of held-out rows.
 

@@ -26,7 +26,7 @@ from distlstm.config import ExperimentConfig, read_config
 from distlstm.errors import UserError
 from distlstm.model.cascade import Cascade
 from distlstm.model.classifier import Classifier
-from distlstm.model.label_kind import ONE_LABEL, LabelKind, label_kind
+from distlstm.model.label_kind import ONE_LABEL, LabelKind, kind_of
 from distlstm.model.linear import LinearModel
 from distlstm.model.metadata import (
     FORMAT_VERSION,
@@ -85,7 +85,7 @@ def save_model(model: TrainedModel, path: Path) -> None:
         "vocabulary_size": len(model.vocabulary),
         "temperature": model.temperature,
         **({} if model.cascade is None else {"cascade": asdict(model.cascade)}),
-        **_kind_metadata(model.kind),
+        **model.kind.to_metadata(),
         **model.metadata,
         "files": {name: digest_of(path / name) for name in written},
         "versions": {
@@ -96,13 +96,13 @@ def save_model(model: TrainedModel, path: Path) -> None:
     write_text(path / METADATA_FILE, json.dumps(metadata, ensure_ascii=False, indent=1) + "\n")
 
 
-def load_model(path: Path) -> TrainedModel:
-    """Load a MODEL directory.
+def load_model(path: Path, metadata: dict[str, Any] | None = None) -> TrainedModel:
+    """Load a MODEL directory; its metadata are read if they are not given.
 
     Raises:
         UserError: it is no model directory, of another format version, or damaged.
     """
-    metadata = load_metadata(path)
+    metadata = load_metadata(path) if metadata is None else metadata
     try:
         config = read_config({key: metadata[key] for key in ("seed", "text", "model", "training")})
         labels = _read_labels(metadata["labels"])
@@ -145,18 +145,9 @@ def _read_temperature(value: Any) -> float:
     return float(value)
 
 
-def _kind_metadata(kind: LabelKind) -> dict[str, Any]:
-    """What `model.json` says of sets of labels; nothing of single ones."""
-    if kind.name == "single":
-        return {}
-    return {"kind": kind.name, "thresholds": list(kind.thresholds)}
-
-
 def _read_kind(metadata: dict[str, Any], num_labels: int) -> LabelKind:
-    kind = label_kind(metadata.get("kind", "single"), metadata.get("thresholds", ()))
-    right = all(type(value) is float and 0 < value < 1 for value in kind.thresholds)
-    if not right or len(kind.thresholds) != (num_labels if kind.name == "multi" else 0):
-        raise ValueError(f"its thresholds are not {num_labels} numbers between 0 and 1")
+    kind = kind_of(metadata)
+    kind.check(num_labels)
     return kind
 
 
@@ -165,7 +156,7 @@ def _read_cascade(
 ) -> Cascade | None:
     if "cascade" not in metadata:
         return None
-    if linear is None or kind.name != "single":
+    if linear is None or kind.gives_sets:
         raise ValueError("it has a cascade, and no linear partner of single labels")
     cascade = Cascade(**metadata["cascade"])
     for name, value, most in (("lead", cascade.lead, math.inf), ("share", cascade.share, 1)):

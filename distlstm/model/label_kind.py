@@ -1,27 +1,24 @@
 """What a row's answer is: exactly one label, or a set of any number of them.
 
-Whatever depends on that in training, validation and prediction is a method of `LabelKind`.
+Whatever depends on that in training, validation, evaluation and prediction is a member of
+`LabelKind`; `OneLabel` and `LabelSets` are the two kinds.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol, Self, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, Self
 
 import numpy as np
+import pyarrow as pa
 from torch import Tensor
-from torch.nn import functional as F
 
 from distlstm.model.batch import Batch
-from distlstm.model.calibration import sigmoid, softmax
-from distlstm.model.metrics import Metrics, Totals, metrics_of, report_of
-from distlstm.model.set_metrics import SetTotals, set_metrics_of, set_report_of
+from distlstm.model.calibration import LossAt
+from distlstm.model.label_sets import LabelSets
+from distlstm.model.metrics import AllReduce, Metrics, TrueLabels
+from distlstm.model.one_label import OneLabel
+from distlstm.text.labels import LabelSet
 
-KindName = Literal["single", "multi"]
-_Array = TypeVar("_Array", Tensor, np.ndarray)
-AllReduce = Callable[[np.ndarray], np.ndarray]
-"""Adds a vector up over workers."""
-_GRID = 100
-"""Thresholds are hundredths: fine enough for validation rows, and sums over workers stay small."""
+ONE_LABEL = OneLabel()
 
 
 class Sums(Protocol):
@@ -49,8 +46,18 @@ class LabelKind(Protocol):
     """Shape letters: B rows, C labels. `members` [B, C] is 1 where a row has the label."""
 
     @property
-    def name(self) -> KindName:
-        """As `model.json` has it."""
+    def name(self) -> str:
+        """The name in `corpus.json` and `model.json`: `single` or `multi`."""
+        ...
+
+    @property
+    def description(self) -> str:
+        """What a row has, for messages: `one label a row` or `sets of labels`."""
+        ...
+
+    @property
+    def gives_sets(self) -> bool:
+        """Whether a row's answer is a list of labels."""
         ...
 
     @property
@@ -58,8 +65,20 @@ class LabelKind(Protocol):
         """By label id; empty if there are none."""
         ...
 
+    def check(self, num_labels: int) -> None:
+        """Raise a ValueError if the thresholds are not those of this many labels."""
+        ...
+
+    def to_metadata(self) -> dict[str, Any]:
+        """The entries of `model.json`, from which `label_kind` makes the same kind."""
+        ...
+
     def losses(self, logits: Tensor, batch: Batch, *, label_smoothing: float) -> Tensor:
         """Each row's loss, [B]."""
+        ...
+
+    def loss_at(self, logits: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> LossAt:
+        """The loss of several models' weighted logits [K, B, C]; see `fit_weights`."""
         ...
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
@@ -71,13 +90,21 @@ class LabelKind(Protocol):
         ...
 
     def certain(self, margins: np.ndarray) -> np.ndarray:
-        """As probabilities 0 and 1, what a model answers whose margins [B, C] are these."""
+        """The answer to margins [B, C], as probabilities 0 and 1."""
         ...
 
     def fitted(
         self, probabilities: np.ndarray, members: np.ndarray | None, all_reduce: AllReduce
     ) -> Self:
         """The same with thresholds fitted on held-out rows, if it has any; see `fit_thresholds`."""
+        ...
+
+    def with_unknown(self, num_unknown: int) -> Self:
+        """The same with labels behind its own that are never predicted."""
+        ...
+
+    def true_labels(self, labels: pa.Array, names: LabelSet) -> TrueLabels:
+        """The numbers of a label column: strings, or lists of strings."""
         ...
 
     def zero(self, num_labels: int) -> Sums:
@@ -103,145 +130,13 @@ class LabelKind(Protocol):
         ...
 
     def quality(self, metrics: Metrics) -> float:
-        """What the best epoch has most of."""
+        """The figure by which the best epoch is chosen."""
         ...
 
 
-@dataclass(frozen=True)
-class OneLabel:
-    """Exactly one label a row: softmax and cross-entropy."""
-
-    name: KindName = "single"
-    thresholds: tuple[float, ...] = ()
-
-    def losses(self, logits: Tensor, batch: Batch, *, label_smoothing: float) -> Tensor:
-        """Cross-entropy against the label, smoothed, or against the row's distribution.
-
-        A distribution is not smoothed; it says by itself how sure of a label one can be.
-        """
-        if batch.targets is not None:
-            return F.cross_entropy(logits, batch.targets, reduction="none")
-        return F.cross_entropy(
-            logits, batch.label_ids, reduction="none", label_smoothing=label_smoothing
-        )
-
-    def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """Those of a row sum to 1."""
-        return softmax(logits)
-
-    def decided(self, probabilities: np.ndarray) -> np.ndarray:
-        """The most probable label."""
-        return np.asarray(probabilities.argmax(1)[:, None] == np.arange(probabilities.shape[1]))
-
-    def certain(self, margins: np.ndarray) -> np.ndarray:
-        """The label of the largest margin."""
-        return self.decided(margins).astype(np.float64)
-
-    def fitted(
-        self, probabilities: np.ndarray, members: np.ndarray | None, all_reduce: AllReduce
-    ) -> Self:
-        """Nothing is fitted."""
-        del probabilities, members, all_reduce
-        return self
-
-    def zero(self, num_labels: int) -> Totals:
-        """The sums over no rows."""
-        return Totals.zero(num_labels)
-
-    def totals(
-        self, probabilities: np.ndarray, label_ids: np.ndarray, members: np.ndarray | None
-    ) -> Totals:
-        """Against the label ids alone."""
-        del members
-        return Totals.of(probabilities, label_ids)
-
-    def from_vector(self, vector: np.ndarray) -> Totals:
-        """What `to_vector` made."""
-        return Totals.from_vector(vector)
-
-    def metrics(self, totals: Totals) -> Metrics:
-        """Divide the sums."""
-        return metrics_of(totals)
-
-    def report(self, totals: Totals, labels: Sequence[str]) -> dict[str, Any]:
-        """With a confusion matrix."""
-        return report_of(totals, labels)
-
-    def quality(self, metrics: Metrics) -> float:
-        """Accuracy."""
-        return metrics.accuracy
-
-
-@dataclass(frozen=True)
-class LabelSets:
-    """Any number of labels a row: a sigmoid, binary cross-entropy and a threshold for each."""
-
-    thresholds: tuple[float, ...] = ()
-    """By label id; 0.5 for all while they are not fitted."""
-    name: KindName = "multi"
-
-    def losses(self, logits: Tensor, batch: Batch, *, label_smoothing: float) -> Tensor:
-        """Binary cross-entropy, the mean over the labels; smoothing moves targets towards 1/2."""
-        targets = _there(batch.targets) * (1 - label_smoothing) + label_smoothing / 2
-        return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(1)
-
-    def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """Each between 0 and 1 by itself."""
-        return sigmoid(logits)
-
-    def decided(self, probabilities: np.ndarray) -> np.ndarray:
-        """The labels at or above their threshold; what is no number is below."""
-        return np.asarray(probabilities >= np.array(self.thresholds or 0.5))
-
-    def certain(self, margins: np.ndarray) -> np.ndarray:
-        """The labels of positive margin."""
-        return (margins > 0).astype(np.float64)
-
-    def fitted(
-        self, probabilities: np.ndarray, members: np.ndarray | None, all_reduce: AllReduce
-    ) -> Self:
-        """With a threshold for each label."""
-        if members is None:  # a worker without a row
-            members = np.zeros_like(probabilities)
-        return replace(
-            self, thresholds=fit_thresholds(probabilities, members, all_reduce=all_reduce)
-        )
-
-    def zero(self, num_labels: int) -> SetTotals:
-        """The sums over no rows."""
-        return SetTotals.zero(num_labels)
-
-    def totals(
-        self, probabilities: np.ndarray, label_ids: np.ndarray, members: np.ndarray | None
-    ) -> SetTotals:
-        """Against the members alone."""
-        del label_ids
-        return SetTotals.of(probabilities, _there(members), self.decided(probabilities))
-
-    def from_vector(self, vector: np.ndarray) -> SetTotals:
-        """What `to_vector` made."""
-        return SetTotals.from_vector(vector)
-
-    def metrics(self, totals: SetTotals) -> Metrics:
-        """Divide the sums."""
-        return set_metrics_of(totals)
-
-    def report(self, totals: SetTotals, labels: Sequence[str]) -> dict[str, Any]:
-        """Without a confusion matrix: a row has no one label that another stands in for."""
-        return set_report_of(totals, labels)
-
-    def quality(self, metrics: Metrics) -> float:
-        """Micro-F1."""
-        return metrics.micro_f1
-
-
-def _there(members: _Array | None) -> _Array:
-    if members is None:
-        raise ValueError("these rows have no sets of labels")
-    return members
-
-
-ONE_LABEL = OneLabel()
+def kind_of(metadata: Mapping[str, Any]) -> LabelKind:
+    """The kind of a model, by its `model.json`; raises ValueError if there is no such kind."""
+    return label_kind(metadata.get("kind", OneLabel.name), metadata.get("thresholds", ()))
 
 
 def label_kind(name: str, thresholds: Sequence[float] = ()) -> LabelKind:
@@ -250,37 +145,6 @@ def label_kind(name: str, thresholds: Sequence[float] = ()) -> LabelKind:
     Raises:
         ValueError: there is none.
     """
-    if name not in ("single", "multi"):
+    if name not in (OneLabel.name, LabelSets.name):
         raise ValueError(f"its kind of labels is {name!r}")
-    return ONE_LABEL if name == "single" else LabelSets(tuple(thresholds))
-
-
-def fit_thresholds(
-    probabilities: np.ndarray,
-    members: np.ndarray,
-    *,
-    all_reduce: AllReduce = lambda vector: vector,
-) -> tuple[float, ...]:
-    """Each label's threshold with the highest F1 on held-out rows ([B, C] both), in hundredths.
-
-    From 0.01 to 0.99; the one nearest 0.5 of equals, and 0.5 for a label that no row has. With
-    `all_reduce`, which adds a vector up over workers, the rows are those of all workers together.
-    """
-    num_labels = probabilities.shape[1]
-    cells = np.floor(probabilities * _GRID + 1e-9).astype(np.int64).clip(0, _GRID)
-    cells += np.arange(num_labels) * (_GRID + 1)
-    size = num_labels * (_GRID + 1)
-    counts = np.stack(
-        [
-            np.bincount(cells[chosen], minlength=size)
-            for chosen in (members > 0, np.ones_like(members, bool))
-        ]
-    ).astype(np.float64)
-    summed = all_reduce(counts.ravel()).reshape(2, num_labels, _GRID + 1)
-    hits, predicted = np.flip(np.flip(summed, -1).cumsum(-1), -1)
-    support = hits[:, :1]
-    grid = np.arange(1, _GRID)
-    f1 = (2 * hits / np.maximum(support + predicted, 1))[:, grid]
-    by_distance = np.argsort(np.abs(grid - _GRID // 2), kind="stable")
-    best = grid[by_distance[f1[:, by_distance].argmax(1)]]
-    return tuple((best / _GRID).tolist())
+    return ONE_LABEL if name == OneLabel.name else LabelSets(tuple(thresholds))

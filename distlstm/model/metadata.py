@@ -5,6 +5,7 @@ It is written last, and holds the sizes and digests of the other files of a MODE
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +43,17 @@ def load_metadata(path: Path) -> dict[str, Any]:
     return dict(metadata)
 
 
-def model_fingerprint(path: Path) -> str:
-    """The fingerprint of a MODEL directory whose files are those it was written with.
+def gives_label_sets(metadata: Mapping[str, Any]) -> bool:
+    """Whether the model gives each row a set of labels, as `LabelKind.gives_sets` has it."""
+    return metadata.get("kind") == "multi"
+
+
+def model_fingerprint(path: Path, metadata: Mapping[str, Any]) -> str:
+    """The fingerprint of a MODEL directory, once its files are compared with their digests.
 
     Raises:
-        UserError: it is no model directory, of another format version, or damaged.
+        UserError: it is damaged.
     """
-    metadata = load_metadata(path)
     try:
         check_digests(path, metadata)
         return fingerprint_of(metadata)
@@ -56,7 +61,7 @@ def model_fingerprint(path: Path) -> str:
         raise UserError(f"The model directory {path} is damaged: {error}.") from error
 
 
-def fingerprint_of(metadata: dict[str, Any]) -> str:
+def fingerprint_of(metadata: Mapping[str, Any]) -> str:
     """The digest of all that decides what a model answers; raises KeyError if some is missing."""
     decisive = [metadata[key] for key in ("files", "labels", "text", "model", "temperature")]
     decisive += [metadata[key] for key in ("kind", "thresholds", "cascade") if key in metadata]
@@ -72,7 +77,7 @@ def digest_of(path: Path) -> dict[str, Any]:
         }
 
 
-def check_digests(path: Path, metadata: dict[str, Any]) -> None:
+def check_digests(path: Path, metadata: Mapping[str, Any]) -> None:
     """See that the files of a model are those it was written with; raises ValueError, OSError."""
     files = metadata["files"]
     for name in (WEIGHTS_FILE, VOCABULARY_FILE, *(name for name in files if name == LINEAR_FILE)):

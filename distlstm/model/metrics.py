@@ -5,14 +5,30 @@ of Guo et al. 2017, On Calibration of Modern Neural Networks, with 15 bins of eq
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 _BINS = 15
 _SMALLEST = float(np.finfo(np.float64).eps)
+
+
+AllReduce = Callable[[np.ndarray], np.ndarray]
+"""Sums a float64 vector over the workers; every worker gets the sum."""
+
+
+def one_worker(vector: np.ndarray) -> np.ndarray:
+    """The all-reduce of a single worker: the vector itself."""
+    return vector
+
+
+class TrueLabels(NamedTuple):
+    """The true labels of B rows: `label_ids` (int64 [B]), and of label sets `members` [B, C]."""
+
+    label_ids: np.ndarray
+    members: np.ndarray | None
 
 
 @dataclass(frozen=True)

@@ -73,8 +73,10 @@ class SetTotals:
         """The same sums among more labels: label id i becomes `ids[i]`."""
         counts = np.zeros((num_labels, 3))
         counts[ids] = self.counts
-        share = len(self.counts) / num_labels  # of the decisions; none of the others was wrong
-        return SetTotals(counts, self.num_rows, self.num_exact, self.log_loss * share, self.bins)
+        bins = self.bins.copy()  # the decisions on other labels: none of them was wrong
+        bins[0, 0] += self.num_rows * (num_labels - len(self.counts))
+        log_loss = self.log_loss * len(self.counts) / num_labels
+        return SetTotals(counts, self.num_rows, self.num_exact, log_loss, bins)
 
 
 def set_label_metrics(totals: SetTotals) -> LabelMetrics:

@@ -16,9 +16,13 @@ from distlstm.stages.run.files import HISTORY_FILE
 from distlstm.stages.training.history import read_history
 
 
-def write_model_report(path: Path) -> None:
-    """(Re)write the report of a model, from its `model.json` and `history.parquet`."""
-    metadata, history = load_metadata(path), read_history(path / HISTORY_FILE)
+def write_model_report(path: Path, metadata: Mapping[str, Any] | None = None) -> None:
+    """(Re)write the report of a model, from its `model.json` and `history.parquet`.
+
+    The metadata are read, if they are not given.
+    """
+    metadata = load_metadata(path) if metadata is None else metadata
+    history = read_history(path / HISTORY_FILE)
     metrics, corpus = metadata["metrics"], metadata["corpus"]
     page = Page(
         title=f"Model {path.absolute().name}",

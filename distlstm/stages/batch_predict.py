@@ -6,18 +6,19 @@ made it; a restart reads the footers and runs only what is missing.
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distlstm.atomic import remove_leftovers, write_text
-from distlstm.data.files import absolute
+from distlstm.data.files import SourceFile, absolute
 from distlstm.data.units import Size, Unit, unit_limit
 from distlstm.errors import RunError, UserError
-from distlstm.model.metadata import load_metadata, model_fingerprint
+from distlstm.model.metadata import gives_label_sets, load_metadata, model_fingerprint
 from distlstm.stages.prediction.actor_pool import Done, GivenUp, Looked, bundles_for, map_bundles
-from distlstm.stages.prediction.input import cut_input, find_input
+from distlstm.stages.prediction.input import cut_input, find_input, trained_on
+from distlstm.stages.prediction.ledger import Ledger, read_ledger
 from distlstm.stages.prediction.manifest import (
     Drift,
     Run,
@@ -30,14 +31,14 @@ from distlstm.stages.prediction.parts import (
     Part,
     PredictionSettings,
     part_name,
-    part_names,
     plain,
-    read_parts,
+    refuse_cut,
 )
 from distlstm.stages.prediction.progress import Meter, Progress
 from distlstm.stages.run.events import Note, OnEvent
 from distlstm.stages.run.files import MANIFEST_FILE, SUCCESS_FILE
-from distlstm.stages.run.output import check_output, check_same, remove_content, sole_use, writing
+from distlstm.stages.run.output import Output, State, opened, writing
+from distlstm.stages.run.results import BatchPredictResult
 from distlstm.stages.run.session import Resources, ray_session
 
 if TYPE_CHECKING:  # which imports torch; this process needs none
@@ -46,43 +47,22 @@ if TYPE_CHECKING:  # which imports torch; this process needs none
 
 @dataclass(frozen=True, kw_only=True)
 class PredictRequest:
-    """What to label, and which columns come out."""
+    """What to label, which columns come out, and where to."""
 
     inputs: tuple[str, ...]
     model: Path
-    text_column: str = "text"
+    output: Path
+    resources: Resources
+    text_column: str | None = None
+    """None: the one that the model was trained on."""
     columns: tuple[str, ...] | None = None
     top_k: int | None = None
     min_score: float | None = None
+    overwrite: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class BatchPredictResult:
-    """What `batch-predict` reports; the keys of its `--json` result."""
-
-    output: str
-    rows_in: int
-    rows_out: int
-    rows_without_prediction: int
-    parts_written: int
-    parts_reused: int
-    seconds: float
-    rows_per_second: float
-    """Over all workers while they worked, start-up aside."""
-    tokens_per_second: float
-    partner_share: float
-    """Of the rows out, those that the linear partner answered alone."""
-
-
-def batch_predict(
-    request: PredictRequest,
-    *,
-    output: Path,
-    resources: Resources,
-    overwrite: bool,
-    on_event: OnEvent,
-) -> BatchPredictResult:
-    """Label every row of the inputs into `output`, or what of it is not yet done.
+def batch_predict(request: PredictRequest, *, on_event: OnEvent) -> BatchPredictResult:
+    """Label every row of the inputs into the output, or what of it is not yet done.
 
     Raises:
         UserError: bad input, an output that another model or other settings made, or one that
@@ -90,51 +70,44 @@ def batch_predict(
         RunError: a file could not be read or a part not written; all others are done and kept.
     """
     started = time.perf_counter()
-    output, request = output.absolute(), replace(request, model=request.model.absolute())
-    settings = settings_of(request)
-    files = find_input(request.inputs, settings, output)
-    check_output(output, marks=(MANIFEST_FILE,), overwrite=False)
-    with sole_use(output):
-        if overwrite:
-            remove_content(output)
-        remove_leftovers(output)
-        limit = recorded_limit(output) or unit_limit(files)
-        units = cut_input(files, limit)
-        run = _Run(
-            output=output,
-            request=request,
-            settings=settings,
-            limit=limit,
-            model_metadata=load_metadata(request.model),
-            on_event=on_event,
-        )
-        run.find_parts(units)
+    model_metadata = load_metadata(request.model)
+    settings = settings_of(request, model_metadata)
+    files = find_input(request.inputs, settings, request.output.absolute())
+    run = _Run(
+        request=request,
+        settings=settings,
+        files=files,
+        model_metadata=model_metadata,
+        on_event=on_event,
+    )
+    with opened(run.output, overwrite=request.overwrite) as state:
+        run.begin()
         try:
-            run.predict(units, resources)
+            if state is not State.FINISHED:
+                run.predict()
+        except UserError as error:  # in a worker: what is done is kept
+            run.count_unreported()
+            raise RunError(str(error)) from error
         except BaseException:
-            run.count_unreported(units)
+            run.count_unreported()
             raise
         finally:
             run.record()
-        run.finish(units)
+        run.finish()
     return run.result(time.perf_counter() - started)
 
 
-def settings_of(request: PredictRequest) -> PredictionSettings:
+def settings_of(request: PredictRequest, model_metadata: Mapping[str, Any]) -> PredictionSettings:
     """What decides the content of the parts.
 
     Raises:
         UserError: the model is damaged, or gives sets of labels, which have no order to cut.
     """
-    label_sets = load_metadata(request.model).get("kind") == "multi"
-    if label_sets and not (request.top_k is None and request.min_score is None):
-        raise UserError(
-            "--top-k and --min-score are for models of one label a row; this one writes every "
-            "label that reaches its threshold."
-        )
+    label_sets = gives_label_sets(model_metadata)
+    refuse_cut(label_sets=label_sets, top_k=request.top_k, min_score=request.min_score)
     return PredictionSettings(
-        model=model_fingerprint(request.model),
-        text_column=request.text_column,
+        model=model_fingerprint(request.model, model_metadata),
+        text_column=request.text_column or trained_on(model_metadata).text,
         columns=request.columns,
         top_k=request.top_k,
         min_score=request.min_score,
@@ -142,81 +115,77 @@ def settings_of(request: PredictRequest) -> PredictionSettings:
     )
 
 
-@dataclass(frozen=True)
-class Ledger:
-    """The parts that an output directory holds."""
-
-    done: dict[str, Part]
-    """Whole, and of just the units and settings of this run; by name."""
-    stale: dict[str, Part]
-    """Of inputs of this run that have changed or are cut differently now."""
-    others: dict[str, Part]
-    """Of inputs that this run does not have."""
-
-
-def read_ledger(output: Path, units: Sequence[Unit], settings: PredictionSettings) -> Ledger:
-    """Read the footers of all parts.
-
-    Raises:
-        UserError: a part was made with another model or other settings, or stands, of another
-            input, where this run would write.
-    """
-    expected = {part_name(unit): unit for unit in units}
-    inputs = {unit.file.path for unit in units}
-    ledger, wanted = Ledger({}, {}, {}), plain(settings)
-    for name, part in read_parts(output, part_names(output)).items():
-        check_same(output, part.settings, wanted)
-        if name in expected and part.is_of(expected[name]):
-            ledger.done[name] = part
-        elif part.input in inputs:
-            ledger.stale[name] = part
-        elif name in expected:
-            raise UserError(
-                f"{output / name} holds the predictions of {part.input}, not of "
-                f"{expected[name].file.path}. Choose another --output for this input."
-            )
-        else:
-            ledger.others[name] = part
-    return ledger
-
-
 @dataclass(kw_only=True)
 class _Run:
     """One command's work on an output, with what has come of it so far."""
 
-    output: Path
     request: PredictRequest
     settings: PredictionSettings
-    limit: Size
+    files: Sequence[SourceFile]
     model_metadata: Mapping[str, Any]
     on_event: OnEvent
-    ledger: Ledger = field(default_factory=lambda: Ledger({}, {}, {}))
     written: list[Part] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     worker_seconds: float = 0.0
     num_workers: int = 1
     drift: Drift | None = None
 
-    def find_parts(self, units: Sequence[Unit]) -> None:
-        """See what is done; from here on the output is not finished."""
-        self.ledger = read_ledger(self.output, units, self.settings)
+    @property
+    def path(self) -> Path:
+        """The output directory."""
+        return self.request.output.absolute()
+
+    @property
+    def output(self) -> Output:
+        """The footers of the parts hold the settings; a run has always something to check."""
+        return Output(
+            path=self.path,
+            marks=(MANIFEST_FILE,),
+            identity=plain(self.settings),
+            recorded=lambda: self.ledger.settings_beside(self.settings),
+            is_finished=lambda: not self.missing,
+        )
+
+    @cached_property
+    def limit(self) -> Size:
+        """How large the units are: as large as those of earlier runs."""
+        return recorded_limit(self.path) or unit_limit(self.files)
+
+    @cached_property
+    def units(self) -> list[Unit]:
+        """Of the input."""
+        return cut_input(self.files, self.limit)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The parts that are there when the command begins; the output must be locked."""
+        return read_ledger(self.path, self.units)
+
+    @property
+    def missing(self) -> list[Unit]:
+        """The units to predict."""
+        return [unit for unit in self.units if part_name(unit) not in self.ledger.done]
+
+    def begin(self) -> None:
+        """Report what is done; from here on the output is not finished."""
+        remove_leftovers(self.path)
         if self.ledger.done:
-            self.on_event(Note(f"{len(self.ledger.done)} of {len(units)} parts are already done."))
+            self.on_event(
+                Note(f"{len(self.ledger.done)} of {len(self.units)} parts are already done.")
+            )
         if self.ledger.stale:
             self.on_event(
                 Note(f"{len(self.ledger.stale)} parts are made anew: their input has changed.")
             )
-        (self.output / SUCCESS_FILE).unlink(missing_ok=True)
+        (self.path / SUCCESS_FILE).unlink(missing_ok=True)
         self._write_manifest()
 
-    def predict(self, units: Sequence[Unit], resources: Resources) -> None:
+    def predict(self) -> None:
         """Run what is missing on the cluster; what cannot be read is added to `errors`."""
-        missing = [unit for unit in units if part_name(unit) not in self.ledger.done]
-        if not missing:
-            return
+        missing, resources = self.missing, self.request.resources
         meter = Meter(
             num_bytes=sum(unit.num_bytes for unit in missing),
-            parts_total=len(units),
+            parts_total=len(self.units),
             parts_reused=len(self.ledger.done),
         )
         self.on_event(meter.look([]))
@@ -225,9 +194,9 @@ class _Run:
                 resources.num_workers, default=min(capacity.max_workers, len(missing))
             )
             for news in map_bundles(
-                partial(_PredictWork, output=self.output, settings=self.settings),
+                partial(_PredictWork, output=self.path, settings=self.settings),
                 bundles_for(self.num_workers, missing),
-                model=self.request.model,
+                model=self.request.model.absolute(),
                 num_workers=self.num_workers,
                 capacity=capacity,
             ):
@@ -246,21 +215,21 @@ class _Run:
                 num_rows = sum(part.rows_out for part in result.parts)
                 meter.finished(units, num_rows=num_rows, num_parts=len(result.parts))
 
-    def count_unreported(self, units: Sequence[Unit]) -> None:
+    def count_unreported(self) -> None:
         """Add the parts of workers that were ended before they could report them."""
         known = {part.name for part in self.parts}
-        done = read_ledger(self.output, units, self.settings).done
+        done = read_ledger(self.path, self.units).done
         self.written += [part for name, part in done.items() if name not in known]
 
     def record(self) -> None:
         """Write down what there is now, however the run went."""
         for name in self.ledger.stale.keys() - {part.name for part in self.written}:
-            (self.output / name).unlink(missing_ok=True)
-        remove_leftovers(self.output)
+            (self.path / name).unlink(missing_ok=True)
+        remove_leftovers(self.path)
         self.drift = drift_of(totals_of(self.parts), self.model_metadata)
         self._write_manifest()
 
-    def finish(self, units: Sequence[Unit]) -> None:
+    def finish(self) -> None:
         """Declare the output complete, if it is.
 
         Raises:
@@ -268,13 +237,13 @@ class _Run:
         """
         if self.errors:
             raise RunError(
-                f"{len(self.errors)} of {len(units)} parts could not be written; the others are "
-                f"kept. {' '.join(self.errors[:3])}"
+                f"{len(self.errors)} of {len(self.units)} parts could not be written; the others "
+                f"are kept. {' '.join(self.errors[:3])}"
             )
         if self.drift is not None:
             self.on_event(Note(str(self.drift)))
-        with writing(self.output):
-            write_text(self.output / SUCCESS_FILE, "")
+        with writing(self.path):
+            write_text(self.path / SUCCESS_FILE, "")
 
     @property
     def parts(self) -> list[Part]:
@@ -289,15 +258,15 @@ class _Run:
             errors=tuple(self.errors),
         )
         everything = sorted([*self.parts, *self.ledger.others.values()], key=lambda p: p.name)
-        with writing(self.output):
-            write_manifest(self.output, self.settings, everything, run, self.limit, self.drift)
+        with writing(self.path):
+            write_manifest(self.path, self.settings, everything, run, self.limit, self.drift)
 
     def result(self, seconds: float) -> BatchPredictResult:
         """What the command reports."""
         totals, written = totals_of(self.parts), totals_of(self.written)
         working = max(self.worker_seconds / self.num_workers, 1e-9)
         return BatchPredictResult(
-            output=str(self.output),
+            output=str(self.path),
             rows_in=totals.rows_in,
             rows_out=totals.rows_out,
             rows_without_prediction=sum(totals.rows_without_prediction.values()),

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -20,16 +19,19 @@ from distlstm.data.files import SourceFile
 from distlstm.data.reading import UnreadableFileError, count_rows
 from distlstm.data.units import Unit, unit_limit
 from distlstm.errors import RunError
-from distlstm.stages.batch_predict import PredictRequest, read_ledger, settings_of
+from distlstm.model.metadata import load_metadata
+from distlstm.stages.batch_predict import PredictRequest, settings_of
 from distlstm.stages.prediction.actor_pool import Done, map_bundles
 from distlstm.stages.prediction.input import cut_input, find_input
+from distlstm.stages.prediction.ledger import read_ledger
 from distlstm.stages.prediction.manifest import recorded_limit
-from distlstm.stages.prediction.parts import PredictionSettings, part_name
+from distlstm.stages.prediction.parts import PredictionSettings, part_name, plain
 from distlstm.stages.prediction.windows import WINDOW_BYTES, Rows, read_windows
 from distlstm.stages.run.events import OnEvent, Progress
 from distlstm.stages.run.files import MANIFEST_FILE
-from distlstm.stages.run.output import check_output
-from distlstm.stages.run.session import Resources, ray_session
+from distlstm.stages.run.output import check_kind, check_same
+from distlstm.stages.run.results import Estimate
+from distlstm.stages.run.session import ray_session
 
 if TYPE_CHECKING:  # which imports torch
     from distlstm.stages.prediction.predictor import Predictor
@@ -43,32 +45,6 @@ _STARTUP_SECONDS = 8.0
 """From the command to the first row, as measured on two cores."""
 _WINDOWS_HELD = 5
 """Memory beside the model, in windows: the rows, their texts, tokens, predictions, the output."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """What `--dry-run` reports; the keys of its `--json` result."""
-
-    files: int
-    bytes: int
-    """On disk."""
-    rows: int
-    rows_are_exact: bool
-    """False: extrapolated from the sample's rows for each byte."""
-    parts: int
-    parts_done: int
-    sampled_rows: int
-    tokens_per_row: float
-    unknown_share: float
-    truncated_share: float
-    rows_without_text: int
-    """Of the sample."""
-    rows_per_second_per_worker: float
-    workers: int
-    seconds: float
-    """Expected for what is not done yet, start-up included."""
-    worker_memory_bytes: int
-    """Expected peak of a worker."""
 
 
 @dataclass(frozen=True)
@@ -86,20 +62,20 @@ class Sample:
     memory_bytes: int
 
 
-def estimate(
-    request: PredictRequest, *, output: Path, resources: Resources, on_event: OnEvent
-) -> Estimate:
-    """Count what there is to do, measure a sample of it, and say what the whole will take.
+def estimate(request: PredictRequest, *, on_event: OnEvent) -> Estimate:
+    """Count what there is to do, measure a sample of it, and estimate what the whole will take.
 
     Raises:
         UserError: whatever would stop the run itself before it starts.
     """
-    output = output.absolute()
-    settings = settings_of(request)
+    output, resources = request.output.absolute(), request.resources
+    settings = settings_of(request, load_metadata(request.model))
     files = find_input(request.inputs, settings, output)
-    check_output(output, marks=(MANIFEST_FILE,), overwrite=False)
+    check_kind(output, marks=(MANIFEST_FILE,))
     units = cut_input(files, recorded_limit(output) or unit_limit(files))
-    done = read_ledger(output, units, settings).done
+    ledger = read_ledger(output, units)
+    check_same(output, ledger.settings_beside(settings) or plain(settings), plain(settings))
+    done = ledger.done
     missing = [unit for unit in units if part_name(unit) not in done]
     on_event(Progress("measuring a sample", 0, 1))
     with ray_session(resources) as capacity:
@@ -115,7 +91,7 @@ def estimate(
         )
         samples = [entry.result for entry in news if isinstance(entry, Done)]
     if not samples:
-        raise RunError("Workers died on the sample, of too little memory perhaps.")
+        raise RunError("Workers died on the sample, probably out of memory.")
     return _arithmetic(files, units, missing, samples[0], num_workers)
 
 

@@ -2,9 +2,9 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,20 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from distlstm.atomic import replace_file, write_text
-from distlstm.data.files import find_files
+from distlstm.data.files import SourceFile, files_fingerprint, find_files
 from distlstm.data.labelled import Columns, LabelledRows, each_label, read_labelled
 from distlstm.data.units import Unit, cut_into_units, unit_limit
 from distlstm.errors import RunError, UserError
-from distlstm.model.directory import load_model
-from distlstm.model.label_kind import LabelKind, LabelSets, Sums
+from distlstm.model.label_kind import LabelKind, Sums, kind_of
+from distlstm.model.metadata import load_metadata, model_fingerprint
 from distlstm.stages.prediction.actor_pool import Done, GivenUp, bundles_for, map_bundles
-from distlstm.stages.prediction.part_content import label_set_columns
-from distlstm.stages.prediction.predictor import Predictions, Predictor
+from distlstm.stages.prediction.input import trained_on
+from distlstm.stages.prediction.part_content import answer_field, prediction_columns
+from distlstm.stages.prediction.predictor import Predictions, Predictor, rows_at_once
 from distlstm.stages.run.events import Note, OnEvent, Progress
-from distlstm.stages.run.files import ERRORS_FILE, METRICS_FILE
-from distlstm.stages.run.output import check_output
+from distlstm.stages.run.files import ERRORS_FILE, EVALUATION_FILE, METRICS_FILE
+from distlstm.stages.run.output import Identity, Output, State, flat, opened, read_identity, writing
+from distlstm.stages.run.results import EvaluationResult
 from distlstm.stages.run.session import Resources, ray_session
 from distlstm.text.columns import is_label_set
 from distlstm.text.labels import LabelSet
@@ -34,71 +36,183 @@ _MAX_ERRORS = 1_000
 _MAX_ERROR_CHARACTERS = 2_000
 
 
-@dataclass(frozen=True)
-class _BundleResult:
-    """What a bundle of units gave. Labels the model does not know stand behind those it does."""
+@dataclass(frozen=True, kw_only=True)
+class EvaluateRequest:
+    """What to evaluate, on which rows."""
 
-    unknown_labels: list[str]
+    data: tuple[str, ...]
+    model: Path
+    resources: Resources
+    text_column: str | None = None
+    """None: the one that the model was trained on; likewise the label column."""
+    label_column: str | None = None
+    output: Path | None = None
+    overwrite: bool = False
+
+
+def evaluate(request: EvaluateRequest, *, on_event: OnEvent) -> EvaluationResult:
+    """Judge a model on labelled data.
+
+    A label the model has never seen counts as an error, since it cannot be predicted. With an
+    output, `metrics.json` and `errors.parquet` are written: the figures, and the wrong rows of
+    highest score. There the same command has nothing to do; a changed one is refused.
+
+    Raises:
+        UserError: bad data, a damaged model, or an output that is something else or that another
+            command made.
+        RunError: a file could not be read, or the output not written.
+    """
+    metadata, files = load_metadata(request.model), find_files(request.data)
+    fingerprint = model_fingerprint(request.model, metadata)
+    columns = _columns(request, metadata)
+    work = partial(_evaluate, request, metadata, files, columns, on_event)
+    if request.output is None:
+        return work().result
+    output = _output(request.output.absolute(), _identity(fingerprint, files, columns))
+    with opened(output, overwrite=request.overwrite) as state:
+        if state is State.FINISHED:
+            on_event(Note(f"{output.path} is this very evaluation already; nothing to do."))
+            return _read(output.path)
+        evaluation = work()
+        _write(output, evaluation)
+    return evaluation.result
+
+
+def _columns(request: EvaluateRequest, metadata: Mapping[str, Any]) -> Columns:
+    default = trained_on(metadata)
+    return replace(
+        default,
+        text=request.text_column or default.text,
+        label=request.label_column or default.label,
+    )
+
+
+def _identity(fingerprint: str, files: Sequence[SourceFile], columns: Columns) -> Identity:
+    return flat(
+        {"model": fingerprint, "data": files_fingerprint(files), "columns": asdict(columns)}
+    )
+
+
+def _output(path: Path, identity: Identity) -> Output:
+    """`evaluation.json` holds the identity, and whether the files beside it are complete."""
+    recorded = cache(partial(read_identity, path / EVALUATION_FILE))
+
+    def run() -> Identity | None:
+        if not (path / METRICS_FILE).exists() and recorded() is None:
+            return None
+        return dict((recorded() or {}).get("run", {}))
+
+    return Output(
+        path=path,
+        marks=(METRICS_FILE, EVALUATION_FILE),
+        identity=identity,
+        recorded=run,
+        is_finished=lambda: bool((recorded() or {}).get("finished")),
+        is_replaced_at_end=True,
+    )
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """What some rows gave. Labels the model does not know stand behind those it does."""
+
+    unknown_labels: tuple[str, ...]
     totals: Sums
     dropped: Counter[str]
     errors: pa.Table
+    """The wrong rows of highest score."""
+
+    @classmethod
+    def zero(cls, known: LabelSet, kind: LabelKind) -> "_Sums":
+        """Of no rows."""
+        return cls((), kind.zero(len(known)), Counter(), _error_schema(kind).empty_table())
+
+    def plus(self, other: "_Sums", known: LabelSet) -> "_Sums":
+        """Of the rows of both."""
+        unknown = tuple(dict.fromkeys((*self.unknown_labels, *other.unknown_labels)))
+        names = LabelSet((*known.names, *unknown))
+        totals = self.totals_among(names, known) + other.totals_among(names, known)
+        errors = pa.concat_tables([self.errors, other.errors])
+        return _Sums(unknown, totals, self.dropped + other.dropped, _surest(errors))
+
+    def totals_among(self, names: LabelSet, known: LabelSet) -> Sums:
+        """The same sums among these labels, which hold all of these rows."""
+        own = (*known.names, *self.unknown_labels)
+        if own == names.names:
+            return self.totals
+        ids = names.ids_of(pa.array(own, pa.string())).to_pylist()
+        return self.totals.renumbered(ids, len(names))
 
 
-def evaluate(
-    sources: tuple[str, ...],
-    *,
-    model: Path,
+@dataclass(frozen=True)
+class _Evaluation:
+    """The figures, and the wrong rows of highest score."""
+
+    result: EvaluationResult
+    errors: pa.Table
+
+
+def _evaluate(
+    request: EvaluateRequest,
+    metadata: Mapping[str, Any],
+    files: Sequence[SourceFile],
     columns: Columns,
-    output: Path | None,
-    resources: Resources,
-    overwrite: bool,
     on_event: OnEvent,
-) -> dict[str, Any]:
-    """Judge a model on labelled data; returns the content of `metrics.json`.
+) -> _Evaluation:
+    known, kind = LabelSet(tuple(metadata["labels"])), kind_of(metadata)
+    sums = _Sums.zero(known, kind)
+    for found in _sums_of_bundles(request, files, columns, on_event):
+        sums = sums.plus(found, known)
+    names = LabelSet((*known.names, *sorted(sums.unknown_labels)))
+    report = kind.report(sums.totals_among(names, known), names.names)
+    if report["num_rows"] == 0:
+        raise UserError("No row has both a text and a label; there is nothing to evaluate on.")
+    _note_left_out(sums, on_event)
+    return _Evaluation(EvaluationResult(**report), sums.errors)
 
-    A label the model has never seen counts as an error, since it cannot be predicted. With
-    `output`, also writes `metrics.json` and `errors.parquet`, the wrong rows of highest score.
 
-    Raises:
-        UserError: bad data, a damaged model, or an output that is something else.
-    """
-    model = model.absolute()
-    loaded = load_model(model)
-    labels, kind = loaded.labels, loaded.kind
-    files = find_files(sources)
+def _sums_of_bundles(
+    request: EvaluateRequest, files: Sequence[SourceFile], columns: Columns, on_event: OnEvent
+) -> Iterator[_Sums]:
+    """Of each bundle of units, as the workers end them."""
     units = cut_into_units(files, unit_limit(files))
-    if output is not None:
-        check_output(output.absolute(), marks=(METRICS_FILE,), overwrite=overwrite)
+    resources, num_done = request.resources, 0
     with ray_session(resources) as capacity:
         num_workers = capacity.workers(
             resources.num_workers, default=min(capacity.max_workers, len(units))
         )
-        results = []
-        num_done = 0
         on_event(Progress("evaluating", 0, len(units), f"{num_workers} workers starting"))
         for news in map_bundles(
             partial(_EvaluateWork, columns=columns),
             bundles_for(num_workers, units),
-            model=model,
+            model=request.model.absolute(),
             num_workers=num_workers,
             capacity=capacity,
         ):
             match news:
                 case GivenUp():
                     raise RunError(news.message)
-                case Done(of_units, result):
-                    results.append(result)
+                case Done(of_units, sums):
                     num_done += len(of_units)
                     on_event(Progress("evaluating", num_done, len(units)))
-    report = _merge(results, labels, kind)
-    _note_dropped(results, on_event)
-    if output is not None:
-        _write(output.absolute(), report, results)
-    return report
+                    yield sums
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Texts and labels of some rows."""
+
+    texts: pa.Array
+    labels: pa.Array
+
+
+def _pieces(rows: LabelledRows, size: int) -> Iterator[_Piece]:
+    for start in range(0, len(rows.labels), size):
+        yield _Piece(rows.texts.slice(start, size), rows.labels.slice(start, size))
 
 
 class _EvaluateWork:
-    """In a worker: judges the rows of bundles."""
+    """In a worker: judges the rows of bundles, a batch at a time."""
 
     progress = None
 
@@ -106,78 +220,64 @@ class _EvaluateWork:
         self.predictor = predictor
         self.columns = columns
 
-    def __call__(self, units: Sequence[Unit]) -> _BundleResult:
+    def __call__(self, units: Sequence[Unit]) -> _Sums:
         known, kind = self.predictor.model.labels, self.predictor.model.kind
-        unknown: dict[str, None] = {}
-        dropped: Counter[str] = Counter()
-        batches, errors = [], [_error_schema(kind).empty_table()]
+        sums = _Sums.zero(known, kind)
         for unit in units:
             for rows in read_labelled(unit, self.columns):
-                dropped.update(rows.dropped)
                 _check_kind(rows, unit, self.columns, kind)
-                predictions = self.predictor(rows.texts)
-                found = each_label(rows.labels).to_pylist()
-                unknown |= dict.fromkeys(set(found) - set(known.names))
-                batches.append((predictions.probabilities, rows.labels))
-                errors.append(_wrong_rows(rows, predictions, known, kind, unit))
+                sums.dropped.update(rows.dropped)
+                for piece in _pieces(rows, rows_at_once(len(known))):
+                    sums = sums.plus(self._judge(piece, unit), known)
+        return sums
+
+    def _judge(self, rows: _Piece, unit: Unit) -> _Sums:
+        known, kind = self.predictor.model.labels, self.predictor.model.kind
+        predictions = self.predictor(rows.texts)
+        found = pc.unique(each_label(rows.labels))
+        unknown = tuple(found.filter(pc.invert(pc.is_in(found, pa.array(known.names)))).to_pylist())
         names = LabelSet((*known.names, *unknown))
-        totals = sum(
-            (_totals(probabilities, labels, names, kind) for probabilities, labels in batches),
-            start=kind.zero(len(names)),
+        return _Sums(
+            unknown,
+            _totals(predictions.probabilities, rows.labels, names, kind),
+            Counter(),
+            _surest(_wrong_rows(rows, predictions, known, kind, unit)),
         )
-        errors_table = _most_confident(pa.concat_tables(errors))
-        return _BundleResult(list(unknown), totals, dropped, errors_table)
+
+
+def _check_kind(rows: LabelledRows, unit: Unit, columns: Columns, kind: LabelKind) -> None:
+    if len(rows.labels) and is_label_set(rows.labels.type) != kind.gives_sets:
+        raise UserError(
+            f"The model gives {kind.description}; column {columns.label!r} of {unit.file.path} "
+            f"holds {rows.labels.type} values."
+        )
+
+
+def _totals(probabilities: np.ndarray, labels: pa.Array, names: LabelSet, kind: LabelKind) -> Sums:
+    num_unknown = len(names) - probabilities.shape[1]
+    padded = np.pad(probabilities, ((0, 0), (0, num_unknown)))
+    truth = kind.true_labels(labels, names)
+    return kind.with_unknown(num_unknown).totals(padded, truth.label_ids, truth.members)
 
 
 def _error_schema(kind: LabelKind) -> pa.Schema:
-    multi = kind.name == "multi"
-    labels = pa.list_(pa.string()) if multi else pa.string()
+    answer = answer_field(kind)
     return pa.schema(
         [
             ("text", pa.string()),
-            ("label", labels),
-            ("predicted_labels" if multi else "predicted_label", labels),
+            ("label", answer.type),
+            answer,
             ("predicted_score", pa.float32()),
             ("file", pa.string()),
         ]
     )
 
 
-def _check_kind(rows: LabelledRows, unit: Unit, columns: Columns, kind: LabelKind) -> None:
-    if len(rows.labels) and is_label_set(rows.labels.type) != (kind.name == "multi"):
-        gives = "sets of labels" if kind.name == "multi" else "one label a row"
-        raise UserError(
-            f"The model gives {gives}; column {columns.label!r} of {unit.file.path} holds "
-            f"{rows.labels.type} values."
-        )
-
-
-def _totals(probabilities: np.ndarray, labels: pa.Array, names: LabelSet, kind: LabelKind) -> Sums:
-    num_unknown = len(names) - probabilities.shape[1]
-    unknown = np.zeros((len(probabilities), num_unknown))
-    if kind.name == "multi":
-        if not len(labels):
-            return kind.zero(len(names))
-        never = LabelSets((*kind.thresholds, *[1.0] * num_unknown))
-        all_probabilities = np.concatenate([probabilities, unknown], axis=1)
-        return never.totals(all_probabilities, np.zeros(0), names.members_of(labels))
-    label_ids = names.ids_of(labels).to_numpy(zero_copy_only=False).astype(np.int64)
-    return kind.totals(np.concatenate([probabilities, unknown], axis=1), label_ids, None)
-
-
 def _wrong_rows(
-    rows: LabelledRows, predictions: Predictions, known: LabelSet, kind: LabelKind, unit: Unit
+    rows: _Piece, predictions: Predictions, known: LabelSet, kind: LabelKind, unit: Unit
 ) -> pa.Table:
-    if not len(rows.labels):
-        return _error_schema(kind).empty_table()
     names = pa.array(known.names, pa.string())
-    if kind.name == "multi":
-        predicted, _ = label_set_columns(predictions, names, kind).values()
-        given = zip(rows.labels.to_pylist(), predicted.to_pylist(), strict=True)
-        wrong = pa.array([set(truth) != set(labels) for truth, labels in given])
-    else:
-        predicted = names.take(pa.array(predictions.label_ids))
-        wrong = pc.not_equal(rows.labels, predicted)
+    predicted = prediction_columns(predictions, names, kind)[answer_field(kind).name]
     table = pa.Table.from_arrays(
         [
             pc.utf8_slice_codeunits(rows.texts, 0, _MAX_ERROR_CHARACTERS),
@@ -188,40 +288,52 @@ def _wrong_rows(
         ],
         schema=_error_schema(kind),
     )
-    return table.filter(wrong)
+    return table.filter(_differ(rows.labels, predicted))
 
 
-def _most_confident(errors: pa.Table) -> pa.Table:
+def _differ(truth: pa.Array, predicted: pa.Array) -> pa.Array:
+    """Where two columns of labels differ; of lists, the order does not count."""
+    if not is_label_set(truth.type):
+        return pc.not_equal(truth, predicted)
+    pairs = zip(truth.to_pylist(), predicted.to_pylist(), strict=True)
+    return pa.array([set(labels) != set(others) for labels, others in pairs], pa.bool_())
+
+
+def _surest(errors: pa.Table) -> pa.Table:
     return errors.sort_by([("predicted_score", "descending")]).slice(0, _MAX_ERRORS)
 
 
-def _merge(results: list[_BundleResult], known: LabelSet, kind: LabelKind) -> dict[str, Any]:
-    unknown = sorted({label for result in results for label in result.unknown_labels})
-    names = [*known.names, *unknown]
-    index = {name: i for i, name in enumerate(names)}
-    totals = kind.zero(len(names))
-    for result in results:
-        own = [*known.names, *result.unknown_labels]
-        totals += result.totals.renumbered([index[name] for name in own], len(names))
-    report = kind.report(totals, names)
-    if report["num_rows"] == 0:
-        raise UserError("No row has both a text and a label; there is nothing to evaluate on.")
-    return report
-
-
-def _note_dropped(results: list[_BundleResult], on_event: OnEvent) -> None:
-    dropped = sum((result.dropped for result in results), Counter[str]())
-    if dropped:
-        reasons = ", ".join(f"{count:,} with {why}" for why, count in sorted(dropped.items()))
+def _note_left_out(sums: _Sums, on_event: OnEvent) -> None:
+    if sums.dropped:
+        reasons = ", ".join(f"{count:,} with {why}" for why, count in sorted(sums.dropped.items()))
         on_event(Note(f"Rows left out: {reasons}."))
-    unknown = {label for result in results for label in result.unknown_labels}
-    if unknown:
-        names = ", ".join(map(repr, sorted(unknown)[:5]))
+    if sums.unknown_labels:
+        names = ", ".join(map(repr, sorted(sums.unknown_labels)[:5]))
         on_event(Note(f"Labels the model has never seen, counted as errors: {names}."))
 
 
-def _write(output: Path, report: dict[str, Any], results: list[_BundleResult]) -> None:
-    errors = _most_confident(pa.concat_tables(result.errors for result in results))
-    with replace_file(output / ERRORS_FILE) as temporary:
-        pq.write_table(errors, temporary)
-    write_text(output / METRICS_FILE, json.dumps(report, ensure_ascii=False, indent=1) + "\n")
+def _write(output: Output, evaluation: _Evaluation) -> None:
+    """Replace what is there, now that all of it is known; a killed command does so again."""
+    path = output.path
+    with writing(path):
+        _record(output, finished=False)
+        with replace_file(path / ERRORS_FILE) as temporary:
+            pq.write_table(evaluation.errors, temporary)
+        report = evaluation.result.to_json()
+        write_text(path / METRICS_FILE, json.dumps(report, ensure_ascii=False, indent=1) + "\n")
+        _record(output, finished=True)
+
+
+def _record(output: Output, *, finished: bool) -> None:
+    content = {"run": output.identity, "finished": finished}
+    text = json.dumps(content, ensure_ascii=False, indent=1)
+    write_text(output.path / EVALUATION_FILE, text + "\n")
+
+
+def _read(path: Path) -> EvaluationResult:
+    try:
+        return EvaluationResult(**json.loads((path / METRICS_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(
+            f"{path / METRICS_FILE} is damaged: {error}. Run again with --overwrite."
+        ) from error

@@ -6,31 +6,30 @@ Ray has started.
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from distlstm.config import ExperimentConfig
 from distlstm.data.corpus import CorpusSpec
-from distlstm.errors import UserError
 from distlstm.model.metadata import METADATA_FILE, load_metadata
 from distlstm.stages.run.events import Event, FirstStep, Note, OnEvent
 from distlstm.stages.run.files import BEST, CHECKPOINTS, HISTORY_FILE
 from distlstm.stages.run.output import (
     Identity,
-    check_output,
-    check_same,
+    Output,
+    State,
     flat,
+    opened,
     read_identity,
     record_identity,
-    remove_content,
-    sole_use,
-    withdraw,
 )
+from distlstm.stages.run.results import TrainResult
 from distlstm.stages.run.session import Resources, ray_session
 from distlstm.stages.run.start_up import Stopwatch
 from distlstm.stages.training.history import read_history
@@ -45,35 +44,23 @@ from distlstm.stages.training.labelled_data import (
 if TYPE_CHECKING:
     from distlstm.stages.training.run import TrainingRun
 
-_RUN_FILE = "run.json"
+_RUN_FILE = f"{CHECKPOINTS}/run.json"
 _DEFAULT_WORKERS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainResult:
-    """What `train` reports; the keys of its `--json` result."""
+class TrainRequest:
+    """What to train, and where to."""
 
-    model: str
-    metrics: dict[str, float]
-    epochs: int
-    steps: int
-    seconds: float
-    tokens_per_second: float
-    """Of the training steps, over all workers."""
-    resumed: bool
+    data: DataRequest
+    output: Path
+    config: ExperimentConfig
+    resources: Resources
+    overwrite: bool = False
 
 
-def train(
-    data: DataRequest,
-    *,
-    output: Path,
-    config: ExperimentConfig,
-    resources: Resources,
-    overwrite: bool,
-    on_event: OnEvent,
-    began: float | None = None,
-) -> TrainResult:
-    """Train a classifier into `output`, or carry on where the same command stopped.
+def train(request: TrainRequest, *, on_event: OnEvent, began: float | None = None) -> TrainResult:
+    """Train a classifier into the output, or carry on where the same command stopped.
 
     On Ctrl-C the best epoch so far is written to `best/`, where it does not make the training look
     finished, before KeyboardInterrupt goes on. The parts of the way to the first step are told
@@ -86,78 +73,82 @@ def train(
     """
     started, watch = time.perf_counter(), Stopwatch(began)
     watch.end("imports")
-    output = output.absolute()
-    spec = data.find(config)
-    if data.init is not None:
+    spec = request.data.find(request.config)
+    if request.data.init is not None:
         from distlstm.stages.training.initial_model import check_apart
 
-        check_apart(data.init, output)
-    check_output(output, marks=(METADATA_FILE, CHECKPOINTS), overwrite=False)
+        check_apart(request.data.init, request.output)
     check_first_file(spec)
-    check_vectors(spec, config)
-    with sole_use(output):
-        if overwrite:
-            remove_content(output)
-        resumed = _train(
-            spec,
-            output=output,
-            config=config,
-            init=data.init,
-            resources=resources,
-            watch=watch,
-            on_event=on_event,
-        )
-        return _result(output, started, resumed=resumed)
+    check_vectors(spec, request.config)
+    path = request.output.absolute()
+    metadata = cache(partial(load_metadata, path))
+    output = _output(path, _identity(spec, request.config), metadata)
+    with opened(output, overwrite=request.overwrite) as state:
+        if state is State.FINISHED:
+            on_event(Note(f"{path} is already trained by this very command; nothing to do."))
+        else:
+            if state is State.RESUMED:
+                on_event(Note(f"Carrying on with {path}."))
+            _train(request, spec, output, watch, on_event)
+        _remove_unfinished(path)
+        return _result(path, metadata(), started, resumed=state is not State.NEW)
+
+
+def _output(path: Path, identity: Identity, metadata: Callable[[], Mapping[str, Any]]) -> Output:
+    """`model.json` is written last, and holds the identity of a finished training."""
+
+    def recorded() -> Identity | None:
+        if (path / METADATA_FILE).exists():
+            return dict(metadata().get("run", {}))
+        return read_identity(path / _RUN_FILE)
+
+    return Output(
+        path=path,
+        marks=(METADATA_FILE, CHECKPOINTS),
+        identity=identity,
+        recorded=recorded,
+        is_finished=lambda: (path / METADATA_FILE).exists(),
+        begin=lambda: record_identity(path / _RUN_FILE, identity),
+    )
 
 
 def _train(
-    spec: CorpusSpec,
-    *,
-    output: Path,
-    config: ExperimentConfig,
-    init: Path | None,
-    resources: Resources,
-    watch: Stopwatch,
-    on_event: OnEvent,
-) -> bool:
-    """Train into an output that is held; returns whether some or all of it was done before."""
-    identity = _identity(spec, config)
-    if (output / METADATA_FILE).exists():
-        check_same(output, load_metadata(output).get("run", {}), identity)
-        on_event(Note(f"{output} is already trained by this very command; nothing to do."))
-        return True
-    resumed = _begin(output, identity)
-    if resumed:
-        on_event(Note(f"Carrying on with {output}."))
+    request: TrainRequest, spec: CorpusSpec, output: Output, watch: Stopwatch, on_event: OnEvent
+) -> None:
+    """Train into an output that is locked."""
+    resources, config = request.resources, request.config
     run: TrainingRun | None = None
     try:
         with (
             _importing_torch(),
-            encoding_in_background(spec, output / CHECKPOINTS, on_event) as encoded,
+            encoding_in_background(spec, output.path / CHECKPOINTS, on_event) as encoded,
             ray_session(resources) as capacity,
         ):
             watch.end("Ray")
-            from distlstm.stages.training import run as training_run  # while the corpus is encoded
+            from distlstm.stages.training import run as training  # while the corpus is encoded
 
             num_workers = capacity.workers(resources.num_workers, default=_DEFAULT_WORKERS)
             corpus = encoded()
             check_weights(corpus, config)
             watch.end("encoding")
-            run = training_run.TrainingRun(
-                corpus=corpus, config=config, init=init, output=output, identity=identity
+            run = training.TrainingRun(
+                corpus=corpus,
+                config=config,
+                init=request.data.init,
+                output=output.path,
+                identity=output.identity,
             )
             run.train(capacity, num_workers, _timed(watch, on_event))
-    except UserError:
-        if not resumed:
-            withdraw(output)
-        raise
     except KeyboardInterrupt:
         if run is not None:
             run.keep_best(on_event)
         raise
-    shutil.rmtree(output / BEST, ignore_errors=True)
-    shutil.rmtree(output / CHECKPOINTS)
-    return resumed
+
+
+def _remove_unfinished(path: Path) -> None:
+    """What a finished training needs no more; a command may be killed before it is removed."""
+    for name in (BEST, CHECKPOINTS):
+        shutil.rmtree(path / name, ignore_errors=True)
 
 
 @contextmanager
@@ -188,26 +179,18 @@ def _identity(spec: CorpusSpec, config: ExperimentConfig) -> Identity:
     return flat({**tables, **spec.identity})
 
 
-def _begin(output: Path, identity: Identity) -> bool:
-    """Record whose output this is; returns whether it was begun before."""
-    run_file = output / CHECKPOINTS / _RUN_FILE
-    recorded = read_identity(run_file)
-    if recorded is None:
-        record_identity(run_file, identity)
-        return False
-    check_same(output, recorded, identity)
-    return True
-
-
-def _result(output: Path, started: float, *, resumed: bool) -> TrainResult:
+def _result(
+    output: Path, metadata: Mapping[str, Any], started: float, *, resumed: bool
+) -> TrainResult:
     history = read_history(output / HISTORY_FILE)
     training_seconds = sum(row["seconds"] for row in history)
     return TrainResult(
         model=str(output),
-        metrics=load_metadata(output)["metrics"],
+        metrics=metadata["metrics"],
         epochs=len(history),
         steps=sum(row["steps"] for row in history),
         seconds=time.perf_counter() - started,
         tokens_per_second=sum(row["num_tokens"] for row in history) / max(training_seconds, 1e-9),
         resumed=resumed,
+        metadata=metadata,
     )

@@ -4,30 +4,23 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import ray.tune
 from ray.tune.experiment import Trial
 
-from distlstm.atomic import write_text
+from distlstm.atomic import replace_directory, write_text
 from distlstm.config import ExperimentConfig, to_toml
 from distlstm.data.corpus import CorpusSpec, EncodedCorpus
 from distlstm.errors import RunError, UserError
+from distlstm.model.metadata import load_metadata, model_fingerprint
 from distlstm.stages.run.events import Note, OnEvent, Progress, TrialRow, TrialsChanged
 from distlstm.stages.run.files import BEST, BEST_CONFIG, EPOCHS_FILE, STUDY_FILE, TRIALS_FILE
-from distlstm.stages.run.output import (
-    Identity,
-    check_output,
-    check_same,
-    flat,
-    read_identity,
-    remove_content,
-    sole_use,
-    withdraw,
-)
+from distlstm.stages.run.output import Identity, Output, State, flat, opened, read_identity
+from distlstm.stages.run.results import TuneResult
 from distlstm.stages.run.session import Resources, ray_session, run_interruptibly
 from distlstm.stages.training.baseline import linear_model
 from distlstm.stages.training.labelled_data import (
@@ -60,74 +53,50 @@ class Limits:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuneResult:
-    """What `tune` reports; the keys of its `--json` result."""
+class TuneRequest:
+    """What to search on, and where to."""
 
-    study: str
-    best: dict[str, Any]
-    """The trial in `best/`: parameters, and metrics on validation."""
-    trials: list[dict[str, Any]]
-    """All trials, best first."""
-    seconds: float
-    resumed: bool
+    data: DataRequest
+    output: Path
+    config: ExperimentConfig
+    resources: Resources
+    limits: Limits = field(default_factory=Limits)
+    warm_start: Path | None = None
+    """Another STUDY, whose best settings are tried first."""
+    overwrite: bool = False
 
 
-def tune(
-    data: DataRequest,
-    *,
-    output: Path,
-    config: ExperimentConfig,
-    resources: Resources,
-    limits: Limits,
-    overwrite: bool,
-    on_event: OnEvent,
-    warm_start: Path | None = None,
-) -> TuneResult:
-    """Search for a good classifier into `output`, or carry on where the same command stopped.
+def tune(request: TuneRequest, *, on_event: OnEvent) -> TuneResult:
+    """Search for a good classifier into the output, or carry on where the same command stopped.
 
     The number of trials is not part of what makes a command the same: a larger one adds trials. On
     Ctrl-C the best so far is written to `best/` before KeyboardInterrupt goes on.
 
-    Args:
-        data: what to train and validate on.
-        output: the STUDY directory.
-        config: the experiment, with its search.
-        resources: of the cluster.
-        limits: time, and trials at once.
-        overwrite: replace a study that is there.
-        on_event: told of every change.
-        warm_start: another STUDY, whose best settings are tried first.
-
     Raises:
         UserError: bad data, an output that another command began or is at work on, or more trials
             at once than fit.
-        RunError: every trial failed, or most in the same way; says the error.
+        RunError: every trial failed, or most in the same way; names the error.
     """
-    started = time.perf_counter()
-    output = output.absolute()
-    spec = data.find(config)
-    identity = _identity(spec, config, warm_start)
-    check_output(output, marks=(STUDY_FILE,), overwrite=False)
+    config = request.config
+    spec = request.data.find(config)
     check_first_file(spec)
     check_vectors(spec, config)
     _check_space(config, on_event)
-    with sole_use(output):
-        if overwrite:
-            remove_content(output)
-        recorded = _begin(output, identity)
-        run = _Run(
-            output=output,
-            config=config,
-            identity=identity,
-            study=Study(output, config),
-            on_event=on_event,
-            resumed=recorded is not None,
-            started=started,
-        )
-        if recorded is not None and recorded.get("finished") and not run.study.num_missing:
-            on_event(Note(f"{output} is already finished by this very command; nothing to do."))
-            return TuneResult(**{**recorded["result"], "seconds": 0.0, "resumed": True})
-        return run.complete(spec, warm_start, resources, limits)
+    run = _Run(
+        path=request.output.absolute(),
+        config=config,
+        identity=_identity(spec, config, request.warm_start),
+        on_event=on_event,
+    )
+    with opened(run.output, overwrite=request.overwrite) as state:
+        if state is State.FINISHED:
+            on_event(Note(f"{run.path} is already finished by this very command; nothing to do."))
+            return run.recorded_result()
+        if state is State.RESUMED:
+            on_event(Note(f"Carrying on with {run.path}."))
+        run.suggest_first(request.warm_start)
+        run.search(spec, request.resources, request.limits)
+        return run.finish(resumed=state is State.RESUMED)
 
 
 def _check_space(config: ExperimentConfig, on_event: OnEvent) -> None:
@@ -139,16 +108,6 @@ def _check_space(config: ExperimentConfig, on_event: OnEvent) -> None:
         on_event(Note(f"{each}."))
 
 
-def _begin(output: Path, identity: Identity) -> Identity | None:
-    """Record whose study this is; returns what was recorded before, if it is not new."""
-    recorded = read_identity(output / STUDY_FILE)
-    if recorded is None:
-        _record(output, {"run": identity, "finished": False})
-    else:
-        check_same(output, recorded.get("run", {}), identity)
-    return recorded
-
-
 def _identity(spec: CorpusSpec, config: ExperimentConfig, warm_start: Path | None) -> Identity:
     tables = config.to_dict()
     del tables["search"]["num_trials"]
@@ -156,39 +115,62 @@ def _identity(spec: CorpusSpec, config: ExperimentConfig, warm_start: Path | Non
     return flat({**tables, **spec.identity, **warm})
 
 
-def _record(output: Path, metadata: dict[str, Any]) -> None:
-    write_text(output / STUDY_FILE, json.dumps(metadata, ensure_ascii=False, indent=1) + "\n")
-
-
 @dataclass(kw_only=True)
 class _Run:
     """One command's work on a study."""
 
-    output: Path
+    path: Path
     config: ExperimentConfig
     identity: Identity
-    study: Study
     on_event: OnEvent
-    resumed: bool
-    started: float
+    started: float = field(default_factory=time.perf_counter)
     corpus: EncodedCorpus | None = None
     directory: Path | None = None
     """Of this command's Tune."""
 
-    def complete(
-        self, spec: CorpusSpec, warm_start: Path | None, resources: Resources, limits: Limits
-    ) -> TuneResult:
-        """Run what is missing, and write what the study gave; a new one that cannot be goes."""
-        if self.resumed:
-            self.on_event(Note(f"Carrying on with {self.output}."))
+    @property
+    def output(self) -> Output:
+        """`study.json` holds the identity, and the result once the study is finished."""
+        return Output(
+            path=self.path,
+            marks=(STUDY_FILE,),
+            identity=self.identity,
+            recorded=self._recorded,
+            is_finished=self._is_finished,
+            begin=lambda: self._record(finished=False),
+        )
+
+    @cached_property
+    def study(self) -> Study:
+        """The trials so far; the output must be locked."""
+        return Study(self.path, self.config)
+
+    def _recorded(self) -> Identity | None:
+        recorded = read_identity(self.path / STUDY_FILE)
+        return None if recorded is None else recorded.get("run", {})
+
+    def _is_finished(self) -> bool:
+        """Whether the result, the trials in the storage and `best/` are all there, and agree."""
+        recorded = read_identity(self.path / STUDY_FILE) or {}
+        if not recorded.get("finished") or self.study.num_missing:
+            return False
+        if len(recorded["result"]["trials"]) != len(self.study.rows()):
+            return False
         try:
-            self.suggest_first(warm_start)
-            self.search(spec, resources, limits)
-            return self.finish()
+            model_fingerprint(self.path / BEST, load_metadata(self.path / BEST))
         except UserError:
-            if not self.resumed:
-                withdraw(self.output)
-            raise
+            return False
+        return True
+
+    def recorded_result(self) -> TuneResult:
+        """The result of the command that finished the study."""
+        recorded = read_identity(self.path / STUDY_FILE) or {}
+        return TuneResult(**{**recorded["result"], "seconds": 0.0, "resumed": True})
+
+    def _record(self, **metadata: Any) -> None:
+        content = {"run": self.identity, **metadata}
+        text = json.dumps(content, ensure_ascii=False, indent=1)
+        write_text(self.path / STUDY_FILE, text + "\n")
 
     def suggest_first(self, warm_start: Path | None) -> None:
         """Queue the points to try first; a point that has been proposed is not queued again."""
@@ -211,9 +193,10 @@ class _Run:
                 concurrency = trials_at_once(
                     capacity, trial, resources=resources, concurrency=limits.concurrency
                 )
-                self.corpus = prepare_corpus(spec, self.output, self.on_event)
+                self.corpus = prepare_corpus(spec, self.path, self.on_event)
                 check_weights(self.corpus, self.config)
                 if self.study.num_missing:
+                    self._record(finished=False)  # a result of fewer trials is one no more
                     self.on_event(Progress("fitting the linear model", 0, 1))
                     linear_model(self.corpus)  # once, for all trials
                     self.on_event(Progress("fitting the linear model", 1, 1))
@@ -221,16 +204,16 @@ class _Run:
         except KeyboardInterrupt:
             chosen = self._keep_best()
             if chosen is not None:
-                self.on_event(Note(f"The best model so far is in {self.output / BEST}."))
+                self.on_event(Note(f"The best model so far is in {self.path / BEST}."))
             raise
         finally:
-            for file in filter(Path.is_file, (self.output / _RAY).glob("*/*")):
+            for file in filter(Path.is_file, (self.path / _RAY).glob("*/*")):
                 file.unlink()  # state of Tune's, here and of killed commands; the study needs none
 
     def _run_trials(
         self, corpus: EncodedCorpus, trial: TrialResources, concurrency: int, limits: Limits
     ) -> None:
-        directory = self.directory = _next_directory(self.output / _RAY)
+        directory = self.directory = _next_directory(self.path / _RAY)
         settings = TrialSettings(
             corpus=corpus.path,
             config=self.config,
@@ -276,7 +259,7 @@ class _Run:
     def _remove_losers(self, rows: Sequence[TrialRow]) -> None:
         """Remove the checkpoints of trials that have ended and cannot be chosen any more."""
         kept = worth_keeping(rows, self.config.search)
-        for directory in (self.output / _RAY).glob("*/[0-9]*"):
+        for directory in (self.path / _RAY).glob("*/[0-9]*"):
             if directory.name not in kept or self._is_left_behind(directory):
                 shutil.rmtree(directory, ignore_errors=True)
 
@@ -288,7 +271,7 @@ class _Run:
             checkpoint is None or directory not in checkpoint.parents
         )
 
-    def finish(self) -> TuneResult:
+    def finish(self, *, resumed: bool) -> TuneResult:
         """Write what the study gave.
 
         Raises:
@@ -304,42 +287,39 @@ class _Run:
             reason = errors[0] if errors else "none got to the end of its first epoch"
             raise RunError(f"No trial gave a model: {reason}")
         result = TuneResult(
-            study=str(self.output),
+            study=str(self.path),
             best=asdict(chosen),
             trials=[asdict(row) for row in rows],
             seconds=time.perf_counter() - self.started,
-            resumed=self.resumed,
+            resumed=resumed,
         )
         search = self.config.search
-        metadata = {
-            "run": self.identity,
-            "finished": not self.study.num_missing,
-            "result": asdict(result),
-            "metric": search.metric,
-            "importance": self.study.importance(),
-            "preferred": {"prefer": search.prefer, "tolerance": search.tolerance},
-        }
-        _record(self.output, metadata)
+        self._record(
+            finished=not self.study.num_missing,
+            result=result.to_json(),
+            metric=search.metric,
+            importance=self.study.importance(),
+            preferred={"prefer": search.prefer, "tolerance": search.tolerance},
+        )
         return result
 
     def _keep_best(self) -> TrialRow | None:
         """Write the tables, and make the chosen trial's checkpoint a MODEL; returns the trial."""
         rows = self._rows()
-        write_trials(self.output / TRIALS_FILE, rows)
-        write_epochs(self.output / EPOCHS_FILE, self.study.epochs())
+        write_trials(self.path / TRIALS_FILE, rows)
+        write_epochs(self.path / EPOCHS_FILE, self.study.epochs())
         chosen = next((row for row in rows if row.is_chosen), None)
         checkpoint = None if chosen is None else self.study.checkpoint(int(chosen.trial))
         if chosen is None or checkpoint is None or self.corpus is None:
             return None
         config = self.config.with_values(chosen.parameters)
-        new = self.output / f"{BEST}.new"
+        new = self.path / f"{BEST}.new"
         shutil.rmtree(new, ignore_errors=True)
         write_checkpoint(
             new, checkpoint=checkpoint, corpus=self.corpus, config=config, run=self.identity
         )
-        shutil.rmtree(self.output / BEST, ignore_errors=True)
-        new.rename(self.output / BEST)
-        write_text(self.output / BEST_CONFIG, to_toml(config))
+        replace_directory(new, self.path / BEST)
+        write_text(self.path / BEST_CONFIG, to_toml(config))
         return chosen
 
 

@@ -8,7 +8,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +17,7 @@ from distlstm.errors import UserError
 from distlstm.stages.prediction.manifest import IN_MANIFEST, read_manifest
 from distlstm.stages.prediction.parts import FOOTERS_AT_ONCE, Part, part_names, read_parts
 from distlstm.stages.run.files import SUCCESS_FILE
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verification:
-    """What `verify` reports; the keys of its `--json` result."""
-
-    output: str
-    parts: int
-    rows_out: int
-    """In the parts that are whole."""
-    inputs_gone: int
-    """Input files that are no longer there to be counted."""
-    faults: list[str]
-    seconds: float
+from distlstm.stages.run.results import Verification
 
 
 def verify(output: Path) -> Verification:

@@ -42,3 +42,10 @@ class LabelSet:
         known = ids != UNKNOWN_LABEL
         members[rows[known], ids[known]] = 1
         return members
+
+
+def one_hot(label_ids: np.ndarray, num_labels: int) -> np.ndarray:
+    """All probability on one label: float32, [rows, C]."""
+    targets = np.zeros((len(label_ids), num_labels), np.float32)
+    targets[np.arange(len(label_ids)), label_ids] = 1
+    return targets

@@ -18,7 +18,7 @@ from distlstm.model.batch import Batch
 from distlstm.model.cascade import Cascade
 from distlstm.model.classifier import Classifier
 from distlstm.model.directory import TrainedModel, load_model, save_model
-from distlstm.model.label_kind import LabelSets
+from distlstm.model.label_sets import LabelSets
 from distlstm.model.linear import LinearModel
 from distlstm.model.ngrams import NgramFeatures
 from distlstm.text.labels import LabelSet

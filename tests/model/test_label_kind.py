@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from sklearn import metrics as reference
 
 from distlstm.model.batch import Batch
-from distlstm.model.label_kind import ONE_LABEL, LabelSets, fit_thresholds, label_kind
+from distlstm.model.label_kind import ONE_LABEL, label_kind
+from distlstm.model.label_sets import LabelSets, fit_thresholds
 from distlstm.model.set_metrics import SetTotals, set_metrics_of, set_report_of
 
 SEEDS = st.integers(0, 2**32 - 1)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from distlstm.model.calibration import fit_weights, sigmoid, softmax
+from distlstm.model.calibration import binary_cross_entropy, fit_weights, sigmoid, softmax
 from distlstm.model.metrics import Totals, label_metrics, metrics_of, report_of
 
 
@@ -156,5 +156,5 @@ def test_labels_that_are_there_by_themselves_are_weighed_by_binary_cross_entropy
     rng = np.random.default_rng(0)
     scores = rng.normal(size=(2000, 4))
     members = (rng.random((2000, 4)) < sigmoid(scores)).astype(float)
-    weights = fit_weights(np.stack([3 * scores, scores]), members, independent=True)
+    weights = fit_weights(np.stack([3 * scores, scores]), members, loss_at=binary_cross_entropy)
     assert 3 * weights[0] + weights[1] == pytest.approx(1, abs=0.1)

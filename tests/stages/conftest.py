@@ -4,10 +4,8 @@ from pathlib import Path
 
 import pytest
 
+import distlstm
 from distlstm.config import load_config
-from distlstm.stages.run.session import Resources
-from distlstm.stages.train import train
-from distlstm.stages.training.labelled_data import DataRequest
 from tests.commands import TINY
 
 
@@ -18,12 +16,6 @@ def model(ray_cluster: None, corpus_file: Path, tmp_path_factory: pytest.TempPat
     Without a cascade, so that runs last long enough to be broken off.
     """
     path = tmp_path_factory.mktemp("trained") / "model"
-    train(
-        DataRequest(training=(str(corpus_file),)),
-        output=path,
-        config=load_config(None, [*TINY[1::2], "training.max_epochs=8", "model.cascade=0"]),
-        resources=Resources(num_workers=2),
-        overwrite=False,
-        on_event=lambda event: None,
-    )
+    settings = [*TINY[1::2], "training.max_epochs=8", "model.cascade=0"]
+    distlstm.train(corpus_file, output=path, config=load_config(None, settings), workers=2)
     return path

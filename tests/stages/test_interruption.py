@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+import distlstm
 from distlstm.model.directory import load_model
-from distlstm.stages.predict import predict_texts
 from distlstm.stages.training.checkpoints import finished_epochs
 from tests.commands import TINY
 from tests.stages.training.test_tracking import tracked_epochs
@@ -62,8 +62,8 @@ def epochs_done(output: Path) -> int:
 def check_usable(best: Path, err: str) -> None:
     """The model of an interrupted training is complete, named, and predicts."""
     assert f"is in {best}." in err
-    (row,) = predict_texts(["match goal team"], model=best)
-    assert row["predicted_label"] in load_model(best).labels.names
+    (label,) = distlstm.load_model(best).predict(["match goal team"]).labels
+    assert label in load_model(best).labels.names
     assert not (best.parent / "model.json").exists()
 
 

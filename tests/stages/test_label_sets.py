@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import distlstm
 from tests.commands import TINY, run
 from tests.conftest import WORDS
 
@@ -41,19 +42,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(data: Path, ray_cluster: None) -> Path:
-    from distlstm.config import load_config
-    from distlstm.stages.run.session import Resources
-    from distlstm.stages.train import train
-    from distlstm.stages.training.labelled_data import DataRequest
-
-    train(
-        DataRequest(training=(str(data),)),
-        output=data.parent / "model",
-        config=load_config(None, [*TINY[1::2], *LEARNS]),
-        resources=Resources(num_workers=1),
-        overwrite=False,
-        on_event=lambda event: None,
-    )
+    config = distlstm.load_config(None, [*TINY[1::2], *LEARNS])
+    distlstm.train(data, output=data.parent / "model", config=config, workers=1)
     return data.parent / "model"
 
 

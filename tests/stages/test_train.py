@@ -23,6 +23,7 @@ def test_train_writes_a_model_directory_without_pickle(model: Path) -> None:
         "history.parquet",
         "model.json",
         "model.safetensors",
+        "report.html",
         "vocabulary.txt",
         "wide.safetensors",
     ]

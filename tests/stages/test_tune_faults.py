@@ -13,8 +13,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+import distlstm
 from distlstm.model.directory import load_model
-from distlstm.stages.predict import predict_texts
 from tests.commands import TINY
 from tests.stages.test_faults import SECONDS, pids_of
 from tests.stages.test_interruption import start, wait_until
@@ -118,8 +118,8 @@ def test_ctrl_c_leaves_the_best_so_far_and_what_runs_is_carried_on_with(
     _, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 130, err
     assert f"The best model so far is in {study / 'best'}." in err
-    (row,) = predict_texts(["match goal team"], model=study / "best")
-    assert row["predicted_label"]
+    (label,) = distlstm.load_model(study / "best").predict(["match goal team"]).labels
+    assert label
     states = {trial["state"] for trial in pq.read_table(study / "trials.parquet").to_pylist()}
     assert "running" not in states
     assert "failed" not in states

@@ -1,17 +1,27 @@
 """What a prediction run reads: the units of its input, checked before any work starts."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from distlstm.data.files import SourceFile, find_files
+from distlstm.data.labelled import Columns
 from distlstm.data.reading import UnreadableFileError, check_columns, read_schema
 from distlstm.data.units import Size, Unit, cut_into_units
 from distlstm.errors import UserError
 from distlstm.stages.prediction.parts import PredictionSettings, part_name, refuse_clash
 from distlstm.text.columns import is_text_type
+
+
+def trained_on(model_metadata: Mapping[str, Any]) -> Columns:
+    """The columns that a model was trained on, by its metadata."""
+    run, default = model_metadata.get("run", {}), Columns()
+    return Columns(
+        text=run.get("columns.text", default.text), label=run.get("columns.label", default.label)
+    )
 
 
 def find_input(

@@ -13,17 +13,32 @@ from distlstm.stages.prediction.predictor import Predictions
 from distlstm.text.columns import TextColumn
 
 
+def answer_field(kind: LabelKind) -> pa.Field:
+    """Name and type of the column with a row's answer: a label, or a list of labels."""
+    if kind.gives_sets:
+        return pa.field(TOP_K[0], pa.list_(pa.string()))
+    return pa.field(PREDICTED[0], pa.string())
+
+
 def prediction_columns(
-    predictions: Predictions, label_names: pa.Array, *, top_k: int | None, min_score: float | None
+    predictions: Predictions,
+    label_names: pa.Array,
+    kind: LabelKind,
+    *,
+    top_k: int | None = None,
+    min_score: float | None = None,
 ) -> dict[str, pa.Array]:
-    """The columns that are added, null where there is no text.
+    """The columns that are added, null where there is no text; the answer comes first.
 
     Args:
         predictions: of the rows.
         label_names: by label id (string, [C]).
+        kind: of the labels; the columns of label sets have no order to cut.
         top_k: also list the k most probable labels, best first.
         min_score: leave the label null where its score is lower.
     """
+    if kind.gives_sets:
+        return _label_set_columns(predictions, label_names, kind)
     known = predictions.has_text
     scores = predictions.scores
     sure = known if min_score is None else known & (np.nan_to_num(scores) >= min_score)
@@ -32,7 +47,7 @@ def prediction_columns(
     return columns if top_k is None else columns | _top_k(predictions, label_names, top_k)
 
 
-def label_set_columns(
+def _label_set_columns(
     predictions: Predictions, label_names: pa.Array, kind: LabelKind
 ) -> dict[str, pa.Array]:
     """The columns that a model of label sets adds, null where there is no text.

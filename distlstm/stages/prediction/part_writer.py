@@ -14,7 +14,7 @@ from distlstm.atomic import replace_file
 from distlstm.data.files import has_changed
 from distlstm.data.units import Unit
 from distlstm.errors import UserError
-from distlstm.stages.prediction.part_content import Tally, label_set_columns, prediction_columns
+from distlstm.stages.prediction.part_content import Tally, prediction_columns
 from distlstm.stages.prediction.parts import (
     FOOTER_KEY,
     Part,
@@ -24,12 +24,15 @@ from distlstm.stages.prediction.parts import (
     read_part,
     unit_key,
 )
-from distlstm.stages.prediction.predictor import EncodedTexts, Predictions, Predictor
+from distlstm.stages.prediction.predictor import (
+    EncodedTexts,
+    Predictions,
+    Predictor,
+    rows_at_once,
+)
 from distlstm.stages.prediction.prefetch import prefetch
 from distlstm.stages.prediction.progress import Progress
 from distlstm.stages.prediction.windows import WINDOW_ROWS, Rows, Unreadable, Window, read_windows
-
-_MOST_PROBABILITIES = 2**24  # in a window: its rows times the labels
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ class PartWriter:
             pa.default_memory_pool().release_unused()
 
     def _encoded_windows(self, units: Sequence[Unit]) -> Iterator[tuple[Window, EncodedTexts]]:
-        max_rows = max(1, min(WINDOW_ROWS, _MOST_PROBABILITIES // len(self.label_names)))
+        max_rows = min(WINDOW_ROWS, rows_at_once(len(self.label_names)))
         windows = (
             (window, self.predictor.encode(window.texts))
             for window in read_windows(units, self.settings, max_rows=max_rows)
@@ -142,11 +145,10 @@ class PartWriter:
             yield rows
 
     def _added(self, predictions: Predictions) -> dict[str, pa.Array]:
-        if self.settings.label_sets:
-            return label_set_columns(predictions, self.label_names, self.predictor.model.kind)
         return prediction_columns(
             predictions,
             self.label_names,
+            self.predictor.model.kind,
             top_k=self.settings.top_k,
             min_score=self.settings.min_score,
         )

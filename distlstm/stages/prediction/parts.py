@@ -115,6 +115,15 @@ def part_name(unit: Unit) -> str:
     return str(path.with_name(f"{stem}{cut}.parquet"))
 
 
+def refuse_cut(*, label_sets: bool, top_k: int | None, min_score: float | None) -> None:
+    """Raise a UserError if sets of labels, which have no order to cut, are to be cut."""
+    if label_sets and not (top_k is None and min_score is None):
+        raise UserError(
+            "--top-k and --min-score are for models of one label a row; this one writes every "
+            "label that reaches its threshold."
+        )
+
+
 def refuse_clash(path: str, kept: Iterable[str], added: Iterable[str]) -> None:
     """Raise a UserError if a column to be added is already among those kept."""
     clash = sorted(set(kept) & set(added))

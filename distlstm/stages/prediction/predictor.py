@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,12 @@ from distlstm.text.vocabulary import UNKNOWN_ID
 
 _ROWS_TOKENISED_AT_ONCE = 8_192
 _ROWS_ANSWERED_AT_ONCE = 2_048
+_MOST_PROBABILITIES = 2**24
+
+
+def rows_at_once(num_labels: int) -> int:
+    """Rows whose probabilities are in memory together, at the most."""
+    return max(1, _MOST_PROBABILITIES // num_labels)
 
 
 @dataclass(frozen=True)
@@ -81,14 +88,21 @@ class Predictor:
         self.classifier = model.classifier.to(device).for_inference(dtype)
 
     @classmethod
-    def load(cls, path: Path, *, num_threads: int, use_gpu: bool) -> "Predictor":
-        """Load a MODEL directory in a worker process.
+    def load(
+        cls,
+        path: Path,
+        metadata: dict[str, Any] | None = None,
+        *,
+        num_threads: int,
+        use_gpu: bool,
+    ) -> "Predictor":
+        """Load a MODEL directory in this process; its metadata are read if they are not given.
 
         Raises:
             UserError: the directory is no model, or damaged.
         """
         device = torch.device("cuda" if use_gpu else "cpu")
-        return cls(load_model(path), device=device, num_threads=num_threads)
+        return cls(load_model(path, metadata), device=device, num_threads=num_threads)
 
     def __call__(self, texts: pa.Array) -> Predictions:
         """Classify texts (string, [rows]); null is no text."""

@@ -18,6 +18,8 @@ BEST_CONFIG = "best.toml"
 
 METRICS_FILE, ERRORS_FILE = "metrics.json", "errors.parquet"
 """In an evaluation: the figures, and the wrong rows of highest score."""
+EVALUATION_FILE = "evaluation.json"
+"""In an evaluation: which command made it, and whether it is complete."""
 
 MANIFEST_FILE, SUCCESS_FILE = "_manifest.json", "_SUCCESS"
 """In a prediction output: what it holds, and the mark of a complete one."""

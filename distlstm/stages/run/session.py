@@ -7,7 +7,6 @@ What Ray itself prints goes to its session logs; errors reach the user as ours.
 import contextlib
 import logging
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any, TypeVar
 import ray
 
 from distlstm.errors import RunError, UserError
+from distlstm.stages.run.host import silenced, unchanged
 
 _Result = TypeVar("_Result")
 
@@ -72,12 +72,14 @@ class Capacity:
 
 @contextlib.contextmanager
 def ray_session(resources: Resources) -> Iterator[Capacity]:
-    """Connect to Ray for the time of a block, unless this process already is; quietly.
+    """Connect to Ray for a block, unless this process is connected already; quietly.
+
+    At the end of the block, descriptors, loggers and signal handlers are as they were.
 
     Raises:
         UserError: there is no cluster at the address, or no GPU where one was asked for.
     """
-    with contextlib.nullcontext() if resources.show_ray_output else _quiet():
+    with unchanged(), contextlib.nullcontext() if resources.show_ray_output else silenced():
         if ray.is_initialized():
             yield _capacity(resources)
             return
@@ -91,13 +93,14 @@ def ray_session(resources: Resources) -> Iterator[Capacity]:
 @contextlib.contextmanager
 def shared_ray(resources: Resources) -> Iterator[None]:
     """Keep one Ray for the several stages of a block, each of which uses `ray_session`."""
-    try:
-        with _quiet():
-            _connect(resources)
-        yield
-    finally:
-        with _quiet():
-            ray.shutdown()
+    with unchanged():
+        try:
+            with silenced():
+                _connect(resources)
+            yield
+        finally:
+            with silenced():
+                ray.shutdown()
 
 
 def _connect(resources: Resources) -> None:
@@ -128,31 +131,6 @@ def _capacity(resources: Resources) -> Capacity:
         cpus_per_worker=resources.cpus_per_worker,
         use_gpu=num_gpus > 0 if resources.use_gpu is None else resources.use_gpu,
     )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Send what Ray writes to this process's stdout and stderr, from C++ too, to nowhere.
-
-    The console is not affected: it writes to a descriptor of its own.
-    """
-    for name in ("ray", "ray.data", "ray.train", "ray.tune"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    saved = [os.dup(1), os.dup(2)]
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        for descriptor in (1, 2):
-            os.dup2(nowhere, descriptor)
-        yield
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        for descriptor, original in zip((1, 2), saved, strict=True):
-            os.dup2(original, descriptor)
-        for opened in (*saved, nowhere):
-            os.close(opened)
 
 
 def run_interruptibly(

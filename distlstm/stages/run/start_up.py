@@ -1,11 +1,7 @@
 """Where the time goes from the start of a command to its first training step."""
 
-import os
 import time
 from collections.abc import Mapping
-from pathlib import Path
-
-_AGE_FIELD = 19  # of /proc/self/stat, after the command's name: when the process began, in ticks
 
 
 class Stopwatch:
@@ -27,14 +23,3 @@ class Stopwatch:
         self.end(part)
         self.parts[part] = max(0.0, self.parts[part] - sum(others.values()))
         self.parts |= others
-
-
-def process_began() -> float:
-    """When this process began, by `time.monotonic`; now, where the system does not tell."""
-    try:
-        stat = Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace")
-        ticks = int(stat.rpartition(")")[2].split()[_AGE_FIELD])
-        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-    except (OSError, AttributeError, ValueError):
-        return time.monotonic()
-    return time.monotonic() - age

@@ -83,7 +83,7 @@ def _fit(corpus: EncodedCorpus, splits: Sequence[Shards]) -> LinearModel:
 
 def _truth(corpus: EncodedCorpus, shards: Shards, sample: np.ndarray) -> np.ndarray:
     """Label ids [rows], or which labels a row has [rows, C]."""
-    members = shards.targets_of(sample) if corpus.kind == "multi" else None
+    members = shards.targets_of(sample) if label_kind(corpus.kind).gives_sets else None
     return shards.label_ids[sample] if members is None else members
 
 

@@ -12,19 +12,17 @@ from torch import Tensor
 from distlstm.config import ExperimentConfig
 from distlstm.data.batching import BatchLimits, cut_by_length, plan_epoch, rows_of_rank, step_limits
 from distlstm.data.corpus import EncodedCorpus
-from distlstm.data.shards import Shards, one_hot
+from distlstm.data.shards import Shards
 from distlstm.data.weights import row_weights
 from distlstm.model.batch import Batch
-from distlstm.model.calibration import fit_weights, score_histogram
-from distlstm.model.cascade import Cascade, fit_cascade
 from distlstm.model.classifier import Classifier
 from distlstm.model.directory import load_model
 from distlstm.model.embedding import set_vectors
+from distlstm.model.ensemble import Calibration, ValidationLogits, calibrate
 from distlstm.model.growth import grow_from
-from distlstm.model.label_kind import LabelKind, label_kind
+from distlstm.model.label_kind import label_kind
 from distlstm.model.linear import LinearModel
 from distlstm.model.loop import Training, Worker, epochs_for, predict
-from distlstm.model.metrics import Metrics
 
 _VALIDATION_ROWS_PER_BATCH = 256
 
@@ -65,24 +63,6 @@ class ShardBatches:
                 targets=taken.targets,
                 step_tokens=self.shards.take(self.shared[step]).token_ids if self.shared else None,
             )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Calibration:
-    """A temperature, the weight of the linear partner, and what the whole is on validation."""
-
-    temperature: float
-    linear_weight: float
-    """How much the linear model's logits count; 0 without one."""
-    metrics: Metrics
-    recurrent: Metrics
-    """Of the recurrent model alone, at a temperature of its own."""
-    score_histogram: list[int]
-    """Rows by the score of the predicted label, as `score_histogram` counts them."""
-    thresholds: tuple[float, ...] = ()
-    """By label id, of a model that gives sets of labels."""
-    cascade: Cascade | None = None
-    """When the partner answers alone; None if it never does."""
 
 
 class TrainingJob:
@@ -163,76 +143,28 @@ class TrainingJob:
     def calibrate(
         self, linear_logits: np.ndarray | None, *, weights: Mapping[str, Tensor] | None = None
     ) -> Calibration:
-        """Fit temperature, the linear partner's weight and the cascade; measure on validation.
+        """Combine the recurrent model and the linear one, and measure them on validation.
 
         Args:
-            linear_logits: `linear_logits`, if there is to be a partner.
+            linear_logits: `linear_logits`, if the linear model is used.
             weights: of the recurrent model; if not given, those of the best epoch so far.
         """
         model = copy.deepcopy(self.training.model)
         model.load_state_dict(self.training.best_weights if weights is None else weights)
-        num_labels = len(self.corpus.labels)
-        batches, kind, all_reduce = (
-            self.validation_batches(),
-            self.training.kind,
-            self.worker.all_reduce,
-        )
+        batches, num_labels = self.validation_batches(), len(self.corpus.labels)
         outputs = predict(model, batches, device=self.worker.device)
-        recurrent = np.concatenate([np.zeros((0, num_labels)), *(logits for logits, _ in outputs)])
-        label_ids, targets = batches.label_ids(), batches.targets()
-        truth = one_hot(label_ids, num_labels) if targets is None else targets
-        logits = recurrent[None]
-        if linear_logits is not None:
-            logits = np.stack([recurrent, linear_logits])
-        shares, alone = (
-            fit_weights(some, truth, independent=kind.name == "multi", all_reduce=all_reduce)
-            for some in (logits, logits[:1])
+        rows = ValidationLogits(
+            recurrent=np.concatenate([np.zeros((0, num_labels)), *(out for out, _ in outputs)]),
+            linear=linear_logits,
+            label_ids=batches.label_ids(),
+            targets=batches.targets(),
         )
-        probabilities = kind.probabilities(np.tensordot(shares, logits, axes=1))
-        kind = kind.fitted(probabilities, targets, all_reduce)
-        linear = np.tensordot(shares[1:], logits[1:], axes=1)
-        cascade = self._fit_cascade(linear, probabilities, truth) if shares[1:].any() else None
-        if cascade is not None:
-            probabilities = cascade.applied(linear, probabilities)
-        histogram = score_histogram(probabilities.max(1, initial=0.0)).astype(np.float64)
-        return Calibration(
-            temperature=float(1 / shares[0]),
-            linear_weight=float(shares[1:].sum()),
-            metrics=self._metrics(kind, probabilities, label_ids, targets),
-            recurrent=self._metrics(
-                self.training.kind, kind.probabilities(alone[0] * recurrent), label_ids, targets
-            ),
-            score_histogram=all_reduce(histogram).astype(int).tolist(),
-            thresholds=kind.thresholds,
-            cascade=cascade,
-        )
-
-    def _fit_cascade(
-        self, linear_logits: np.ndarray, probabilities: np.ndarray, truth: np.ndarray
-    ) -> Cascade | None:
-        tolerance = self.config.model.cascade
-        if tolerance == 0 or self.training.kind.name == "multi":
-            return None
-        return fit_cascade(
-            linear_logits,
-            probabilities,
-            truth,
-            tolerance=tolerance,
+        return calibrate(
+            rows,
+            kind=self.training.kind,
+            cascade_tolerance=self.config.model.cascade,
             all_reduce=self.worker.all_reduce,
         )
-
-    def _metrics(
-        self,
-        kind: LabelKind,
-        probabilities: np.ndarray,
-        label_ids: np.ndarray,
-        targets: np.ndarray | None,
-    ) -> Metrics:
-        """Over the rows of all workers."""
-        totals = kind.zero(probabilities.shape[1])
-        if len(label_ids):
-            totals += kind.totals(probabilities, label_ids, targets)
-        return kind.metrics(kind.from_vector(self.worker.all_reduce(totals.to_vector())))
 
     def _plan(self, epoch: int) -> list[np.ndarray]:
         lengths = self.corpus.training.lengths

@@ -121,9 +121,11 @@ def encoding_in_background(
 
 def check_weights(corpus: EncodedCorpus, config: ExperimentConfig) -> None:
     """Raise a UserError if balanced labels are asked for where a row has a set of them."""
+    from distlstm.model.label_kind import label_kind  # with torch, which is imported meanwhile
+
     domain = config.search.space.get("training.class_weights")
     asked = (config.training.class_weights, *(domain.values if domain else ()))
-    if corpus.kind == "multi" and "balanced" in asked:
+    if label_kind(corpus.kind).gives_sets and "balanced" in asked:
         raise UserError(
             "training.class_weights = balanced needs rows of one label; these have lists of them. "
             "Weigh single rows with training.weight_column instead."

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from distlstm import environment
 from distlstm.atomic import write_text
 from distlstm.model.loop import EpochResult
 from distlstm.stages.run.events import Note, OnEvent
@@ -41,24 +42,23 @@ def mlflow_run(
         )
         yield None
         return
-    run = MlflowRun(output, settings, on_event)
-    status = "FAILED"
-    try:
-        yield run
-        status = "FINISHED"
-    except KeyboardInterrupt:
-        status = "KILLED"
-        raise
-    finally:
-        run.end(status)
+    with environment.defaults(_PATIENCE):
+        run = MlflowRun(output, settings, on_event)
+        status = "FAILED"
+        try:
+            yield run
+            status = "FINISHED"
+        except KeyboardInterrupt:
+            status = "KILLED"
+            raise
+        finally:
+            run.end(status)
 
 
 class MlflowRun:
     """A run to which parameters go once and the figures of each epoch once."""
 
     def __init__(self, output: Path, settings: Identity, on_event: OnEvent) -> None:
-        for name, value in _PATIENCE.items():
-            os.environ.setdefault(name, value)
         self.output = output
         self.on_event = on_event
         self.client: Any = None

@@ -5,11 +5,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from distlstm.config import ExperimentConfig
 from distlstm.data.corpus import EncodedCorpus
 from distlstm.model.checkpoint import load_best_weights, restore_training
 from distlstm.model.classifier import Classifier
 from distlstm.model.directory import TrainedModel, save_model
+from distlstm.model.ensemble import Calibration
 from distlstm.model.label_kind import label_kind
 from distlstm.model.linear import LinearModel
 from distlstm.model.loop import EpochResult, Worker
@@ -22,7 +25,7 @@ from distlstm.stages.training.baseline import (
     measure_baseline,
 )
 from distlstm.stages.training.history import write_history
-from distlstm.stages.training.job import Calibration, TrainingJob
+from distlstm.stages.training.job import TrainingJob
 
 
 def write_model(
@@ -88,7 +91,8 @@ def write_checkpoint(
 
     The model is calibrated in this process.
     """
-    job = TrainingJob(corpus, config, Worker())
+    with torch.random.fork_rng():  # this process may be a notebook's
+        job = TrainingJob(corpus, config, Worker())
     restore_training(job.training, checkpoint)
     write_model(
         path,

@@ -10,13 +10,13 @@ from distlstm.config import ExperimentConfig
 from distlstm.data.corpus import EncodedCorpus
 from distlstm.errors import RunError
 from distlstm.model.checkpoint import load_history
+from distlstm.model.ensemble import Calibration
 from distlstm.stages.run.events import Note, OnEvent, Progress
 from distlstm.stages.run.files import BEST, CHECKPOINTS
 from distlstm.stages.run.output import Identity
 from distlstm.stages.run.session import Capacity, our_error, run_interruptibly
 from distlstm.stages.training.baseline import final_linear, measure_baseline
 from distlstm.stages.training.checkpoints import RAY_RUN, finished_epochs, write_best_so_far
-from distlstm.stages.training.job import Calibration
 from distlstm.stages.training.model_writer import write_model
 from distlstm.stages.training.out_of_memory import is_out_of_memory, memory_advice
 from distlstm.stages.training.tracking import tracked

@@ -19,12 +19,13 @@ from distlstm.data.corpus import EncodedCorpus
 from distlstm.errors import RunError
 from distlstm.model.checkpoint import restore_training, save_training
 from distlstm.model.data_parallel import all_reduce, average, share_weights
+from distlstm.model.ensemble import Calibration
 from distlstm.model.loop import EpochResult, Training, Worker
 from distlstm.model.metrics import Metrics
 from distlstm.stages.run.events import EpochDone, Event, FirstStep, Note, Progress
 from distlstm.stages.run.start_up import Stopwatch
 from distlstm.stages.training.baseline import ensemble_linear
-from distlstm.stages.training.job import Calibration, TrainingJob
+from distlstm.stages.training.job import TrainingJob
 
 _SECONDS_BETWEEN_LINES = 0.3
 

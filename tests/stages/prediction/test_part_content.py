@@ -1,4 +1,4 @@
-"""Tests of distlstm.stages.part_content."""
+"""Tests of distlstm.stages.prediction.part_content."""
 
 import numpy as np
 import pyarrow as pa
@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import settings as example_settings
 from hypothesis import strategies as st
 
+from distlstm.model.label_kind import ONE_LABEL
 from distlstm.stages.prediction.part_content import Tally, prediction_columns
 from distlstm.stages.prediction.predictor import Predictions
 from distlstm.text.columns import read_texts
@@ -29,7 +30,9 @@ def predictions(rows: list[tuple[float, ...] | None]) -> Predictions:
 
 
 def columns(top_k: int | None = None, min_score: float | None = None) -> dict[str, list[object]]:
-    added = prediction_columns(predictions(ROWS), NAMES, top_k=top_k, min_score=min_score)
+    added = prediction_columns(
+        predictions(ROWS), NAMES, ONE_LABEL, top_k=top_k, min_score=min_score
+    )
     return {name: column.to_pylist() for name, column in added.items()}
 
 
@@ -75,8 +78,8 @@ def test_top_k_lists_the_best_labels_first_and_at_most_all_of_them(top_k: int) -
 
 @pytest.mark.parametrize("rows", [[], [None, None]])
 def test_the_types_do_not_depend_on_the_rows(rows: list[None]) -> None:
-    some = prediction_columns(predictions(ROWS), NAMES, top_k=2, min_score=0.5)
-    none = prediction_columns(predictions(list(rows)), NAMES, top_k=2, min_score=0.5)
+    some = prediction_columns(predictions(ROWS), NAMES, ONE_LABEL, top_k=2, min_score=0.5)
+    none = prediction_columns(predictions(list(rows)), NAMES, ONE_LABEL, top_k=2, min_score=0.5)
     assert {name: column.type for name, column in none.items()} == {
         "predicted_label": pa.string(),
         "predicted_score": pa.float32(),

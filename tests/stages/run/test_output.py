@@ -9,12 +9,14 @@ import pytest
 from distlstm.errors import RunError, UserError
 from distlstm.stages.run.output import (
     LOCK_FILE,
-    check_output,
+    Output,
+    State,
+    check_kind,
     check_same,
     flat,
+    opened,
     read_identity,
     record_identity,
-    remove_content,
     sole_use,
 )
 
@@ -26,6 +28,27 @@ with sole_use(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
+
+
+RUN, DONE = "run.json", "_manifest.json"
+
+
+def output(path: Path, seed: int = 1, *, is_replaced_at_end: bool = False) -> Output:
+    """An output that records its command in `run.json` and is finished with `_manifest.json`."""
+    return Output(
+        path=path,
+        marks=(RUN, DONE),
+        identity={"seed": seed},
+        recorded=lambda: read_identity(path / RUN),
+        is_finished=lambda: (path / DONE).exists(),
+        begin=lambda: record_identity(path / RUN, {"seed": seed}),
+        is_replaced_at_end=is_replaced_at_end,
+    )
+
+
+def state_of(path: Path, seed: int = 1, *, overwrite: bool = False) -> State:
+    with opened(output(path, seed), overwrite=overwrite) as state:
+        return state
 
 
 @pytest.fixture
@@ -58,10 +81,6 @@ def test_an_output_is_free_again_after_an_error_and_its_content_stays(tmp_path: 
     with pytest.raises(ZeroDivisionError), sole_use(tmp_path):
         raise ZeroDivisionError
     assert [path.name for path in tmp_path.iterdir()] == ["part"]
-    with sole_use(tmp_path):
-        remove_content(tmp_path)
-        with pytest.raises(UserError), sole_use(tmp_path):
-            pytest.fail("the lock went with the content")
 
 
 @pytest.mark.parametrize("names", [["notes.txt"], ["part.parquet", "_SUCCESS"], [LOCK_FILE, "x"]])
@@ -71,8 +90,11 @@ def test_a_directory_of_something_else_is_refused_and_not_touched(
     for name in names:
         (tmp_path / name).write_text("mine")
     for overwrite in (False, True):
-        with pytest.raises(UserError, match="was not made by this command"):
-            check_output(tmp_path, marks=("_manifest.json",), overwrite=overwrite)
+        with (
+            pytest.raises(UserError, match="was not made by this command"),
+            opened(output(tmp_path), overwrite=overwrite),
+        ):
+            pytest.fail("opened what is not ours")
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(
         names, "mine"
     )
@@ -82,8 +104,8 @@ def test_a_directory_of_something_else_is_refused_and_not_touched(
 def test_a_new_output_and_one_of_ours_are_taken(tmp_path: Path, names: list[str]) -> None:
     for name in names:
         (tmp_path / name).write_text("")
-    check_output(tmp_path, marks=("_manifest.json",), overwrite=False)
-    check_output(tmp_path / "absent", marks=("_manifest.json",), overwrite=False)
+    check_kind(tmp_path, marks=("_manifest.json",))
+    check_kind(tmp_path / "absent", marks=("_manifest.json",))
     assert len(list(tmp_path.iterdir())) == len(names)
 
 
@@ -105,3 +127,73 @@ def test_an_output_that_cannot_be_made_is_said_in_one_sentence(tmp_path: Path) -
         sole_use(tmp_path / "file/out"),
     ):
         pytest.fail("held what is not there")
+
+
+def test_a_command_starts_anew_carries_on_has_nothing_to_do_or_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    assert state_of(path) is State.NEW
+    assert state_of(path) is State.RESUMED
+    (path / DONE).touch()
+    assert state_of(path) is State.FINISHED
+    with pytest.raises(UserError, match="seed was 1, is 2"):
+        state_of(path, seed=2)
+    assert state_of(path) is State.FINISHED, "a refused command changes nothing"
+    assert state_of(path, seed=2, overwrite=True) is State.NEW
+    assert not (path / DONE).exists()
+
+
+@pytest.mark.parametrize("error", [UserError("bad data"), RunError("no memory")])
+def test_what_a_command_began_anew_goes_with_a_user_error_and_nothing_else_does(
+    tmp_path: Path, error: Exception
+) -> None:
+    new, old = tmp_path / "new", tmp_path / "old"
+    state_of(old)
+    for path in (new, old):
+        with pytest.raises(type(error)), opened(output(path), overwrite=False):
+            raise error
+    assert new.exists() == isinstance(error, RunError)
+    assert (old / RUN).exists()
+
+
+def test_an_output_that_is_replaced_at_its_end_keeps_what_it_holds_until_then(
+    tmp_path: Path,
+) -> None:
+    state_of(tmp_path / "out")
+    (tmp_path / "out" / DONE).write_text("old")
+    replaced = output(tmp_path / "out", 2, is_replaced_at_end=True)
+    for error in (RunError("no memory"), UserError("bad data")):
+        with pytest.raises(type(error)), opened(replaced, overwrite=True):
+            raise error
+        assert (tmp_path / "out" / DONE).read_text() == "old"
+
+
+KILLED_WHILE_EMPTYING = """
+import os, shutil, signal, sys
+from pathlib import Path
+from distlstm.stages.run import output as module
+from tests.stages.run.test_output import output
+
+removed = []
+def kill(self):
+    removed.append(self)
+    if len(removed) == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.unlink(self)
+Path.unlink = kill
+with module.opened(output(Path(sys.argv[1]), seed=2), overwrite=True):
+    pass
+"""
+
+
+@pytest.mark.parametrize("files_removed", [1, 2, 3])
+def test_what_a_killed_overwrite_left_never_passes_for_an_output(
+    tmp_path: Path, files_removed: int
+) -> None:
+    path = tmp_path / "out"
+    state_of(path)
+    for name in (DONE, "weights"):
+        (path / name).touch()
+    command = [sys.executable, "-c", KILLED_WHILE_EMPTYING, str(path), str(files_removed)]
+    assert subprocess.run(command, check=False).returncode == -9
+    assert state_of(path, seed=3) is State.NEW, "whichever command comes next"
+    assert {entry.name for entry in path.iterdir()} == {RUN}

@@ -1,10 +1,10 @@
-"""Tests of distlstm.stages.start_up."""
+"""Tests of distlstm.stages.run.start_up."""
 
 import time
 
 import pytest
 
-from distlstm.stages.run.start_up import Stopwatch, process_began
+from distlstm.stages.run.start_up import Stopwatch
 
 
 def test_parts_follow_one_another_and_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,7 +21,3 @@ def test_what_others_measured_on_a_clock_of_their_own_leaves_no_negative_part() 
     watch = Stopwatch()
     watch.end_with("workers", {"first step": 60.0})
     assert watch.parts == {"workers": 0.0, "first step": 60.0}
-
-
-def test_a_process_began_before_now() -> None:
-    assert 0 <= time.monotonic() - process_began() < 24 * 3600

@@ -1,0 +1,118 @@
+"""What the functions of the API take, and what their work gets: plain arguments become requests."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distlstm import environment
+from distlstm.config import ExperimentConfig, load_config
+from distlstm.errors import UserError
+from distlstm.stages.run.events import Event, OnEvent
+from distlstm.stages.run.host import audible, unchanged
+
+if TYPE_CHECKING:  # which imports Ray
+    from distlstm.stages.run.session import Resources
+    from distlstm.stages.training.labelled_data import DataRequest
+
+AnyPath = str | os.PathLike[str]
+"""A local path."""
+Data = AnyPath | Sequence[AnyPath]
+"""A file, directory, glob or URI, or several of them: Parquet, CSV or JSON lines."""
+Config = ExperimentConfig | AnyPath | Mapping[str, Any] | None
+"""An experiment; a TOML file; values by dotted name (`{"model.hidden_dim": 64}`); the defaults."""
+Listener = Callable[[Event], None] | None
+"""Called with every event of the work: progress, notes, epochs, trials."""
+
+
+@contextmanager
+def called(
+    address: str | None = None, *, idle_workers: bool = True, on_event: Listener = None
+) -> Iterator[OnEvent]:
+    """Prepare the process for the work of a function, and put it back at the end.
+
+    Yields the listener, which may print, though the rest of the process is silenced meanwhile.
+    """
+    with environment.prepared(address, idle_workers=idle_workers), unchanged():
+        yield audible(on_event or _ignore)
+
+
+def _ignore(event: Event) -> None:
+    """Nobody watches."""
+
+
+def sources_of(data: Data) -> tuple[str, ...]:
+    """The paths, globs and URIs that DATA names.
+
+    Raises:
+        UserError: it is something else, such as a data frame.
+    """
+    several = [data] if isinstance(data, str | os.PathLike) else data
+    if isinstance(several, Sequence) and all(isinstance(s, str | os.PathLike) for s in several):
+        return tuple(os.fspath(source) for source in several)
+    raise UserError(
+        f"Data is a path, a glob, a URI, or a list of them, not {type(data).__name__}. Write rows "
+        "to a Parquet file first."
+    )
+
+
+def config_of(
+    config: Config, *, seed: int | None = None, changes: Mapping[str, Any] | None = None
+) -> ExperimentConfig:
+    """The experiment that CONFIG names, with some values changed; those that are None stay.
+
+    Raises:
+        UserError: names the offending key or value, and the nearest valid name.
+    """
+    if isinstance(config, ExperimentConfig):
+        experiment = config
+    elif isinstance(config, Mapping):
+        experiment = ExperimentConfig().with_values(config)
+    else:
+        experiment = load_config(None if config is None else Path(config))
+    values = {"seed": seed, **(changes or {})}
+    return experiment.with_values({name: v for name, v in values.items() if v is not None})
+
+
+def resources_of(
+    *,
+    workers: int | None,
+    gpu: bool | None,
+    cpus_per_worker: int,
+    address: str | None,
+    debug: bool = False,
+) -> "Resources":
+    """What the work may use; to be called within `called`."""
+    from distlstm.stages.run.session import Resources
+
+    for name, value in (("workers", workers), ("cpus_per_worker", cpus_per_worker)):
+        if value is not None and value < 1:
+            raise UserError(f"{name} is {value}; it must be at least 1.")
+    return Resources(
+        num_workers=workers,
+        use_gpu=gpu,
+        cpus_per_worker=cpus_per_worker,
+        address=address,
+        show_ray_output=debug,
+    )
+
+
+def labelled_data(
+    data: Data,
+    *,
+    validation: Data,
+    text_column: str,
+    label_column: str,
+    init: AnyPath | None = None,
+) -> "DataRequest":
+    """The labelled data of `train` and `tune`; to be called within `called`."""
+    from distlstm.data.labelled import Columns
+    from distlstm.stages.training.labelled_data import DataRequest
+
+    return DataRequest(
+        training=sources_of(data),
+        validation=sources_of(validation),
+        columns=Columns(text=text_column, label=label_column),
+        init=None if init is None else Path(init),
+    )

@@ -1,0 +1,56 @@
+"""Events and figures as plain lines of text."""
+
+from typing import Any
+
+from distlstm.stages.run.events import EpochDone, RowsPredicted, TrialRow, TrialsChanged
+
+
+def share_of_study(event: TrialsChanged) -> float:
+    """From 0 to 1; a running trial counts by its epochs, though it may be stopped earlier."""
+    shares = [
+        row.epoch / max(1, row.num_epochs) if row.state == "running" else 1.0
+        for row in event.trials
+    ]
+    return sum(shares) / event.num_trials
+
+
+def trial_line(row: TrialRow, metric: str) -> str:
+    """A trial that has ended."""
+    values = ", ".join(f"{k.partition('.')[2]}={short(v)}" for k, v in row.parameters.items())
+    outcome = row.error or f"{metric} {short(row.metrics.get(metric))} after epoch {row.epoch}"
+    return f"trial {row.trial[:8]} {row.state}: {values}: {outcome}"
+
+
+def epoch_line(event: EpochDone) -> str:
+    """An epoch that has ended."""
+    result = event.result
+    return (
+        f"epoch {result.epoch:>2} of up to {event.num_epochs}: "
+        f"training loss {result.training_loss:.4f}, validation loss "
+        f"{result.validation.log_loss:.4f}, accuracy {result.validation.accuracy:.4f}, "
+        f"macro-F1 {result.validation.macro_f1:.4f}, "
+        f"{result.num_tokens / result.seconds:,.0f} tokens/s{' (best)' if result.is_best else ''}"
+    )
+
+
+def rows_detail(event: RowsPredicted) -> str:
+    """How far a prediction run is."""
+    done = "" if event.share is None else f" ({event.share:.0%})"
+    reused = f", {event.parts_reused:,} reused" if event.parts_reused else ""
+    return (
+        f"{event.rows:,} rows{done}, {event.rows_per_second:,.0f} rows/s, {event.parts:,} of "
+        f"{event.parts_total:,} parts{reused}"
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person would say them."""
+    minutes, hours = round(seconds / 60), round(seconds / 3600, 1)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 90 else f"{hours} h"
+
+
+def short(value: Any) -> str:
+    """A value in a few characters."""
+    return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)

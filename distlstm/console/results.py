@@ -1,0 +1,184 @@
+"""What the commands print at their end: results on stdout, errors on stderr."""
+
+import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from distlstm.console.lines import duration
+from distlstm.console.tables import baseline_verdict, comparison_table, trials_table
+from distlstm.stages.run.events import TrialRow
+from distlstm.stages.run.results import (
+    BatchPredictResult,
+    Estimate,
+    EvaluationResult,
+    TrainResult,
+    TuneResult,
+    Verification,
+)
+
+_MAX_LABELS_SHOWN = 30
+_WIDTH_OF_FILES = 120
+
+
+def print_json(result: Mapping[str, Any]) -> None:
+    """One JSON object on stdout."""
+    sys.stdout.write(json.dumps(result, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def print_error(message: str) -> None:
+    """One message on stderr."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(
+        f"[bold red]Error:[/] {escape(message)}"
+    )
+
+
+def print_interrupted(command: Sequence[str] | None) -> None:
+    """Tell how to carry on after Ctrl-C; None: there is nothing to carry on with."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    if command is None:
+        console.print("\nInterrupted.")
+        return
+    console.print("\nInterrupted; what was finished is kept. The same command carries on:")
+    console.print(f"  {escape(shlex.join(command))}")
+
+
+def print_traceback() -> None:
+    """The current exception in full, for `--debug`."""
+    Console(stderr=True).print_exception()
+
+
+def print_text(text: str) -> None:
+    """A line on stdout."""
+    _stdout().print(escape(text))
+
+
+def print_command(command: str) -> None:
+    """A command that is being run, to be copied."""
+    _stdout().print(f"\n[bold]$ {escape(command)}[/]")
+
+
+def print_train(result: TrainResult) -> None:
+    """What training gave, beside what simpler models reach on the same rows."""
+    console, metadata = _stdout(), result.metadata
+    console.print(comparison_table(metadata))
+    verdict = baseline_verdict(metadata)
+    if verdict:
+        console.print(verdict)
+    metrics = metadata["metrics"]
+    console.print(
+        f"Scores calibrated at temperature {metadata['temperature']:.3f}: expected calibration "
+        f"error "
+        f"{metrics['ece_uncalibrated']:.4f} before, {metrics['ece']:.4f} after, on validation."
+    )
+    if "cascade" in metadata:
+        console.print(
+            f"{metadata['cascade']['share']:.1%} of the validation rows are answered by the linear "
+            "model alone, which is sure of them."
+        )
+    console.print(
+        f"{result.epochs} epochs, {result.steps:,} steps, {result.seconds:.0f} s in all, "
+        f"{result.tokens_per_second:,.0f} tokens/s in training"
+        f"{', resumed' if result.resumed else ''}"
+    )
+    console.print(f"Model: {escape(result.model)}")
+
+
+def print_tune(result: TuneResult, *, metric: str) -> None:
+    """The trials of a study and where its best model lies."""
+    console = _stdout()
+    rows = [TrialRow(**row) for row in result.trials]
+    console.print(trials_table(rows, metric, title=f"{len(rows)} trials, best first"))
+    console.print(f"{result.seconds:.0f} s in all{', resumed' if result.resumed else ''}")
+    console.print(
+        f"Study: {escape(result.study)} (best/ is the model of trial {result.best['trial']}, "
+        "best.toml its config)"
+    )
+
+
+def print_evaluation(result: EvaluationResult) -> None:
+    """The figures of an evaluation, in all and by label."""
+    console, report = _stdout(), result.to_json()
+    table = Table(title=f"{report['num_rows']:,} rows")
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    for name, value in report.items():
+        if isinstance(value, float):
+            table.add_row(name, f"{value:.4f}")
+    console.print(table)
+    by_label = Table(title="By label")
+    by_label.add_column("label")
+    for name in ("precision", "recall", "f1", "support"):
+        by_label.add_column(name, justify="right")
+    for label in report["labels"][:_MAX_LABELS_SHOWN]:
+        row = report["per_label"][label]
+        figures = [f"{row[name]:.3f}" for name in ("precision", "recall", "f1")]
+        by_label.add_row(escape(label), *figures, f"{row['support']:,}")
+    console.print(by_label)
+    if len(report["labels"]) > _MAX_LABELS_SHOWN:
+        console.print(f"... and {len(report['labels']) - _MAX_LABELS_SHOWN} more labels")
+
+
+def print_batch_predict(result: BatchPredictResult) -> None:
+    """What a prediction run wrote."""
+    console = _stdout()
+    console.print(
+        f"{result.rows_out:,} rows out of {result.rows_in:,} rows in, "
+        f"{result.rows_without_prediction:,} without a prediction; "
+        f"{result.parts_written} parts written, {result.parts_reused} reused"
+    )
+    if result.parts_written:
+        console.print(
+            f"{result.seconds:.0f} s in all; {result.rows_per_second:,.0f} rows/s and "
+            f"{result.tokens_per_second:,.0f} tokens/s once the workers ran"
+        )
+    if result.partner_share:
+        console.print(
+            f"{result.partner_share:.1%} of the rows were answered by the linear model alone."
+        )
+    console.print(f"Output: {escape(result.output)}")
+
+
+def print_verification(result: Verification) -> None:
+    """What a prediction output holds, and each fault."""
+    console = _stdout()
+    for fault in result.faults:
+        console.print(f"[red]fault[/] {escape(fault)}")
+    gone = f"; {result.inputs_gone:,} input files are gone" if result.inputs_gone else ""
+    console.print(
+        f"{result.parts:,} parts with {result.rows_out:,} rows, {len(result.faults)} faults{gone}; "
+        f"{result.parts / max(result.seconds, 1e-9):,.0f} parts/s"
+    )
+
+
+def print_estimate(result: Estimate) -> None:
+    """What a prediction run would do and take."""
+    about = "" if result.rows_are_exact else "about "
+    rows = {
+        "input": f"{result.files:,} files, {result.bytes / 2**20:,.1f} MiB, "
+        f"{about}{result.rows:,} rows",
+        "parts": f"{result.parts:,}, of which {result.parts_done:,} are done",
+        "sample": f"{result.sampled_rows:,} rows, {result.tokens_per_row:.1f} tokens each, "
+        f"{result.rows_without_text:,} without a text",
+        "unknown tokens": f"{result.unknown_share:.1%}",
+        "rows cut short": f"{result.truncated_share:.1%}",
+        "speed": f"{result.rows_per_second_per_worker:,.0f} rows/s a worker, "
+        f"{result.workers} workers",
+        "time": f"about {duration(result.seconds)} for what is not done",
+        "memory": f"about {result.worker_memory_bytes / 2**30:.1f} GiB a worker",
+    }
+    table = Table(show_header=False)
+    for name, value in rows.items():
+        table.add_row(name, value)
+    _stdout().print(table)
+
+
+def _stdout() -> Console:
+    width = None if sys.stdout.isatty() else _WIDTH_OF_FILES
+    return Console(highlight=False, soft_wrap=True, width=width)

@@ -1,0 +1,117 @@
+"""The LSTM and the linear model as one classifier, fitted to the validation rows.
+
+In order: a temperature and an ensemble weight by log loss, thresholds of label sets by F1, the
+early exit (cascade) by the labels that it may change. All are pure functions of arrays.
+
+Shape letters: B rows, C labels.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from distlstm.model.calibration import fit_weights, score_histogram
+from distlstm.model.cascade import Cascade, fit_cascade
+from distlstm.model.label_kind import LabelKind
+from distlstm.model.metrics import AllReduce, Metrics, TrueLabels, one_worker
+from distlstm.text.labels import one_hot
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationLogits:
+    """What both models give for a worker's validation rows, and the rows' labels."""
+
+    recurrent: np.ndarray
+    """Logits of the LSTM (float32 [B, C])."""
+    linear: np.ndarray | None
+    """Logits of the linear model (float32 [B, C]); None if it is not used."""
+    label_ids: np.ndarray
+    """int64 [B]."""
+    targets: np.ndarray | None
+    """Probabilities of the labels (float32 [B, C]); None if each row has one certain label."""
+
+    @property
+    def true_labels(self) -> TrueLabels:
+        """Label ids, and the targets as members."""
+        return TrueLabels(self.label_ids, self.targets)
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """The targets, or 1 for each row's label: [B, C]."""
+        if self.targets is not None:
+            return self.targets
+        return one_hot(self.label_ids, self.recurrent.shape[1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """How the two models are combined, and the metrics of the result on validation."""
+
+    temperature: float
+    linear_weight: float
+    """Factor of the linear model's logits; 0 without one."""
+    metrics: Metrics
+    recurrent: Metrics
+    """Of the recurrent model alone, at a temperature of its own."""
+    score_histogram: list[int]
+    """Rows by the score of the predicted label, as `score_histogram` counts them."""
+    thresholds: tuple[float, ...] = ()
+    """By label id, of a model that gives sets of labels."""
+    cascade: Cascade | None = None
+    """When the linear model answers alone; None if it never does."""
+
+
+def calibrate(
+    rows: ValidationLogits,
+    *,
+    kind: LabelKind,
+    cascade_tolerance: float = 0.0,
+    all_reduce: AllReduce = one_worker,
+) -> Calibration:
+    """Fit temperature, ensemble weight, thresholds and cascade, and measure the result.
+
+    Args:
+        rows: of this worker; several workers fit the rows of all of them.
+        kind: of the labels.
+        cascade_tolerance: share of the rows whose label the cascade may change; 0: no cascade.
+        all_reduce: sums a vector over the workers.
+    """
+    logits, targets = rows.recurrent[None], rows.probabilities
+    if rows.linear is not None:
+        logits = np.stack([rows.recurrent, rows.linear])
+    weights, alone = (
+        fit_weights(some, targets, loss_at=kind.loss_at, all_reduce=all_reduce)
+        for some in (logits, logits[:1])
+    )
+    probabilities = kind.probabilities(np.tensordot(weights, logits, axes=1))
+    fitted = kind.fitted(probabilities, rows.targets, all_reduce)
+    linear = np.tensordot(weights[1:], logits[1:], axes=1)
+    cascade = None
+    if cascade_tolerance > 0 and weights[1:].any() and not kind.gives_sets:
+        cascade = fit_cascade(
+            linear, probabilities, targets, tolerance=cascade_tolerance, all_reduce=all_reduce
+        )
+    if cascade is not None:
+        probabilities = cascade.applied(linear, probabilities)
+    histogram = score_histogram(probabilities.max(1, initial=0.0)).astype(np.float64)
+    return Calibration(
+        temperature=float(1 / weights[0]),
+        linear_weight=float(weights[1:].sum()),
+        metrics=_measure(fitted, probabilities, rows.true_labels, all_reduce),
+        recurrent=_measure(
+            kind, fitted.probabilities(alone[0] * rows.recurrent), rows.true_labels, all_reduce
+        ),
+        score_histogram=all_reduce(histogram).astype(int).tolist(),
+        thresholds=fitted.thresholds,
+        cascade=cascade,
+    )
+
+
+def _measure(
+    kind: LabelKind, probabilities: np.ndarray, truth: TrueLabels, all_reduce: AllReduce
+) -> Metrics:
+    """Over the rows of all workers."""
+    totals = kind.zero(probabilities.shape[1])
+    if len(truth.label_ids):
+        totals += kind.totals(probabilities, truth.label_ids, truth.members)
+    return kind.metrics(kind.from_vector(all_reduce(totals.to_vector())))

@@ -1,0 +1,108 @@
+"""Rows that have exactly one label: softmax and cross-entropy.
+
+Shape letters: B rows, C labels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import pyarrow as pa
+from torch import Tensor
+from torch.nn import functional as F
+
+from distlstm.model.batch import Batch
+from distlstm.model.calibration import LossAt, cross_entropy, softmax
+from distlstm.model.metrics import AllReduce, Metrics, Totals, TrueLabels, metrics_of, report_of
+from distlstm.text.labels import LabelSet
+
+
+@dataclass(frozen=True)
+class OneLabel:
+    """The kind of rows that have exactly one label."""
+
+    name: ClassVar[str] = "single"
+    description: ClassVar[str] = "one label a row"
+    gives_sets: ClassVar[bool] = False
+    thresholds: tuple[float, ...] = ()
+
+    def check(self, num_labels: int) -> None:
+        """There are no thresholds to check."""
+        if self.thresholds:
+            raise ValueError(f"it has thresholds, and one label a row of {num_labels}")
+
+    def to_metadata(self) -> dict[str, Any]:
+        """Nothing: this kind is what is meant where `model.json` names none."""
+        return {}
+
+    def loss_at(self, logits: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> LossAt:
+        """Cross-entropy."""
+        return cross_entropy(logits, targets, weights)
+
+    def with_unknown(self, num_unknown: int) -> Self:
+        """The most probable label is never one of probability 0."""
+        del num_unknown
+        return self
+
+    def true_labels(self, labels: pa.Array, names: LabelSet) -> TrueLabels:
+        """Label ids alone."""
+        label_ids = names.ids_of(labels).to_numpy(zero_copy_only=False)
+        return TrueLabels(label_ids.astype(np.int64), None)
+
+    def losses(self, logits: Tensor, batch: Batch, *, label_smoothing: float) -> Tensor:
+        """Cross-entropy against the label, smoothed, or against the row's distribution.
+
+        A distribution is not smoothed; it says by itself how sure of a label one can be.
+        """
+        if batch.targets is not None:
+            return F.cross_entropy(logits, batch.targets, reduction="none")
+        return F.cross_entropy(
+            logits, batch.label_ids, reduction="none", label_smoothing=label_smoothing
+        )
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Those of a row sum to 1."""
+        return softmax(logits)
+
+    def decided(self, probabilities: np.ndarray) -> np.ndarray:
+        """The most probable label."""
+        return np.asarray(probabilities.argmax(1)[:, None] == np.arange(probabilities.shape[1]))
+
+    def certain(self, margins: np.ndarray) -> np.ndarray:
+        """The label of the largest margin."""
+        return self.decided(margins).astype(np.float64)
+
+    def fitted(
+        self, probabilities: np.ndarray, members: np.ndarray | None, all_reduce: AllReduce
+    ) -> Self:
+        """Nothing is fitted."""
+        del probabilities, members, all_reduce
+        return self
+
+    def zero(self, num_labels: int) -> Totals:
+        """The sums over no rows."""
+        return Totals.zero(num_labels)
+
+    def totals(
+        self, probabilities: np.ndarray, label_ids: np.ndarray, members: np.ndarray | None
+    ) -> Totals:
+        """Against the label ids alone."""
+        del members
+        return Totals.of(probabilities, label_ids)
+
+    def from_vector(self, vector: np.ndarray) -> Totals:
+        """What `to_vector` made."""
+        return Totals.from_vector(vector)
+
+    def metrics(self, totals: Totals) -> Metrics:
+        """Divide the sums."""
+        return metrics_of(totals)
+
+    def report(self, totals: Totals, labels: Sequence[str]) -> dict[str, Any]:
+        """With a confusion matrix."""
+        return report_of(totals, labels)
+
+    def quality(self, metrics: Metrics) -> float:
+        """Accuracy."""
+        return metrics.accuracy

@@ -1,0 +1,229 @@
+"""What the commands give: frozen dataclasses that print well, and are tables in a notebook."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from html import escape
+from typing import Any
+
+_MAX_ROWS = 60
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A small table: names of the columns, and cells as text."""
+
+    header: Sequence[str]
+    cells: Sequence[Sequence[str]]
+
+
+class Result:
+    """A result that `print` shows as aligned text and a notebook as an HTML table."""
+
+    def as_table(self) -> TextTable:
+        """The figures, a name and a value in each row."""
+        raise NotImplementedError
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that the command prints with `--json`."""
+        return asdict(self)  # type: ignore[call-overload, no-any-return]
+
+    def __str__(self) -> str:
+        """The table as lines of text."""
+        table = self.as_table()
+        lines = [table.header, *table.cells[:_MAX_ROWS]]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        text = "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+            for line in lines
+        )
+        left = len(table.cells) - _MAX_ROWS
+        return text if left <= 0 else f"{text}\n... and {left} more rows"
+
+    def _repr_html_(self) -> str:
+        """The table as HTML, for a notebook."""
+        table = self.as_table()
+        head = "".join(f"<th>{escape(name)}</th>" for name in table.header)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>"
+            for line in table.cells[:_MAX_ROWS]
+        )
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult(Result):
+    """What `train` gives; the keys of its `--json` result, `metadata` aside."""
+
+    model: str
+    """The MODEL directory."""
+    metrics: dict[str, float]
+    """Of the validation rows."""
+    epochs: int
+    steps: int
+    seconds: float
+    """Of the whole command."""
+    tokens_per_second: float
+    """Of the training steps, over all workers."""
+    resumed: bool
+    metadata: Mapping[str, Any] = field(repr=False)
+    """The content of `model.json`."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Without the metadata, which the MODEL holds."""
+        table = asdict(self)
+        del table["metadata"]
+        return table
+
+    def as_table(self) -> TextTable:
+        """Model, metrics and cost."""
+        return _pairs(
+            {
+                "model": self.model,
+                **self.metrics,
+                "epochs": self.epochs,
+                "steps": self.steps,
+                "seconds": round(self.seconds, 1),
+                "tokens_per_second": round(self.tokens_per_second),
+                "resumed": self.resumed,
+            }
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneResult(Result):
+    """What `tune` gives; the keys of its `--json` result."""
+
+    study: str
+    """The STUDY directory."""
+    best: dict[str, Any]
+    """The trial in `best/`: parameters, and metrics on validation."""
+    trials: list[dict[str, Any]]
+    """All trials, best first."""
+    seconds: float
+    resumed: bool
+
+    def as_table(self) -> TextTable:
+        """A row for each trial, best first."""
+        parameters = list(dict.fromkeys(name for t in self.trials for name in t["parameters"]))
+        metrics = list(dict.fromkeys(name for t in self.trials for name in t["metrics"]))
+        cells = [
+            [
+                f"{trial['trial']}{' (best)' if trial['is_chosen'] else ''}",
+                *(_shown(trial["parameters"].get(name)) for name in parameters),
+                *(_shown(trial["metrics"].get(name)) for name in metrics),
+                trial["state"],
+            ]
+            for trial in self.trials
+        ]
+        return TextTable(["trial", *parameters, *metrics, "state"], cells)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationResult(Result):
+    """What `evaluate` gives: the content of `metrics.json`."""
+
+    num_rows: int
+    accuracy: float
+    macro_f1: float
+    macro_recall: float
+    micro_f1: float
+    weighted_f1: float
+    mcc: float
+    log_loss: float
+    ece: float
+    labels: list[str]
+    per_label: dict[str, dict[str, Any]]
+    """Label -> precision, recall, f1, support."""
+    confusion_matrix: list[list[int]] | None = None
+    """Rows by true label and columns by predicted label; None of a model of label sets."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `metrics.json`."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    def as_table(self) -> TextTable:
+        """The figures of all rows together."""
+        table = self.to_json()
+        return _pairs({name: v for name, v in table.items() if isinstance(v, int | float)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchPredictResult(Result):
+    """What `batch_predict` gives; the keys of the command's `--json` result."""
+
+    output: str
+    rows_in: int
+    rows_out: int
+    rows_without_prediction: int
+    parts_written: int
+    parts_reused: int
+    seconds: float
+    rows_per_second: float
+    """Over all workers while they worked, start-up aside."""
+    tokens_per_second: float
+    partner_share: float
+    """Share of the rows that the linear model answered alone."""
+
+    def as_table(self) -> TextTable:
+        """All figures."""
+        return _pairs(asdict(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate(Result):
+    """What `estimate` gives; the keys of the `--json` result of `batch-predict --dry-run`."""
+
+    files: int
+    bytes: int
+    """On disk."""
+    rows: int
+    rows_are_exact: bool
+    """False: extrapolated from the sample's rows for each byte."""
+    parts: int
+    parts_done: int
+    sampled_rows: int
+    tokens_per_row: float
+    unknown_share: float
+    truncated_share: float
+    rows_without_text: int
+    """Of the sample."""
+    rows_per_second_per_worker: float
+    workers: int
+    seconds: float
+    """Expected for what is not done yet, start-up included."""
+    worker_memory_bytes: int
+    """Expected peak of a worker."""
+
+    def as_table(self) -> TextTable:
+        """All figures."""
+        return _pairs(asdict(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification(Result):
+    """What `verify` gives; the keys of its `--json` result."""
+
+    output: str
+    parts: int
+    rows_out: int
+    """In the parts that are whole."""
+    inputs_gone: int
+    """Input files that are no longer there to be counted."""
+    faults: list[str]
+    seconds: float
+
+    def as_table(self) -> TextTable:
+        """Counts, and each fault."""
+        table = asdict(self)
+        faults = {f"fault {i}": fault for i, fault in enumerate(table.pop("faults"), start=1)}
+        return _pairs({**table, "faults": len(faults), **faults})
+
+
+def _pairs(values: Mapping[str, Any]) -> TextTable:
+    return TextTable(["", "value"], [[name, _shown(value)] for name, value in values.items()])
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.4f}" if abs(value) < 100 else f"{value:,.0f}"
+    return "" if value is None else str(value)
