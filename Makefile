@@ -1,12 +1,13 @@
 # make demo   sets up and runs the main job on real text
 # make test   sets up and passes the tests
+# make faults kills commands at many moments; some minutes
 # make lint | bench | format | clean
 
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: env demo test lint format bench clean
+.PHONY: env demo test faults lint format bench clean
 
 env: $(READY)
 
@@ -20,6 +21,9 @@ demo: env
 
 test: env
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
+
+faults: env
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist load -m fault
 
 lint: env
 	$(BIN)/ruff check .

@@ -35,6 +35,8 @@ _FIRST_GLIBC_TO_KEEP_THEM = (2, 35)
 """Earlier ones refuse the first setting above 32 MiB, by their source, and the second alone would
 make them keep less than they do by themselves. Tried with 2.36."""
 
+_RAYS_OWN = ("RAY_", "PYTHONBREAKPOINT")
+
 _NO_IDLE_WORKERS = {
     "RAY_enable_worker_prestart": "0",
     "RAY_prestart_worker_first_driver": "0",
@@ -63,14 +65,22 @@ def prepared(address: str | None = None, *, idle_workers: bool = True) -> Iterat
 
 @contextmanager
 def defaults(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set those of some variables that are not set, for the time of a block."""
-    ours = {name: value for name, value in variables.items() if name not in os.environ}
-    os.environ.update(ours)
+    """Set those of some variables that are not set, for the time of a block.
+
+    At its end, what Ray has set meanwhile is as it was, too.
+    """
+    before = dict(os.environ)
+    for name, value in variables.items():
+        os.environ.setdefault(name, value)
     try:
         yield
     finally:
-        for name in ours:
-            os.environ.pop(name, None)
+        changed = [name for name in os.environ if name.startswith(_RAYS_OWN) or name in variables]
+        for name in changed:
+            if name in before:
+                os.environ[name] = before[name]
+            else:
+                del os.environ[name]
 
 
 def _variables(address: str | None, *, idle_workers: bool) -> dict[str, str]:

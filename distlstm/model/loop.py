@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from distlstm.model.divergence import (
     check_loss,
 )
 from distlstm.model.label_kind import ONE_LABEL, LabelKind, Sums
-from distlstm.model.metrics import Metrics
+from distlstm.model.metrics import AllReduce, Metrics, one_worker
 from distlstm.model.row_adamw import RowAdamW, UsedRows
 
 _WARM_UP = 0.1
@@ -62,8 +62,20 @@ class Worker:
     """Gives a model the weights that the first worker's has."""
     average: Callable[[Sequence[Tensor]], None] = lambda _gradients: None
     """Averages gradients over the workers, in place."""
-    all_reduce: Callable[[np.ndarray], np.ndarray] = lambda vector: vector
-    """Adds a float64 vector up over the workers."""
+    all_reduce: AllReduce = one_worker
+    """Sums a float64 vector over the workers."""
+
+
+class _Sums(NamedTuple):
+    """Sums over training steps; float64 scalars, tensors while an epoch runs."""
+
+    loss: Any
+    """Of the rows that count."""
+    rows: Any
+    tokens: Any
+    padded_tokens: Any
+    """Padding included."""
+    gradient_norm: Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +197,7 @@ class Training:
         sums = self._train_epoch(epoch, batches, on_step)
         seconds = time.perf_counter() - started
         if (epoch + 1) / self.num_epochs > _WARM_UP:
-            check_loss(float(sums[0] / sums[1]), num_labels=self.model.output.out_features)
+            check_loss(float(sums.loss / sums.rows), num_labels=self.model.output.out_features)
         metrics = self.kind.metrics(self.validate(validation()))
         check_finite(
             "the validation loss", np.array([metrics.log_loss]), step=max(0, len(batches) - 1)
@@ -229,22 +241,24 @@ class Training:
 
     def _train_epoch(
         self, epoch: int, batches: Batches, on_step: Callable[[int, int], None] | None
-    ) -> np.ndarray:
-        """One pass; returns sums over all workers: losses, rows, tokens, padded tokens, norms."""
+    ) -> _Sums:
+        """One pass; returns the sums over all workers."""
         self.model.train()
-        sums = torch.zeros(5, dtype=torch.float64, device=self.worker.device)
+        sums = torch.zeros(len(_Sums._fields), dtype=torch.float64, device=self.worker.device)
         for step, batch in enumerate(batches):
             progress = (epoch + step / len(batches)) / self.num_epochs
-            sums += self._step(batch.to(self.worker.device), progress)
+            sums += torch.stack(self._step(batch.to(self.worker.device), progress))
             if step % _STEPS_BETWEEN_CHECKS == 0 or step == len(batches) - 1:
-                checked = self.worker.all_reduce(sums[[0, 4]].cpu().numpy())
+                so_far = _Sums(*sums)
+                finite = torch.stack([so_far.loss, so_far.gradient_norm])
+                checked = self.worker.all_reduce(finite.cpu().numpy())
                 check_finite("the loss or the gradient", checked, step=step)
             if on_step is not None:
                 on_step(step + 1, len(batches))
         self.embedding.catch_up()
-        return self.worker.all_reduce(sums.cpu().numpy())
+        return _Sums(*self.worker.all_reduce(sums.cpu().numpy()))
 
-    def _step(self, batch: Batch, progress: float) -> Tensor:
+    def _step(self, batch: Batch, progress: float) -> _Sums:
         rate = self.highest_rate * rate_share(progress)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -261,31 +275,28 @@ class Training:
         self.embedding.step(used, rate=rate)
         counted = batch.weights > 0
         tokens = (batch.lengths * counted).sum()
-        return torch.stack(
-            [
-                (losses.detach() * counted).sum().double(),
-                counted.sum().double(),
-                tokens.double(),
-                torch.tensor(batch.token_ids.numel(), device=tokens.device).double(),
-                norm.double(),
-            ]
+        return _Sums(
+            loss=(losses.detach() * counted).sum().double(),
+            rows=counted.sum().double(),
+            tokens=tokens.double(),
+            padded_tokens=torch.tensor(batch.token_ids.numel(), device=tokens.device).double(),
+            gradient_norm=norm.double(),
         )
 
     def _epoch_result(
-        self, steps: int, sums: np.ndarray, metrics: Metrics, seconds: float
+        self, steps: int, sums: _Sums, metrics: Metrics, seconds: float
     ) -> EpochResult:
-        loss, rows, tokens, padded, _ = sums
         epoch = len(self.history)
         last_step = (epoch + (steps - 1) / steps) / self.num_epochs
         return EpochResult(
             epoch=epoch + 1,
             steps=steps,
-            training_loss=float(loss / rows),
+            training_loss=float(sums.loss / sums.rows),
             validation=metrics,
             is_best=self._is_best(metrics),
             seconds=seconds,
-            num_tokens=int(tokens),
-            padding_share=float(padded / tokens - 1),
+            num_tokens=int(sums.tokens),
+            padding_share=float(sums.padded_tokens / sums.tokens - 1),
             highest_rate=self.highest_rate,
             learning_rate=self.highest_rate * rate_share(last_step),
         )

@@ -6,15 +6,18 @@ of its own.
 
 import logging
 import os
+import random
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
 _Event = TypeVar("_Event")
-_LOGGERS = ("ray", "ray.data", "ray.train", "ray.tune", "optuna")
+_WIDGETS = "ray.widgets.util"
+_LOGGERS = ("ray", "ray.data", "ray.train", "ray.tune", _WIDGETS, "optuna")
 _OUTPUTS = (1, 2)
 _changing = threading.RLock()
 _real_outputs: list[int] = []
@@ -23,12 +26,20 @@ _real_outputs: list[int] = []
 
 @contextmanager
 def unchanged() -> Iterator[None]:
-    """Put the levels of loggers and the handler of SIGTERM back at the end of a block."""
+    """Put back, at the end of a block, what Ray changes.
+
+    That is the levels of loggers, the handler of SIGTERM, and the state of Python's `random`.
+    """
     levels = {name: logging.getLogger(name).level for name in _LOGGERS}
-    handler = signal.getsignal(signal.SIGTERM)
+    handler, state = signal.getsignal(signal.SIGTERM), random.getstate()
     try:
-        yield
+        with warnings.catch_warnings():
+            # In a notebook without widgets, Ray's import would give advice about its own output.
+            warnings.filterwarnings("ignore", message="IProgress not found")
+            logging.getLogger(_WIDGETS).setLevel(logging.CRITICAL)
+            yield
     finally:
+        random.setstate(state)
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
         if threading.current_thread() is threading.main_thread() and handler is not None:

@@ -53,9 +53,10 @@ def write_model(
         baseline: what simpler models reach there.
         run: the identity of the command, by which it is known again.
     """
-    classifier = Classifier(
-        config.model, vocab_size=len(corpus.vocabulary), num_labels=len(corpus.labels)
-    )
+    with torch.random.fork_rng():  # this process may be a notebook's
+        classifier = Classifier(
+            config.model, vocab_size=len(corpus.vocabulary), num_labels=len(corpus.labels)
+        )
     classifier.load_state_dict(load_best_weights(checkpoint))
     write_history(path / HISTORY_FILE, history)
     best = best_epoch(history)
@@ -91,7 +92,7 @@ def write_checkpoint(
 
     The model is calibrated in this process.
     """
-    with torch.random.fork_rng():  # this process may be a notebook's
+    with torch.random.fork_rng():
         job = TrainingJob(corpus, config, Worker())
     restore_training(job.training, checkpoint)
     write_model(

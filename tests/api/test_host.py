@@ -1,0 +1,157 @@
+"""A function of the API leaves the process that calls it as it was."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import distlstm
+from distlstm.model import metadata as model_metadata
+from tests.commands import TINY
+from tests.conftest import labelled_rows
+
+pytestmark = pytest.mark.ray
+
+HOST = """
+import json, logging, os, random, signal, sys, threading
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import distlstm
+
+data, output = sys.argv[1:3]
+signal.signal(signal.SIGTERM, lambda *_: None)
+logging.getLogger("ray").setLevel(logging.WARNING)
+logging.getLogger("optuna").setLevel(logging.INFO)
+
+def state():
+    return {
+        "handlers": [repr(signal.getsignal(s)) for s in (signal.SIGINT, signal.SIGTERM)],
+        "levels": [logging.getLogger(n).level for n in ("", "ray", "ray.tune", "optuna")],
+        "outputs": [os.readlink(f"/proc/self/fd/{fd}") for fd in (1, 2)],
+        "streams": [sys.stdout is sys.__stdout__, sys.stderr is sys.__stderr__],
+        "environment": {n: v for n, v in os.environ.items() if not n.startswith(LIBRARIES)},
+        "directory": os.getcwd(),
+        "random": [random.getstate(), np.random.get_state()[1].tolist(),
+                   torch.random.get_rng_state().tolist()],
+        "threads": torch.get_num_threads(),
+    }
+
+LIBRARIES = ("CRC32C_", "KMP_", "TORCHINDUCTOR_", "_MLFLOW_")  # set as they are imported
+before = state()
+heard = []
+def listen(event):
+    heard.append(event)
+    if isinstance(event, Note):
+        print("NOTE", event.text)
+
+from distlstm.stages.run.events import Note
+
+small = {"model.hidden_dim": 8, "model.embedding_dim": 8, "training.max_epochs": 2}
+space = {"search.space": {"model.hidden_dim": {"choice": [4, 8]}}}
+distlstm.train(data, output=f"{output}/m", config=small, workers=1, on_event=listen)
+distlstm.tune(data, output=f"{output}/s", config=small | space, trials=2, on_event=listen)
+distlstm.evaluate(data, model=f"{output}/m", output=f"{output}/e", on_event=listen)
+distlstm.batch_predict(data, model=f"{output}/m", output=f"{output}/p", on_event=listen)
+distlstm.verify(f"{output}/p")
+distlstm.load_model(f"{output}/m").predict(["goal"])
+try:
+    distlstm.train(data, output=f"{output}/x", config={"model.hidden_dims": 8})
+except distlstm.UserError as error:
+    print("ERROR", error)
+after = state()
+different = [name for name in before if before[name] != after[name]]
+print("DIFFERENT", json.dumps(different))
+print("EVENTS", len(heard))
+"""
+
+
+def test_handlers_loggers_descriptors_and_random_states_are_as_before_and_a_listener_may_print(
+    corpus_file: Path, tmp_path: Path
+) -> None:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MALLOC_"))}
+    ended = subprocess.run(
+        [sys.executable, "-c", HOST, str(corpus_file), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        timeout=600,
+    )
+    assert ended.returncode == 0, ended.stderr
+    lines = ended.stdout.splitlines()
+    assert "DIFFERENT []" in lines, ended.stdout
+    shown = [line.partition(" ")[0] for line in lines]
+    assert set(shown) == {"NOTE", "ERROR", "DIFFERENT", "EVENTS"}, "and nobody else printed"
+    assert any("training and " in line for line in lines if line.startswith("NOTE"))
+    assert any("Did you mean model.hidden_dim?" in line for line in lines)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("command", ["evaluate", "batch_predict"])
+def test_a_command_reads_the_metadata_of_its_model_once(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    pq.write_table(pa.table(labelled_rows(60)), tmp_path / "rows.parquet")
+    reads, read_text = [], Path.read_text
+
+    def counted(self: Path, *args: str, **options: str) -> str:
+        reads.extend([self] if self == model / model_metadata.METADATA_FILE else [])
+        return read_text(self, *args, **options)
+
+    monkeypatch.setattr(Path, "read_text", counted)
+    getattr(distlstm, command)(tmp_path / "rows.parquet", model=model, output=tmp_path / "o")
+    assert len(reads) == 1, "the workers, in processes of their own, aside"
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_data_and_config_are_taken_in_every_form(corpus_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text("seed = 3\n[training]\nmax_epochs = 1\n")
+    settings = {name: int(value) for name, value in (s.split("=") for s in TINY[1::2])}
+    configs = [
+        tmp_path / "a.toml",
+        str(tmp_path / "a.toml"),
+        {**settings, "training.max_epochs": 1, "seed": 3},
+        distlstm.load_config(tmp_path / "a.toml"),
+    ]
+    sources = [
+        corpus_file,
+        str(corpus_file),
+        [corpus_file],
+        (str(corpus_file.parent / "*.parquet"),),
+    ]
+    for i, (data, config) in enumerate(zip(sources, configs, strict=True)):
+        result = distlstm.train(data, output=tmp_path / str(i), config=config, workers=1)
+        assert result.epochs == 1
+        assert json.loads((tmp_path / str(i) / "model.json").read_text())["seed"] == 3
+    again = distlstm.train(corpus_file, output=str(tmp_path / "0"), config=configs[0])
+    assert again.resumed
+    assert again.metrics == json.loads((tmp_path / "0/model.json").read_text())["metrics"]
+    with pytest.raises(distlstm.UserError, match="seed was 3, is 4"):
+        distlstm.train(corpus_file, output=tmp_path / "0", config=configs[0], seed=4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"workers": 0}, "workers is 0"),
+        ({"config": {"model.hidden": 8}}, r"Did you mean model\.hidden_dim"),
+        ({"config": {"model.hidden_dim": "8"}}, "must be a whole number"),
+        ({"data": 7}, "not int"),
+        ({"data": ["nowhere.parquet"]}, "nowhere.parquet"),
+    ],
+)
+def test_wrong_arguments_are_user_errors(
+    corpus_file: Path, tmp_path: Path, arguments: dict[str, object], message: str
+) -> None:
+    data = arguments.pop("data", corpus_file)
+    with pytest.raises(distlstm.UserError, match=message):
+        distlstm.train(data, output=tmp_path / "m", **arguments)  # type: ignore[arg-type]
+    assert not (tmp_path / "m").exists()
