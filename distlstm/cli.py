@@ -14,11 +14,13 @@ import click
 
 import distlstm
 from distlstm import __version__
-from distlstm.config import load_config
+from distlstm.config import ExperimentConfig
 from distlstm.errors import RunError, UserError
 from distlstm.options import (
+    Cluster,
     Duration,
     Invocation,
+    cluster_options,
     config_options,
     debug_option,
     display_options,
@@ -28,7 +30,6 @@ from distlstm.options import (
     output_options,
     overwrite_option,
     quiet_option,
-    worker_options,
 )
 
 _TEXTS_AT_ONCE = 256
@@ -61,7 +62,7 @@ def cli() -> None:
 @_validation_option
 @label_options
 @config_options
-@worker_options
+@cluster_options
 @display_options
 def train(
     data: tuple[str, ...],
@@ -71,13 +72,8 @@ def train(
     validation: tuple[str, ...],
     text_column: str | None,
     label_column: str | None,
-    config: Path | None,
-    settings: tuple[str, ...],
-    seed: int | None,
-    workers: int | None,
-    gpu: bool | None,
-    cpus_per_worker: int,
-    address: str | None,
+    config: ExperimentConfig,
+    cluster: Cluster,
     quiet: bool,
     as_json: bool,
     debug: bool,
@@ -86,7 +82,6 @@ def train(
     from distlstm.console import results
     from distlstm.console.terminal import TerminalProgress
 
-    experiment = load_config(config, settings)
     with TerminalProgress(quiet=quiet, debug=debug) as progress:
         result = distlstm.train(
             data,
@@ -95,15 +90,11 @@ def train(
             text_column=text_column or "text",
             label_column=label_column or "label",
             init=init,
-            config=experiment,
-            seed=seed,
-            workers=workers,
-            gpu=gpu,
-            cpus_per_worker=cpus_per_worker,
-            address=address,
+            config=config,
             overwrite=overwrite,
             debug=debug,
             on_event=progress,
+            **cluster,
         )
     results.print_json(result.to_json()) if as_json else results.print_train(result)
 
@@ -136,7 +127,7 @@ def train(
     "--concurrency", type=click.IntRange(1), help="Trials at once [default: all that fit]."
 )
 @config_options
-@worker_options
+@cluster_options
 @display_options
 def tune(
     data: tuple[str, ...],
@@ -151,13 +142,8 @@ def tune(
     warm_start: Path | None,
     time_budget: float | None,
     concurrency: int | None,
-    config: Path | None,
-    settings: tuple[str, ...],
-    seed: int | None,
-    workers: int | None,
-    gpu: bool | None,
-    cpus_per_worker: int,
-    address: str | None,
+    config: ExperimentConfig,
+    cluster: Cluster,
     quiet: bool,
     as_json: bool,
     debug: bool,
@@ -166,7 +152,6 @@ def tune(
     from distlstm.console import results
     from distlstm.console.terminal import TerminalProgress
 
-    experiment = load_config(config, settings)
     with TerminalProgress(quiet=quiet) as progress:
         result = distlstm.tune(
             data,
@@ -180,20 +165,16 @@ def tune(
             warm_start=warm_start,
             time_budget=time_budget,
             concurrency=concurrency,
-            config=experiment,
-            seed=seed,
-            workers=workers,
-            gpu=gpu,
-            cpus_per_worker=cpus_per_worker,
-            address=address,
+            config=config,
             overwrite=overwrite,
             debug=debug,
             on_event=progress,
+            **cluster,
         )
     if as_json:
         results.print_json(result.to_json())
     else:
-        results.print_tune(result, metric=experiment.search.metric)
+        results.print_tune(result, metric=config.search.metric)
 
 
 @cli.command()
@@ -206,7 +187,7 @@ def tune(
 )
 @overwrite_option
 @label_options
-@worker_options
+@cluster_options
 @display_options
 def evaluate(
     data: tuple[str, ...],
@@ -215,10 +196,7 @@ def evaluate(
     overwrite: bool,
     text_column: str | None,
     label_column: str | None,
-    workers: int | None,
-    gpu: bool | None,
-    cpus_per_worker: int,
-    address: str | None,
+    cluster: Cluster,
     quiet: bool,
     as_json: bool,
     debug: bool,
@@ -234,13 +212,10 @@ def evaluate(
             output=output,
             text_column=text_column,
             label_column=label_column,
-            workers=workers,
-            gpu=gpu,
-            cpus_per_worker=cpus_per_worker,
-            address=address,
             overwrite=overwrite,
             debug=debug,
             on_event=progress,
+            **cluster,
         )
     results.print_json(result.to_json()) if as_json else results.print_evaluation(result)
 
@@ -256,7 +231,7 @@ def evaluate(
     "--min-score", type=click.FloatRange(0, 1), help="Leave predicted_label null below this score."
 )
 @click.option("--dry-run", is_flag=True, help="Print what there is to do and what it will take.")
-@worker_options
+@cluster_options
 @display_options
 def batch_predict(
     inputs: tuple[str, ...],
@@ -268,10 +243,7 @@ def batch_predict(
     top_k: int | None,
     min_score: float | None,
     dry_run: bool,
-    workers: int | None,
-    gpu: bool | None,
-    cpus_per_worker: int,
-    address: str | None,
+    cluster: Cluster,
     quiet: bool,
     as_json: bool,
     debug: bool,
@@ -293,12 +265,9 @@ def batch_predict(
                 columns=kept,
                 top_k=top_k,
                 min_score=min_score,
-                workers=workers,
-                gpu=gpu,
-                cpus_per_worker=cpus_per_worker,
-                address=address,
                 debug=debug,
                 on_event=progress,
+                **cluster,
             )
         else:
             result = distlstm.batch_predict(
@@ -309,13 +278,10 @@ def batch_predict(
                 columns=kept,
                 top_k=top_k,
                 min_score=min_score,
-                workers=workers,
-                gpu=gpu,
-                cpus_per_worker=cpus_per_worker,
-                address=address,
                 overwrite=overwrite,
                 debug=debug,
                 on_event=progress,
+                **cluster,
             )
     if as_json:
         results.print_json((estimate if dry_run else result).to_json())

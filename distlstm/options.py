@@ -5,9 +5,11 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar, cast
 
 import click
+
+from distlstm.config import ExperimentConfig, load_config
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
@@ -18,6 +20,22 @@ def several(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _C
 
     def decorate(command: _Command) -> _Command:
         return functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
+
+    return decorate
+
+
+def gathered(
+    name: str, make: Callable[..., Any], **options: Callable[[_Command], _Command]
+) -> Callable[[_Command], _Command]:
+    """Options of which a command gets one argument: `name`, made of their values."""
+
+    def decorate(command: _Command) -> _Command:
+        @functools.wraps(command)
+        def call(*arguments: Any, **values: Any) -> Any:
+            group = {option: values.pop(option) for option in options}
+            return command(*arguments, **values, **{name: make(**group)})
+
+        return several(*options.values())(cast(_Command, call))
 
     return decorate
 
@@ -73,32 +91,56 @@ label_options = several(
     click.option("--text-column", help="Column with the text [default: text]."),
     click.option("--label-column", help="Column with the label [default: label]."),
 )
-config_options = several(
-    click.option(
-        "--config", type=click.Path(path_type=Path), help="TOML file with the hyperparameters."
-    ),
-    click.option(
-        "--set",
-        "settings",
-        multiple=True,
-        metavar="SECTION.FIELD=VALUE",
-        help="Change one value of the config; may be repeated.",
-    ),
-    click.option("--seed", type=int, help="Short for --set seed=N."),
-)
-worker_options = several(
-    click.option("--workers", type=click.IntRange(1), help="Worker processes to use."),
-    click.option("--gpu/--no-gpu", default=None, help="Use GPUs [default: if there are any]."),
-    click.option(
+
+
+class Cluster(TypedDict):
+    """What a command runs on; arguments of the functions of the API."""
+
+    workers: int | None
+    gpu: bool | None
+    cpus_per_worker: int
+    address: str | None
+
+
+cluster_options = gathered(
+    "cluster",
+    Cluster,
+    workers=click.option("--workers", type=click.IntRange(1), help="Worker processes to use."),
+    gpu=click.option("--gpu/--no-gpu", default=None, help="Use GPUs [default: if there are any]."),
+    cpus_per_worker=click.option(
         "--cpus-per-worker",
         type=click.IntRange(1),
         default=1,
         show_default=True,
         help="CPUs, and threads, of each worker.",
     ),
-    click.option(
+    address=click.option(
         "--address", help="Ray cluster to use [default: RAY_ADDRESS, else one started here]."
     ),
+)
+
+
+def _experiment(
+    *, config: Path | None, settings: tuple[str, ...], seed: int | None
+) -> ExperimentConfig:
+    own = () if seed is None else (f"seed={seed}",)
+    return load_config(config, (*settings, *own))
+
+
+config_options = gathered(
+    "config",
+    _experiment,
+    config=click.option(
+        "--config", type=click.Path(path_type=Path), help="TOML file with the hyperparameters."
+    ),
+    settings=click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="SECTION.FIELD=VALUE",
+        help="Change one value of the config; may be repeated.",
+    ),
+    seed=click.option("--seed", type=int, help="Short for --set seed=N."),
 )
 
 
