@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import cache
 
 _VARIABLES = {
-    "MALLOC_ARENA_MAX": "1",  # a worker's two threads share what either has freed
+    "MALLOC_ARENA_MAX": "1",  # the threads of a worker reuse each other's freed memory
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
@@ -21,19 +21,19 @@ _VARIABLES = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_worker_niceness": "0",  # its 15 leaves a worker 1/25 of a core that others want too
+    "RAY_worker_niceness": "0",  # Ray's default, 15, leaves a worker 1/25 of a busy core
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
 }
 
-# A training step needs the same large blocks as the one before it; fetched anew from the system
-# every time, they are a sixth of the step. So a process keeps those of up to 256 MiB that it frees.
+# A training step needs the same large blocks as the one before it. Allocating them anew takes a
+# sixth of the step, so a process keeps the blocks of up to 256 MiB that it frees.
 _KEEP_FREED_BLOCKS = {
     "MALLOC_MMAP_THRESHOLD_": str(256 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
 }
 _FIRST_GLIBC_TO_KEEP_THEM = (2, 35)
-"""Earlier ones refuse the first setting above 32 MiB, by their source, and the second alone would
-make them keep less than they do by themselves. Tried with 2.36."""
+"""Earlier versions reject the first setting above 32 MiB (according to their source), and the
+second alone makes them keep less than their default. Tested with 2.36."""
 
 _RAYS_OWN = ("RAY_", "PYTHONBREAKPOINT")
 
@@ -99,6 +99,6 @@ def _token() -> str:
 
 
 def _glibc_version() -> tuple[int, ...]:
-    """Empty where the C library is another one."""
+    """The version of glibc; empty with another C library."""
     name, version = platform.libc_ver()
     return tuple(map(int, version.split("."))) if name == "glibc" else ()
