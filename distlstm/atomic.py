@@ -51,9 +51,9 @@ def _flush(path: Path) -> None:
 
 
 def replace_directory(new: Path, path: Path) -> None:
-    """Rename a directory to `path` in place of the one there, which is removed.
+    """Rename a directory to `path`; remove the one that was there.
 
-    On Linux the two swap places in one step, so that `path` is always whole. Elsewhere, or on a
+    On Linux the two are swapped in one step, so that `path` is always complete. Elsewhere, or on a
     file system that cannot swap, `path` is missing for a moment.
     """
     _flush(new)

@@ -78,7 +78,7 @@ class ModelConfig:
     token_dropout: Dropout = 0.1
     """Dropout rate of whole token vectors."""
     wide: bool = True
-    """Ensemble with a linear model on n-grams, whose weight is fitted on the validation rows."""
+    """Ensemble with a linear model on n-grams; its ensemble weight is fitted on validation rows."""
     cascade: Annotated[float, Range(0, 0.5)] = 0.001
     """Early exit: rows on which the linear model is confident skip the recurrent layers. The value
     is the largest share of the validation rows whose label this may change; 0 turns it off."""

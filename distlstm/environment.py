@@ -51,13 +51,13 @@ def prepare(address: str | None = None, *, idle_workers: bool = True) -> None:
 
 @contextmanager
 def prepared(address: str | None = None, *, idle_workers: bool = True) -> Iterator[None]:
-    """Quiet Ray, and lock an embedded one with a token of its own, for the time of a block.
+    """Quiet Ray, and protect an embedded one by a token, for the time of a block.
 
-    An embedded Ray gets a random token that only this process and its children know. For a
-    cluster (`address` or RAY_ADDRESS) the user's own token settings are left as they are.
+    An embedded Ray gets a random token that only this process and its children have. For a cluster
+    (`address` or RAY_ADDRESS), the user's own token settings stay as they are.
 
-    By default an embedded Ray starts with an idle process per core. Ray Train has no use for them:
-    it gives its processes an environment of their own.
+    By default, an embedded Ray starts with an idle process per core. Ray Train cannot use them: it
+    gives its processes an environment of their own.
     """
     with defaults(_variables(address, idle_workers=idle_workers)):
         yield
@@ -65,9 +65,9 @@ def prepared(address: str | None = None, *, idle_workers: bool = True) -> Iterat
 
 @contextmanager
 def defaults(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set those of some variables that are not set, for the time of a block.
+    """Set the given variables that are not set yet, for the time of a block.
 
-    At its end, what Ray has set meanwhile is as it was, too.
+    At its end, variables that Ray has set in the meantime are restored too.
     """
     before = dict(os.environ)
     for name, value in variables.items():
@@ -94,7 +94,7 @@ def _variables(address: str | None, *, idle_workers: bool) -> dict[str, str]:
 
 @cache
 def _token() -> str:
-    """One for each process: Ray reads it once."""
+    """The token of this process; always the same, because Ray reads it once."""
     return secrets.token_hex(32)
 
 

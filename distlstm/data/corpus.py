@@ -81,12 +81,12 @@ class CorpusSpec:
 
     @property
     def fingerprint(self) -> str:
-        """Changes when a file, a column or a text setting does."""
+        """A digest that changes with any file, column or text setting."""
         return digest(asdict(self))
 
     @property
     def files_fingerprint(self) -> str:
-        """Changes when a file's path, size or time does, or files come or go."""
+        """A digest that changes with the path, size or time of any file."""
         return files_fingerprint((*self.training, *self.validation))
 
     @property

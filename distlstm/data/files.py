@@ -54,7 +54,7 @@ class SourceFile:
 
 
 def files_fingerprint(files: Sequence[SourceFile]) -> str:
-    """Changes when a file's path, size or time does, or files come or go."""
+    """A digest that changes with the path, size or time of any file."""
     return digest([asdict(file) for file in files])
 
 

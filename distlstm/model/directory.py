@@ -99,10 +99,10 @@ def save_model(model: TrainedModel, path: Path) -> None:
 
 
 def load_model(path: Path, metadata: dict[str, Any] | None = None) -> TrainedModel:
-    """Load a MODEL directory; its metadata are read if they are not given.
+    """Load a MODEL directory; read its metadata if it is not given.
 
     Raises:
-        UserError: it is no model directory, of another format version, or damaged.
+        UserError: the directory is not a model, has another format version, or is damaged.
     """
     metadata = load_metadata(path) if metadata is None else metadata
     try:

@@ -44,15 +44,15 @@ def load_metadata(path: Path) -> dict[str, Any]:
 
 
 def gives_label_sets(metadata: Mapping[str, Any]) -> bool:
-    """Whether the model gives each row a set of labels, as `LabelKind.gives_sets` has it."""
+    """Whether the model gives each row a set of labels, as in `LabelKind.gives_sets`."""
     return metadata.get("kind") == "multi"
 
 
 def model_fingerprint(path: Path, metadata: Mapping[str, Any]) -> str:
-    """The fingerprint of a MODEL directory, once its files are compared with their digests.
+    """Check the files of a MODEL directory against their digests; return its fingerprint.
 
     Raises:
-        UserError: it is damaged.
+        UserError: the directory is damaged.
     """
     try:
         check_digests(path, metadata)

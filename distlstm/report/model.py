@@ -19,7 +19,7 @@ from distlstm.stages.training.history import read_history
 def write_model_report(path: Path, metadata: Mapping[str, Any] | None = None) -> None:
     """(Re)write the report of a model, from its `model.json` and `history.parquet`.
 
-    The metadata are read, if they are not given.
+    The metadata is read if it is not given.
     """
     metadata = load_metadata(path) if metadata is None else metadata
     history = read_history(path / HISTORY_FILE)

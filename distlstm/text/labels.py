@@ -45,7 +45,7 @@ class LabelSet:
 
 
 def one_hot(label_ids: np.ndarray, num_labels: int) -> np.ndarray:
-    """All probability on one label: float32, [rows, C]."""
+    """One-hot rows: probability 1 for the label id of each row (float32, [rows, C])."""
     targets = np.zeros((len(label_ids), num_labels), np.float32)
     targets[np.arange(len(label_ids)), label_ids] = 1
     return targets
