@@ -1,10 +1,11 @@
-"""Test accuracy with the default settings, and what each half of the model is worth.
+"""Test accuracy with the default settings, of the ensemble and of each of its models.
 
-For directories with `train.parquet`, `test.parquet` and perhaps `validation.parquet` (columns
-`text` and `label`). Prints a JSON line per directory: the accuracy of the model, of its LSTM alone
-and of its linear partner alone, as medians over seeds, and every seed's. Then what the cascade does
-to the model: `partner_share` of the rows, which the partner answers alone; the `agreement` of the
-labels with those without it; accuracy, log loss and calibration error without and with it.
+For directories with `train.parquet`, `test.parquet` and optionally `validation.parquet` (columns
+`text` and `label`). Prints a JSON line per directory: the accuracy of the ensemble, of the LSTM
+alone and of the linear model alone, as medians over seeds, and the ensemble's for every seed. Then
+the effect of the cascade: `partner_share`, the share of rows that the linear model answers alone;
+`agreement`, the share of rows with the same label without the cascade; and accuracy, log loss and
+calibration error with and without it.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from distlstm.text.columns import read_labels, read_texts
 
 
 def train(data: Path, output: Path, seed: int, options: Sequence[str]) -> None:
-    """The command itself."""
+    """Run `distlstm train`."""
     command = [sys.executable, "-m", "distlstm", "train", str(data / "train.parquet"), "--quiet"]
     if (data / "validation.parquet").exists():
         command += ["--validation", str(data / "validation.parquet")]
@@ -38,7 +39,7 @@ def train(data: Path, output: Path, seed: int, options: Sequence[str]) -> None:
 
 
 def accuracies(path: Path, data: Path) -> dict[str, float]:
-    """On the test rows: of the whole, and of each half."""
+    """Figures on the test rows: of the ensemble, of each model alone, and without the cascade."""
     table = pq.read_table(data / "test.parquet", columns=["text", "label"]).combine_chunks()
     texts = read_texts(table["text"].chunk(0)).texts
     truth = np.array(read_labels(table["label"].chunk(0)).to_pylist())

@@ -1,7 +1,7 @@
-"""Whether predictions in bfloat16 are those in float32, on real text that a model was trained on.
+"""Agreement of predictions in bfloat16 with those in float32, on real text.
 
-Without arguments, a model is trained for this on the demo's corpus. Prints one JSON line: the share
-of rows with the same label, and how far the scores are apart.
+Without arguments, it trains a model on the demo's corpus. Prints one JSON line: the share of rows
+with the same label, and the differences of the scores.
 """
 
 import argparse
@@ -23,17 +23,17 @@ from distlstm.text.columns import read_texts
 
 
 def predictions(path: Path, source: Path, precision: str) -> Predictions:
-    """What a model says of a file's texts in one arithmetic."""
+    """The predictions of a model for the texts of a file, in one precision."""
     model = load_model(path)
     training = replace(model.config.training, precision=precision)  # type: ignore[arg-type]
     config = replace(model.config, training=training)
-    model = replace(model, config=config, cascade=None)  # the partner is float32 anyway
+    model = replace(model, config=config, cascade=None)  # the linear model is always float32
     texts = pq.read_table(source, columns=["text"])["text"].combine_chunks()
     return Predictor(model, device=torch.device("cpu"))(read_texts(texts).texts)
 
 
 def agreement(path: Path, source: Path) -> dict[str, float]:
-    """Compare both."""
+    """Compare the predictions in both precisions."""
     half, full = (predictions(path, source, precision) for precision in ("bf16", "fp32"))
     apart = np.abs(half.scores - full.scores)
     return {
@@ -45,7 +45,7 @@ def agreement(path: Path, source: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    """Train if need be, and compare."""
+    """Train a model if none is given, then compare."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", type=Path)
     parser.add_argument("--input", type=Path, help="a Parquet file or directory with `text`")

@@ -1,8 +1,8 @@
-"""Training steps as this package makes them against the plain loop, on the same rows and model.
+"""Training steps of this package against those of a plain loop, on the same rows and model.
 
-Ours: batches of like length under a token budget, bfloat16 where the processor has it, fused
-AdamW. Plain: random batches of 64 rows, padded, float32, Adam. One thread. Prints one JSON line:
-true tokens per second of both (medians) and their ratio.
+Ours: batches of similar length within a token budget, bfloat16 if the processor supports it, fused
+AdamW. Plain: random batches of 64 rows, padded, float32, Adam. Both use one thread. Prints one JSON
+line: tokens per second without padding of both (medians), and their ratio.
 """
 
 import json
@@ -22,12 +22,12 @@ from distlstm.model.loop import Training, Worker
 
 NUM_ROWS, VOCAB_SIZE, NUM_LABELS, RUNS = 3_000, 20_000, 4, 3
 CORPUS_ROWS = 30_000
-"""Of a corpus of which these rows could be a part; it decides how large a step is."""
+"""Rows of the corpus from which these rows could be; this determines the size of a step."""
 CONFIG = TrainingConfig()
 
 
 class Rows:
-    """Made-up rows whose lengths spread as those of news do, and whose words follow Zipf's law."""
+    """Artificial rows, with lengths distributed as those of news, and words by Zipf's law."""
 
     def __init__(self, corpus_rows: int = CORPUS_ROWS) -> None:
         self.limits = step_limits(CONFIG, corpus_rows)
@@ -61,7 +61,7 @@ class Steps:
 
 
 def ours(rows: Rows) -> tuple[float, float]:
-    """Tokens per second, and padding over true tokens."""
+    """Tokens per second, and the ratio of padding to tokens."""
     torch.manual_seed(0)
     model = Classifier(ModelConfig(), vocab_size=VOCAB_SIZE, num_labels=NUM_LABELS)
     training = Training(model, CONFIG, num_epochs=1, seed=0, worker=Worker())
@@ -70,7 +70,7 @@ def ours(rows: Rows) -> tuple[float, float]:
 
 
 def plain(rows: Rows) -> float:
-    """Tokens per second of the loop that most people write."""
+    """Tokens per second of the usual training loop."""
     torch.manual_seed(0)
     model = Classifier(ModelConfig(), vocab_size=VOCAB_SIZE, num_labels=NUM_LABELS).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)

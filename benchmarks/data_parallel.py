@@ -1,9 +1,9 @@
-"""Two workers that train on every step together, against one, on the same rows and model.
+"""Two data-parallel training workers against one, on the same rows and model.
 
-One thread a worker, over gloo, as `distlstm train` runs them; the first of three epochs, in which
-kernels are made, is not counted. Prints one JSON line a size of corpus, which decides how large a
-step is: true tokens per second of both (medians), their ratio, and the ratio of two workers that
-exchange no gradients, which is what the machine allows.
+One thread per worker, with gloo, as in `distlstm train`. The first of three epochs, in which
+kernels are compiled, is not counted. Prints one JSON line for each size of corpus, which determines
+the size of a step: tokens per second without padding of both (medians), their ratio, and the ratio
+for two workers that exchange no gradients, which is the limit of the machine.
 """
 
 import json
@@ -55,7 +55,7 @@ class Share:
 
 
 def tokens_per_second(worker: Worker, share: Share) -> float:
-    """Of all that the worker knows of, whose steps it takes a share of."""
+    """Tokens per second of all workers whose steps this worker shares."""
     torch.manual_seed(0)
     model = Classifier(ModelConfig(), vocab_size=VOCAB_SIZE, num_labels=NUM_LABELS)
     training = Training(model, CONFIG, num_epochs=EPOCHS, seed=0, worker=worker)
@@ -64,7 +64,7 @@ def tokens_per_second(worker: Worker, share: Share) -> float:
 
 
 def run_rank(rank: int, world_size: int, exchange: bool, corpus_rows: int, directory: str) -> None:
-    """In a process of its own; rank 0 writes the figure down."""
+    """Train in this process; rank 0 writes the result to a file."""
     torch.set_num_threads(1)
     meeting = f"file://{directory}/meeting"
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world_size)
@@ -83,7 +83,7 @@ def run_rank(rank: int, world_size: int, exchange: bool, corpus_rows: int, direc
 
 
 def of_workers(world_size: int, corpus_rows: int, *, exchange: bool) -> float:
-    """Tokens per second of so many workers."""
+    """Tokens per second of `world_size` workers."""
     with tempfile.TemporaryDirectory() as directory:
         arguments = (world_size, exchange, corpus_rows, directory)
         spawn(run_rank, args=arguments, nprocs=world_size)  # type: ignore[no-untyped-call]

@@ -2,9 +2,9 @@
 
     python -m benchmarks.first_step [DATA]
 
-DATA, by default 30,000 made-up rows of 40 words, has the columns text and label. Prints one JSON
-line: seconds of each part as `--debug` shows them, with one worker and with two, medians of 3 runs,
-each of which is ended after its first step.
+DATA has the columns text and label; the default is 30,000 artificial rows of 40 words. Prints one
+JSON line: the seconds of each part as `--debug` shows them, with one worker and with two, as
+medians of 3 runs. Each run is interrupted after its first step.
 """
 
 import json
@@ -26,7 +26,7 @@ TITLE, LAST = "To the first step", "in all"
 
 
 def write_rows(path: Path) -> None:
-    """Words by Zipf's law; the labels are random."""
+    """Write rows of words by Zipf's law, with random labels."""
     rng = np.random.default_rng(0)
     ranks = (VOCABULARY ** rng.random((ROWS, WORDS_PER_ROW))).astype(int)
     texts = [" ".join(f"w{rank}" for rank in row) for row in ranks]
@@ -35,7 +35,7 @@ def write_rows(path: Path) -> None:
 
 
 def seconds_of(data: Path, output: Path, num_workers: int) -> dict[str, float]:
-    """Run the command until it shows the table, then interrupt it."""
+    """Run the command until it prints the table, then interrupt it."""
     command = [sys.executable, "-m", "distlstm", "train", str(data), "--output", str(output)]
     with subprocess.Popen(
         [*command, "--workers", str(num_workers), "--debug"],
@@ -53,7 +53,7 @@ def seconds_of(data: Path, output: Path, num_workers: int) -> dict[str, float]:
 
 
 def table(lines: Iterator[str] | tuple[str, ...]) -> Iterator[tuple[str, float]]:
-    """Parts and seconds, from what the command writes."""
+    """The parts and their seconds, from the output of the command."""
     shown = False
     for line in lines:
         shown = shown or TITLE in line

@@ -1,8 +1,8 @@
 """Memory of `batch-predict` on a file and on one ten times as large, each of a single row group.
 
-Prints one JSON line: the peak of a worker (resident), the peak of all processes of the command
-together (proportional set size, which counts shared pages once), for both files, and the ratio.
-Rows are of 200 bytes and all distinct.
+Prints one JSON line: for both files, the peak of a worker (resident) and the peak of all processes
+of the command together (proportional set size, which counts shared pages once); and the ratios.
+Rows have 200 bytes and are all distinct.
 """
 
 import json
@@ -27,7 +27,7 @@ MARK = "DISTLSTM_BENCHMARK"
 
 
 def write_rows(path: Path, num_rows: int) -> pa.Array:
-    """A file of one row group; its texts."""
+    """Write a file of one row group; return its texts."""
     rng = np.random.default_rng(num_rows)
     words = np.array([f"{i:0{WORD_BYTES}x}" for i in range(VOCABULARY)])
     texts = [
@@ -47,14 +47,14 @@ class Peaks:
     all_processes: float = 0.0
 
     def look(self, mark: str) -> None:
-        """Read the memory of the processes that carry a mark in their environment."""
+        """Update the peaks from the processes that have a mark in their environment."""
         seen = memory_of(mark, worker="ray::_Worker")
         self.worker = max(self.worker, seen.worker)
         self.all_processes = max(self.all_processes, seen.together)
 
 
 def peaks_of(source: Path, model: Path, output: Path) -> Peaks:
-    """Run the command, looking five times a second."""
+    """Run the command, and read its memory five times a second."""
     peaks, ended = Peaks(), threading.Event()
     mark = f"{MARK}={output}"
 

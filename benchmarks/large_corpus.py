@@ -1,13 +1,14 @@
-"""Memory of `train` on made-up corpora of different sizes, up to the first steps.
+"""Memory of `train` on artificial corpora of different sizes, up to the first steps.
 
     python -m benchmarks.large_corpus [--whole] [ROWS...]
 
-Rows have eight words of a Zipf vocabulary, one of which tells the label; there are 20 files. The
+Rows have eight words by Zipf's law, one of which determines the label; there are 20 files. The
 command is interrupted after its first 200 steps; with `--whole` it trains one epoch to its end and
-writes its model. Prints one JSON line: rows, seconds of the encoding, and the peaks of all the
-command's processes together while it encodes, while it trains, and from the end of the epoch on
-(proportional set size, which counts shared pages once), of one training worker (resident), and of
-the linear model, fitted in a process of its own; with `--whole`, what `train` itself says instead.
+writes its model. Prints one JSON line per size: rows, seconds of the encoding, and peaks of memory:
+- of all processes of the command together (proportional set size, which counts shared pages once),
+  while it encodes, while it trains, and from the end of the epoch on;
+- of one training worker (resident);
+- of the linear model, fitted in a separate process; with `--whole`, the result of `train` instead.
 """
 
 import argparse
@@ -43,7 +44,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 def write_corpus(directory: Path, num_rows: int) -> None:
-    """Files of `text` and `label`."""
+    """Write files with the columns `text` and `label`."""
     directory.mkdir(parents=True)
     words = pa.array([f"w{i:x}" for i in range(VOCABULARY)])
     for index in range(FILES):
@@ -54,7 +55,7 @@ def write_corpus(directory: Path, num_rows: int) -> None:
 
 
 def made_up_rows(words: pa.Array, num_rows: int, rng: np.random.Generator) -> pa.Table:
-    """Words by Zipf's law, then one that only rows of the label have."""
+    """Rows of words by Zipf's law, and one word that only rows of the label have."""
     labels = rng.integers(0, LABELS, num_rows)
     ranks = VOCABULARY ** rng.random((WORDS_PER_ROW - 1, num_rows), np.float32) - 1
     columns = [words.take(pa.array(column.astype(np.int32))) for column in ranks]
@@ -70,18 +71,18 @@ class Peaks:
     """Peaks in MiB."""
 
     together: dict[str, float] = field(default_factory=dict)
-    """Of all processes, by what is being done."""
+    """Of all processes, by activity."""
     worker: float = 0.0
 
     def look(self, mark: str, doing: str) -> None:
-        """Read the memory of the processes that carry a mark in their environment."""
+        """Update the peaks from the processes that have a mark in their environment."""
         seen = memory_of(mark, worker="ray::RayTrainWorker")
         self.worker = max(self.worker, seen.worker)
         self.together[doing] = max(self.together.get(doing, 0.0), seen.together)
 
 
 def progress(output: Path) -> tuple[str, int]:
-    """What is being done, and the steps of the first epoch that are done."""
+    """The current activity, and the number of steps done in the first epoch."""
     if not any((output / "checkpoints").glob("corpus-*/corpus.json")):
         return "encoding", 0
     file = output / "checkpoints" / "progress.jsonl"
@@ -91,9 +92,9 @@ def progress(output: Path) -> tuple[str, int]:
 
 
 def measure(data: Path, output: Path, *, whole: bool) -> tuple[Peaks, float, dict[str, Any]]:
-    """Run the command to its first steps, or its end.
+    """Run the command to its first steps, or to its end.
 
-    Also returns the seconds until it had encoded, and its result, if it ended.
+    Returns the peaks, the seconds until the corpus was encoded, and the result, if it ended.
     """
     mark, peaks, began = f"{MARK}={output}", Peaks(), time.monotonic()
     command = [sys.executable, "-m", "distlstm", "train", str(data), "--output", str(output)]
@@ -120,7 +121,7 @@ def measure(data: Path, output: Path, *, whole: bool) -> tuple[Peaks, float, dic
 
 
 def linear_peak(output: Path) -> float:
-    """MiB, of a process that fits the linear model of an encoded corpus."""
+    """The peak, in MiB, of a process that fits the linear model of an encoded corpus."""
     (corpus,) = (output / "checkpoints").glob("corpus-*")
     command = [sys.executable, "-c", FIT_LINEAR, str(corpus)]
     return float(subprocess.run(command, check=True, capture_output=True).stdout)

@@ -1,6 +1,6 @@
-"""How fast `verify` reads an output of many parts.
+"""The speed of `verify` on an output of many parts.
 
-Prints one JSON line: parts a second, of 5,000 parts whose input is as many files.
+Prints one JSON line: parts per second, for 5,000 parts with one input file each.
 """
 
 import json
@@ -33,7 +33,7 @@ SETTINGS = PredictionSettings(
 
 
 def write_part(unit: Unit, output: Path) -> Part:
-    """A part as `batch-predict` writes it, with made-up predictions."""
+    """Write a part as `batch-predict` does, with artificial predictions."""
     rows = pq.read_table(unit.file.path)
     rows = rows.append_column("predicted_label", pa.array(["label"] * ROWS))
     rows = rows.append_column("predicted_score", pa.array([0.5] * ROWS, pa.float32()))
@@ -53,7 +53,7 @@ def write_part(unit: Unit, output: Path) -> Part:
 
 
 def main() -> None:
-    """Write the files once, verify several times."""
+    """Write the files once, and verify them several times."""
     with tempfile.TemporaryDirectory() as temporary:
         source, output = Path(temporary) / "in", Path(temporary) / "out"
         source.mkdir()

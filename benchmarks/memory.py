@@ -1,7 +1,7 @@
-"""Remembering over a long gap: what the gates do, and what the initial weights do.
+"""Memory over a long gap: the effect of the gates and of the initial weights.
 
-The label of a row is decided by its first token alone; noise follows. Each cell is trained by the
-same recipe on fresh rows, from this package's initial weights and from torch's. Prints one JSON
+The first token of a row determines its label; the other tokens are noise. Each cell is trained in
+the same way on fresh rows, from this package's initial weights and from torch's. Prints one JSON
 line: test accuracy (chance is 0.5) by cell and length, and how much of the gradient of the last
 state reaches the first token before training.
 """

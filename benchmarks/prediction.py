@@ -1,20 +1,20 @@
-"""`batch-predict` end to end, against the bare kernel and against the recipe most people write.
+"""`batch-predict` end to end, against the bare kernel and against the usual recipe.
 
 Prints one JSON line:
 - `of_bare_kernel`: tokens per second of `batch-predict` once its workers run, over those of bare
   `nn.LSTM` calls of the same sizes, dtype and number of processes, on batches of the same lengths;
-- `of_plain_recipe`: over Ray Data's `map_batches` with pandas, a Python tokenizer, and float32
-  batches padded in the order of the file, with the same number of workers;
-- `two_workers_over_one`;
-- `of_no_cascade`: tokens per second of one worker with a cascade over those without, of a model
-  trained with defaults on the demo's corpus, on its unlabelled rows; `partner_share` of them are
-  answered by the linear partner alone; `with_cascade_of_...` are the first two ratios there, with
-  one worker;
-- `seconds_with_nothing_to_do`: the whole command on an output that is finished.
+- `of_plain_recipe`: the same over Ray Data's `map_batches` with pandas, a Python tokenizer, and
+  float32 batches padded in the order of the file, with the same number of workers;
+- `two_workers_over_one`: the same for two workers over one;
+- `of_no_cascade`: tokens per second of one worker with a cascade over those without one, for a
+  model trained with the defaults on the demo's corpus, on its unlabelled rows; `partner_share` is
+  the share of rows that the linear model answers alone; `with_cascade_of_...` are the first two
+  ratios for this model, with one worker;
+- `seconds_with_nothing_to_do`: of the whole command on a finished output.
 
-Every figure is a median over runs in turn. All others are of a model without a cascade, whose
-weights are random: speed does not depend on them. Without arguments their rows are those of the
-demo's corpus, made distinct by a number each.
+Every figure is a median over several runs, in turn with the others. All but those of the cascade
+are of a model without one, with random weights: speed does not depend on them. By default their
+rows are those of the demo's corpus, each made distinct by a number.
 """
 
 import argparse
@@ -58,7 +58,7 @@ ROW_GROUP = 20_000
 
 
 def made_up_input(directory: Path) -> Path:
-    """Distinct rows of real text, in files of several row groups."""
+    """Write distinct rows of real text into files of several row groups; return their directory."""
     build_stdlib_corpus(directory / "corpus")
     texts = pq.read_table(directory / "corpus" / "unlabelled", columns=["text"])["text"].to_pylist()
     longer = [f"{a} {b}" for a, b in zip(texts[::2], texts[1::2], strict=False)]
@@ -79,7 +79,7 @@ def read_all(path: Path) -> pa.Array:
 
 
 def random_model(texts: pa.Array, path: Path) -> None:
-    """A model of default sizes with a vocabulary of these texts."""
+    """Save a model of default sizes and random weights, with a vocabulary from these texts."""
     config = ExperimentConfig()
     sample = texts.slice(0, 50_000)
     counts = split(read_texts(sample).texts, config.text).flatten().value_counts()
@@ -102,7 +102,7 @@ def random_model(texts: pa.Array, path: Path) -> None:
 
 
 def batch_predict(source: Path, model: Path, output: Path, workers: int) -> dict[str, Any]:
-    """The command's own JSON result."""
+    """Run the command; return its JSON result."""
     command = [sys.executable, "-m", "distlstm", "batch-predict", str(source), "--json", "--quiet"]
     options = ["--model", str(model), "--output", str(output), "--workers", str(workers)]
     done = subprocess.run([*command, *options], check=True, capture_output=True, text=True)
@@ -110,7 +110,7 @@ def batch_predict(source: Path, model: Path, output: Path, workers: int) -> dict
 
 
 def bare_process(model: Path, lengths: np.ndarray, queue: "mp.Queue[float]") -> None:
-    """Run bare `nn.LSTM` over batches of these lengths; puts the seconds it took."""
+    """Run a bare `nn.LSTM` on batches of these lengths; put the seconds into the queue."""
     torch.set_num_threads(1)
     config = load_model(model).config
     dtype = recurrent_dtype(config.training.precision, torch.device("cpu"))
@@ -137,7 +137,7 @@ def bare_process(model: Path, lengths: np.ndarray, queue: "mp.Queue[float]") -> 
 
 
 def bare_tokens_per_second(model: Path, lengths: np.ndarray, workers: int) -> float:
-    """Of all processes together."""
+    """Tokens per second of all processes together."""
     context = mp.get_context("spawn")
     queue: mp.Queue[float] = context.Queue()
     processes = [
@@ -153,7 +153,7 @@ def bare_tokens_per_second(model: Path, lengths: np.ndarray, workers: int) -> fl
 
 
 class PlainModel(nn.Module):
-    """The textbook module of the model's sizes; its LSTM reads the padding too."""
+    """The textbook module of the same sizes; its LSTM also reads the padding."""
 
     def __init__(self, sizes: ModelConfig, *, vocab_size: int, num_labels: int) -> None:
         super().__init__()
@@ -177,7 +177,7 @@ class PlainModel(nn.Module):
 
 
 class PlainRecipe:
-    """The UDF that most people write."""
+    """The usual class for `map_batches`."""
 
     def __init__(self, model: Path) -> None:
         torch.set_num_threads(1)
@@ -189,7 +189,7 @@ class PlainRecipe:
         self.labels = loaded.labels.names
 
     def __call__(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Label a batch, noting who did it and when."""
+        """Label a batch, and record the worker and the times."""
         started = time.perf_counter()
         rows = [
             [self.ids.get(token, 1) for token in re.findall(r"\w+|[^\w\s]", text.lower())][:400]
@@ -208,7 +208,7 @@ class PlainRecipe:
 
 
 def plain_tokens_per_second(source: Path, model: Path, lengths: np.ndarray, workers: int) -> float:
-    """Of all workers together while they worked, reading and writing left out."""
+    """Tokens per second of all workers while they predict, without reading and writing."""
     code = (
         "import sys, pathlib; from benchmarks.prediction import run_plain; "
         "print(run_plain(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), int(sys.argv[3])))"
@@ -219,7 +219,7 @@ def plain_tokens_per_second(source: Path, model: Path, lengths: np.ndarray, work
 
 
 def run_plain(source: Path, model: Path, workers: int) -> float:
-    """Seconds from the first batch's start to the last one's end."""
+    """Seconds from the start of a worker's first batch to the end of its last, on average."""
     environment.prepare()
     import ray
 
@@ -251,22 +251,22 @@ def main() -> None:
 
 
 def trained_models(directory: Path) -> tuple[Path, dict[str, Path]]:
-    """Real rows without a label, and models of their corpus: with a cascade, and without."""
+    """Unlabelled real rows, and models trained on their corpus: with a cascade, and without."""
     corpus, models = directory / "real", {name: directory / name for name in ("on", "off")}
     build_stdlib_corpus(corpus)
     train = [sys.executable, "-m", "distlstm", "train", str(corpus / "train.parquet"), "--quiet"]
     train += ["--output", str(models["on"]), "--workers", "1"]
     subprocess.run(train, check=True, capture_output=True)
     shutil.copytree(models["on"], models["off"])
-    facts_file = models["off"] / "model.json"
-    metadata = json.loads(facts_file.read_text(encoding="utf-8"))
+    metadata_file = models["off"] / "model.json"
+    metadata = json.loads(metadata_file.read_text(encoding="utf-8"))
     metadata.pop("cascade", None)
-    facts_file.write_text(json.dumps(metadata), encoding="utf-8")
+    metadata_file.write_text(json.dumps(metadata), encoding="utf-8")
     return corpus / "unlabelled", models
 
 
 def measure_cascade(directory: Path, runs: int) -> dict[str, float]:
-    """What it is worth on real rows, with one worker, as medians."""
+    """The ratios with a cascade on real rows, with one worker, as medians."""
     source, models = trained_models(directory)
     texts, lengths = read_all(source), lengths_of(read_all(source), models["on"])
     plain_source, num_plain = part_of(texts, directory / "plain-real", share=PLAIN_SHARE // 4)
@@ -289,14 +289,14 @@ def measure_cascade(directory: Path, runs: int) -> dict[str, float]:
 
 
 def lengths_of(texts: pa.Array, model: Path) -> np.ndarray:
-    """Tokens of each text, as a model reads them (int64, [rows])."""
+    """Number of tokens of each text for a model (int64, [rows])."""
     loaded = load_model(model)
     tokenizer = Tokenizer(loaded.config.text, loaded.vocabulary)
     return tokenizer.encode(read_texts(texts).texts).lengths
 
 
 def part_of(texts: pa.Array, path: Path, *, share: int) -> tuple[Path, int]:
-    """A directory with the first of so many equal parts of the texts, and its rows."""
+    """Write the first 1 / `share` of the texts to a directory; return it and its rows."""
     path.mkdir()
     rows = len(texts) // share
     pq.write_table(pa.table({"text": texts}).slice(0, rows), path / "a.parquet")

@@ -1,20 +1,20 @@
-"""The memory of a command's processes, which carry a mark in their environment."""
+"""The memory of a command's processes, found by a mark in their environment."""
 
 from pathlib import Path
 from typing import NamedTuple
 
 
 class Memory(NamedTuple):
-    """In MiB."""
+    """Memory in MiB."""
 
     together: float
-    """Of all processes; what several share counts once (PSS)."""
+    """Of all processes; shared pages count once (PSS)."""
     worker: float
-    """Resident in the largest worker."""
+    """Resident memory of the largest worker."""
 
 
 def memory_of(mark: str, *, worker: str) -> Memory:
-    """Look once; `worker` is how the names of the workers' processes begin."""
+    """Read the memory once; the process names of workers begin with `worker`."""
     together, largest = 0.0, 0.0
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -22,7 +22,7 @@ def memory_of(mark: str, *, worker: str) -> Memory:
                 continue
             name = (process / "cmdline").read_bytes().decode(errors="replace")
             sizes = (process / "smaps_rollup").read_text().split("\n")
-        except OSError:  # it has ended
+        except OSError:  # the process has ended
             continue
         kib = {line.split(":")[0]: int(line.split()[1]) for line in sizes[1:] if line}
         together += kib["Pss"] / 1024

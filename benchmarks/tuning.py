@@ -1,20 +1,21 @@
-"""What a study is worth, for the same number of training steps, and what a trial costs.
+"""The quality that a study reaches with a given number of training steps, and the cost of a trial.
 
-Prints one JSON line. For each training set given (Parquet with `text` and `label`):
-- `default`: the best validation macro-F1 of the default configuration, trained again with another
-  seed for as long as the steps last;
-- `random`: of random search without early stopping;
-- `tune`: of `distlstm tune` as it is (TPE, early stops), its trials counted in order until the
-  steps are used up. The steps are those that `random` took;
+Prints one JSON line. For each training set given (Parquet with `text` and `label`), as medians over
+seeds, all with the number of steps that `random` takes:
+- `default`: the best validation macro-F1 of the default configuration, trained again with other
+  seeds until the steps are used up;
+- `random`: that of random search without early stopping;
+- `tune`: that of `distlstm tune` with its defaults (TPE, early stopping), whose epochs count in
+  order until the steps are used up;
 - `fast_over_default`: rows per second of the fastest trial of `tune` within half a point of its
-  best (what `--prefer fast` chooses) over those of the default. Each is a median over seeds.
+  best (the choice of `--prefer fast`), over those of the default.
 
-Then, on 3,000 rows and with one epoch a trial:
-- `seconds_beyond_epochs`: what a trial of `tune` takes beyond its epochs, on a worker that has run
-  one before: loading, checkpoint, proposal and hand-over (median);
-- `busy_share`: epochs over workers' time, from the first trial's start to the last one's;
-- `trials_per_minute_over_nested`: against the usual way, in which each trial is a Ray Train job of
-  its own that reads and encodes the corpus again. Both run as many trials at once.
+Then, on 3,000 rows and with one epoch per trial:
+- `seconds_beyond_epochs`: the time of a trial of `tune` beyond its epochs, on a worker that has run
+  another trial before: loading, checkpoint, proposal and hand-over (median);
+- `busy_share`: epochs over workers' time, from the start of the first trial to that of the last;
+- `trials_per_minute_over_nested`: against the usual way, in which each trial is a Ray Train job
+  that reads and encodes the corpus again. Both run the same number of trials at once.
 """
 
 import argparse
@@ -41,7 +42,7 @@ EPOCH = ["--set", "training.max_epochs=1", "--set", "training.min_epochs=1"]
 
 
 def tune(data: Path, output: Path, *options: object) -> dict[str, Any]:
-    """The command's own JSON result."""
+    """Run the command; return its JSON result."""
     command = [sys.executable, "-m", "distlstm", "tune", data, "--output", output, "--json"]
     done = subprocess.run(
         list(map(str, [*command, "--quiet", *options])), check=True, capture_output=True, text=True
@@ -50,18 +51,18 @@ def tune(data: Path, output: Path, *options: object) -> dict[str, Any]:
 
 
 def epochs_of(study: Path) -> list[dict[str, Any]]:
-    """All epochs of a study, by trial."""
+    """All epochs of a study."""
     return list(pq.read_table(study / "epochs.parquet").to_pylist())
 
 
 def best_within(study: Path, *, num_epochs: int) -> float:
-    """The best metric of the epochs that ended first; every epoch has the same steps."""
+    """The best metric of the `num_epochs` that ended first; all epochs have the same steps."""
     ordered = sorted(epochs_of(study), key=lambda epoch: epoch["ended"])
     return float(max(epoch[METRIC] for epoch in ordered[:num_epochs]))
 
 
 def quality(data: Path, directory: Path, seed: int) -> dict[str, float]:
-    """The three ways, with as many epochs each."""
+    """The figures of all three ways, with the same number of epochs."""
     no_stops = ["--set", "search.algorithm=random", "--set", "search.grace_epochs=1000"]
     common = ["--seed", seed]
     tune(data, directory / "random", *common, *no_stops, "--trials", FULL_TRIALS)
@@ -85,7 +86,7 @@ def quality(data: Path, directory: Path, seed: int) -> dict[str, float]:
 
 
 def fast_over_default(study: Path) -> float:
-    """Of LSTMs: how much faster a good one is than the default's, which is the first trial."""
+    """Speed of the fastest good LSTM over that of the default, which is the first trial."""
     trials = {row["trial"]: row for row in pq.read_table(study / "trials.parquet").to_pylist()}
     measured = [row for row in trials.values() if row[METRIC] is not None]
     best = max(row[METRIC] for row in measured)
@@ -95,12 +96,12 @@ def fast_over_default(study: Path) -> float:
 
 
 def first(study: Path, num_epochs: int) -> list[dict[str, Any]]:
-    """The epochs that ended first."""
+    """The `num_epochs` epochs that ended first."""
     return sorted(epochs_of(study), key=lambda epoch: epoch["ended"])[:num_epochs]
 
 
 def cost(data: Path, directory: Path) -> dict[str, float]:
-    """What trials of one epoch take."""
+    """The cost of trials of one epoch."""
     study = directory / "quick"
     tune(data, study, *EPOCH, "--trials", QUICK_TRIALS)
     epochs = sorted(epochs_of(study), key=lambda epoch: epoch["started"])
@@ -126,7 +127,7 @@ def cost(data: Path, directory: Path) -> dict[str, float]:
 
 
 def nested_trials_per_minute(data: Path, directory: Path, *, num_workers: int) -> float:
-    """The usual way, in a process of its own."""
+    """Trials per minute of the usual way, in a separate process."""
     code = (
         "import sys; from benchmarks.tuning import run_nested; "
         "print(run_nested(sys.argv[1], sys.argv[2], int(sys.argv[3])))"
@@ -137,7 +138,7 @@ def nested_trials_per_minute(data: Path, directory: Path, *, num_workers: int) -
 
 
 def run_nested(data: str, output: str, num_workers: int) -> float:
-    """Trials a minute, from the first one's start to the last one's end."""
+    """Trials per minute, from the start of the first to the end of the last."""
     environment.prepare()
     os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.2"
     import ray
@@ -175,7 +176,7 @@ def run_nested(data: str, output: str, num_workers: int) -> float:
 
 
 def nested_worker(parameters: dict[str, Any]) -> None:
-    """Read and encode the corpus, train one epoch, report: the whole of a trial, in its worker."""
+    """Run a whole trial in its worker: read and encode the corpus, train one epoch, report."""
     import ray.train
     import torch
 

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic writes: a file appears complete or not at all."""
 
 import ctypes
 import os
@@ -15,9 +15,9 @@ _NORMAL_MODE = 0o644  # some libraries create files that only their owner may re
 
 @contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; at the end it is flushed to disk and renamed to it.
+    """Yield a temporary path beside `path`; on exit, flush it to disk and rename it to `path`.
 
-    If the block raises, the temporary file is removed and `path` is as before.
+    If the block raises, the temporary file is removed and `path` stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
@@ -31,13 +31,13 @@ def replace_file(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file, whole or not at all."""
+    """Write a UTF-8 file atomically."""
     with replace_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def remove_leftovers(directory: Path) -> None:
-    """Remove the temporary files that a killed process left anywhere under `directory`."""
+    """Remove all temporary files under `directory` that a killed process left."""
     for leftover in directory.rglob(f"{TEMPORARY_PREFIX}*"):
         leftover.unlink(missing_ok=True)
 
@@ -51,9 +51,9 @@ def _flush(path: Path) -> None:
 
 
 def replace_directory(new: Path, path: Path) -> None:
-    """Rename a directory to `path` in place of the one there, which is removed.
+    """Rename a directory to `path`; remove the one that was there.
 
-    On Linux the two swap places in one step, so that `path` is always whole. Elsewhere, or on a
+    On Linux the two are swapped in one step, so that `path` is always complete. Elsewhere, or on a
     file system that cannot swap, `path` is missing for a moment.
     """
     _flush(new)

@@ -1,7 +1,7 @@
-"""Chosen values: the sections of an experiment's TOML file, read strictly.
+"""The configuration of an experiment: a dataclass per section of its TOML file, and its reader.
 
-What is measured (vocabulary size, number of labels) is never a field here, and neither are
-resources (workers, GPUs), so one file serves a laptop and a cluster.
+Every field is a chosen value. Measured values (vocabulary size, number of labels) are not here, nor
+are the workers and GPUs of a command, so one file works on a laptop and on a cluster.
 """
 
 import sys
@@ -26,7 +26,7 @@ class Range:
     maximum: float = float("inf")
 
     def __str__(self) -> str:
-        """The bounds as a phrase: `at least 1`, `from 0 to 0.9`."""
+        """The bounds in words: `at least 1`, `from 0 to 0.9`."""
         if self.maximum == float("inf"):
             return f"at least {self.minimum:g}"
         return f"from {self.minimum:g} to {self.maximum:g}"
@@ -41,18 +41,18 @@ class TextConfig:
     """`[text]`: how a text becomes token ids."""
 
     lowercase: bool = True
-    """Fold case before splitting."""
+    """Lowercase a text before splitting it."""
     unit: Literal["word", "character"] = "word"
     """What a token is. With "word", Han and kana are still split by character."""
     max_tokens: Annotated[int, Range(1, 100_000)] = 1_000
-    """Tokens read of each text; what follows is not seen."""
+    """Tokens read from each text; the rest is ignored."""
     max_vocabulary: Annotated[int, Range(1, 10_000_000)] = 100_000
-    """Most frequent tokens that get an id of their own."""
+    """Largest number of tokens in the vocabulary; the most frequent are kept."""
     min_count: Count = 2
-    """A token seen less often in the training split is unknown."""
+    """Tokens that occur less often in the training split are unknown."""
     vectors: str = ""
-    """File of pretrained token vectors to start from (text format of GloVe, word2vec or fastText,
-    plain or .gz); empty for none. Their dimension must be `model.embedding_dim`."""
+    """File of pretrained token vectors for the embedding (text format of GloVe, word2vec or
+    fastText, plain or .gz); empty for none. Their dimension must equal `model.embedding_dim`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,83 +60,83 @@ class ModelConfig:
     """`[model]`: the classifier, from the embedding to the logits."""
 
     cell: Literal["lstm", "gru", "rnn"] = "lstm"
-    """Recurrent cell: with gates and a cell state (lstm), gates only (gru), neither (rnn)."""
+    """Recurrent cell: with gates and a cell state (lstm), with gates only (gru), or plain (rnn)."""
     embedding_dim: Annotated[int, Range(1, 4096)] = 128
-    """Length of a token's vector."""
+    """Size of a token's vector."""
     hidden_dim: Annotated[int, Range(1, 8192)] = 128
-    """Length of the hidden state, in each direction."""
+    """Size of the hidden state of each direction."""
     num_layers: Annotated[int, Range(1, 16)] = 1
-    """Recurrent layers on top of one another."""
+    """Number of stacked recurrent layers."""
     bidirectional: bool = True
-    """Read each text from both ends."""
+    """Read each text in the forward and in the backward direction."""
     pooling: tuple[Pooling, ...] = ("last", "max", "mean")
-    """How the states of a text become one vector; several are concatenated."""
+    """How the states of a text become one vector; several results are concatenated."""
     dropout: Dropout = 0.5
-    """Share of the pooled vector dropped in training."""
+    """Dropout rate of the pooled vector."""
     state_dropout: Dropout = 0.4
-    """Share of the features dropped from every token of a row before each recurrent layer."""
+    """Dropout rate of the inputs of each recurrent layer: whole features of a row."""
     token_dropout: Dropout = 0.1
-    """Share of the tokens whose vector is dropped whole."""
+    """Dropout rate of whole token vectors."""
     wide: bool = True
-    """Add the logits of a linear model on n-grams, weighted as validation shows best."""
+    """Ensemble with a linear model on n-grams; its ensemble weight is fitted on validation rows."""
     cascade: Annotated[float, Range(0, 0.5)] = 0.001
-    """Share of the validation rows whose label may change for the sake of speed: rows of which the
-    linear model is so sure by itself never reach the recurrent layers. With 0 all rows do."""
+    """Early exit: rows on which the linear model is confident skip the recurrent layers. The value
+    is the largest share of the validation rows whose label this may change; 0 turns it off."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """`[training]`: how the weights are found."""
+    """`[training]`: how the weights are learnt."""
 
     steps: Count = 1_200
-    """Optimizer steps to aim at; the number of epochs follows from it."""
+    """Target number of optimizer steps, from which the number of epochs follows."""
     min_epochs: Count = 4
-    """Epochs at the least, however many rows there are."""
+    """Smallest number of epochs, however many rows there are."""
     max_epochs: Count = 12
-    """Epochs at the most, however few rows there are."""
+    """Largest number of epochs, however few rows there are."""
     patience: Count = 4
-    """Epochs without a better validation metric before training stops."""
+    """Epochs without a better validation metric after which training stops."""
     learning_rate: Annotated[float, Range(1e-8, 10)] = 3e-3
-    """Highest rate of the schedule."""
+    """Peak learning rate of the schedule."""
     weight_decay: Annotated[float, Range(0, 10)] = 0.01
     """Decoupled weight decay (AdamW)."""
     clip_norm: Annotated[float, Range(1e-6)] = 1.0
-    """Largest norm of a step's gradient."""
+    """Largest gradient norm of a step; larger gradients are scaled down to it."""
     tokens_per_batch: Annotated[int, Range(0)] = 0
-    """Padded tokens of a step at the most, over all workers; 0 is 64 a row, but at least 8,192."""
+    """Most tokens of a step with padding, over all workers; 0 means 64 per row, at least 8,192."""
     rows_per_batch: Annotated[int, Range(0)] = 0
-    """Rows of a step at the most, over all workers; 0 is a hundredth of all, from 16 to 128, and
-    from 256,000 rows on a two-thousandth, up to 256."""
+    """Most rows of a step, over all workers; 0 means a hundredth of the training rows, from 16 to
+    128, or from 256,000 rows on a two-thousandth, up to 256."""
     label_smoothing: Annotated[float, Range(0, 0.9)] = 0.1
-    """Share of the target spread evenly over all labels; of none where rows have probabilities."""
+    """Share of the target spread evenly over all labels; unused if the labels are probabilities."""
     frozen_epochs: Annotated[int, Range(0)] = 0
-    """Epochs, the first ones, in which the embedding stays as it is."""
+    """Number of first epochs in which the embedding is not trained."""
     class_weights: Literal["none", "balanced"] = "none"
-    """With "balanced", a row weighs rows / (labels * rows of its label), so that each label has the
-    same say; the best epoch is then the one of highest macro recall, not accuracy."""
+    """With "balanced", the weight of a row is rows / (labels * rows of its label), so that every
+    label has the same influence. The best epoch then has the highest macro recall, not accuracy."""
     weight_column: str = ""
-    """Column of the training data that says what each row weighs; none if empty."""
+    """Column of the training data with the weight of each row; empty for none."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the recurrent layers; "auto" is bf16 where the processor has it."""
+    """Arithmetic of the recurrent layers; "auto" is bf16 if the hardware supports it."""
     workers_per_trial: Count = 1
     """Data-parallel workers of each trial of `tune` (`train` has `--workers`)."""
     gpus_per_trial: Annotated[float, Range(0)] = 0.0
-    """GPUs of each trial of `tune`, where GPUs are used: 0.25 puts four trials on one; 0 gives each
-    worker one."""
+    """GPUs of each trial of `tune`, if GPUs are used: 0.25 puts four trials on one GPU; 0 gives
+    each worker one GPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Domain:
-    """The values a search may give to one parameter."""
+    """The values that a search may give to one parameter."""
 
     kind: Literal["choice", "uniform", "loguniform", "int", "quniform"]
-    """`choice` of listed values; `uniform`, `loguniform` [low, high]; `int` [low, high], both
-    included; `quniform` [low, high, step], whole numbers if all three are."""
+    """`choice` of listed values; `uniform` and `loguniform` in [low, high]; `int` in [low, high],
+    both included; `quniform` in [low, high, step], whole numbers if all three are."""
     values: tuple[Any, ...]
     """The listed values, or the bounds."""
 
     def has(self, value: Any) -> bool:
-        """Whether the value is listed, or within the bounds."""
+        """Whether the value is listed or within the bounds."""
         if self.kind == "choice":
             return value in self.values
         return bool(self.values[0] <= value <= self.values[1])
@@ -157,33 +157,33 @@ class SearchConfig:
     """`[search]`: what `distlstm tune` tries."""
 
     algorithm: Literal["tpe", "random", "grid"] = "tpe"
-    """Who proposes the next trial: Optuna's tree-structured Parzen estimator, chance, or the grid
-    of all listed values, in order."""
+    """How the next trial is proposed: by Optuna's tree-structured Parzen estimator (tpe), at random
+    (random), or from the grid of all listed values, in order (grid)."""
     metric: Literal["macro_f1", "accuracy", "loss"] = "macro_f1"
-    """Validation figure by which trials are ranked."""
+    """Validation metric by which trials are ranked."""
     num_trials: Count = 12
-    """Trials of a study."""
+    """Number of trials in a study."""
     grace_epochs: Count = 3
-    """Epochs every trial may run before the scheduler (ASHA) may stop it; the first ones, in which
-    the learning rate rises, say little of the last."""
+    """Epochs of every trial before the scheduler (ASHA) may stop it. In the first epochs the
+    learning rate still rises, so their metric predicts the final one poorly."""
     reduction_factor: Annotated[int, Range(2, 100)] = 3
-    """Of so many trials at a rung, one goes on."""
+    """At each rung, one trial in this many continues."""
     prefer: Literal["best", "fast"] = "best"
-    """Which trial becomes `best/`: the best by the metric, or the fastest one about as good."""
+    """Which trial becomes `best/`: the best by the metric, or the fastest within `tolerance`."""
     tolerance: Annotated[float, Range(0, 100)] = 0.5
-    """With "fast", how many points (hundredths of the metric) below the best are about as good."""
+    """With "fast", how far from the best a trial may be, in points (hundredths of the metric)."""
     space: Mapping[str, Domain] = field(default_factory=_default_space)
     """`[search.space]`: parameter (`model.hidden_dim`) -> domain (`{choice = [64, 128]}`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExperimentConfig:
-    """A whole experiment: every value that is chosen, none that is measured."""
+    """All chosen values of an experiment."""
 
     seed: Annotated[int, Range(0, 2**31 - 1)] = 0
-    """Of initial weights, dropout, the order of batches and the proposals of a search."""
+    """Seed of the initial weights, dropout, the order of batches and the proposals of a search."""
     validation_fraction: Annotated[float, Range(0.001, 0.5)] = 0.1
-    """Share of the rows held out when no validation data is given, chosen by hash of the text."""
+    """Share of the rows held out if no validation data is given, chosen by a hash of the text."""
     text: TextConfig = field(default_factory=TextConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -191,24 +191,24 @@ class ExperimentConfig:
 
     @property
     def searched(self) -> Mapping[str, Domain]:
-        """The search space, without what is `fixed`."""
+        """The search space without the `fixed` parameters."""
         fixed = self.fixed
         return {name: domain for name, domain in self.search.space.items() if name not in fixed}
 
     @property
     def fixed(self) -> Mapping[str, str]:
-        """Parameters of the space that keep the value they have, and why.
+        """Parameters of the search space that are not searched, and why.
 
-        Pretrained vectors leave the embedding's size no choice; and whoever sets a parameter to
-        what its default domain does not have means that value.
+        Pretrained vectors fix the embedding size. A value set outside the default domain is kept
+        as given.
         """
         defaults, reasons = _default_space(), {}
         for name, domain in self.search.space.items():
             value = self.value_of(name)
             if name == "model.embedding_dim" and self.text.vectors:
-                reasons[name] = "is that of the vectors"
+                reasons[name] = "is fixed by text.vectors"
             elif domain == defaults.get(name) and not domain.has(value):
-                reasons[name] = f"is {value}, outside of its default domain"
+                reasons[name] = f"is {value}, outside its default domain"
         return reasons
 
     def value_of(self, name: str) -> Any:
@@ -217,10 +217,10 @@ class ExperimentConfig:
         return getattr(getattr(self, section), key)
 
     def with_values(self, values: Mapping[str, Any]) -> Self:
-        """The same experiment with some values changed, by dotted name (`model.hidden_dim`).
+        """A copy with some values changed, by dotted name (`model.hidden_dim`).
 
         Raises:
-            UserError: an unknown name, a wrong type or a value out of range.
+            UserError: a name is unknown, or a value has a wrong type or is out of range.
         """
         changed = self
         for name, value in values.items():
@@ -228,7 +228,7 @@ class ExperimentConfig:
         return changed
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain tables, as `read_config` takes them and `model.json` keeps them."""
+        """The experiment as plain tables, as in `model.json`; `read_config` reads them."""
         tables = asdict(self)
         tables["search"]["space"] = {
             name: {domain.kind: list(domain.values)} for name, domain in self.search.space.items()
@@ -240,14 +240,18 @@ def load_config(path: Path | None, overrides: Iterable[str] = ()) -> ExperimentC
     """Read a TOML file (or the defaults), then apply `section.field=value` overrides.
 
     Raises:
-        UserError: names the offending key or value, and the nearest valid name.
+        UserError: a key is unknown or a value is wrong; the message has the nearest valid name.
     """
     config = ExperimentConfig() if path is None else read_config(_parse_toml(path))
     return config.with_values(dict(_parse_override(text) for text in overrides))
 
 
 def read_config(tables: Mapping[str, Any]) -> ExperimentConfig:
-    """Build an experiment from parsed tables; unknown keys and wrong values raise UserError."""
+    """Build an experiment from parsed tables.
+
+    Raises:
+        UserError: a key is unknown or a value is wrong.
+    """
     config: ExperimentConfig = _read_table(ExperimentConfig, tables, where="")
     return config
 
@@ -257,14 +261,14 @@ def _parse_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"Cannot read the config file {path}: {error.strerror}.") from error
-    except ValueError as error:  # also a number of too many digits
+    except ValueError as error:  # also for a number with too many digits
         raise UserError(f"{path} is not valid TOML: {error}.") from error
 
 
 def _parse_override(text: str) -> tuple[str, Any]:
     name, separator, value = text.partition("=")
     if not separator:
-        raise UserError(f"--set takes section.field=value, not {text!r}.")
+        raise UserError(f"--set needs section.field=value, not {text!r}.")
     try:
         return name.strip(), tomllib.loads(f"value = {value}")["value"]
     except ValueError:
@@ -283,7 +287,9 @@ def _nested_change(node: Any, full_name: str, path: list[str], value: Any) -> di
         return {key: replace(child, **_nested_change(child, full_name, rest, value))}
     if rest:
         if key != "space":
-            raise UserError(f"{_join(where, key)} is a value, not a section: {full_name}.")
+            raise UserError(
+                f"{_join(where, key)} is a value, not a section; {full_name} cannot be set."
+            )
         return {key: {**child, ".".join(rest): _read_domain(value, full_name)}}
     return {key: _read_value(_hints(type(node))[key], value, where=full_name)}
 
@@ -311,7 +317,7 @@ def _check_names(cls: type[Any], names: Iterable[str], *, where: str) -> None:
 
 
 def _read_value(hint: Any, value: Any, *, where: str) -> Any:
-    """Check one value against its type hint and range; returns it in its final type."""
+    """Check a value against its type hint and range; return it in its final type."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return _in_range(_read_value(arguments[0], value, where=where), arguments[1], where)
@@ -330,7 +336,7 @@ def _read_value(hint: Any, value: Any, *, where: str) -> Any:
 
 def _read_scalar(kind: type, value: Any, where: str) -> Any:
     if kind is float and type(value) is int:
-        return float(str(value))  # one too large for a float is infinite, as 1e400 is
+        return float(str(value))  # a number too large for a float becomes infinite, as 1e400 does
     if type(value) is not kind:
         raise UserError(f"{where} must be {_KIND_NAMES[kind]}, not {value!r}.")
     return value
@@ -363,7 +369,7 @@ def _read_list(item_hint: Any, value: Any, where: str) -> tuple[Any, ...]:
     if not isinstance(items, list | tuple) or not items:
         raise UserError(f"{where} must be a list with at least one item, not {value!r}.")
     if len(set(map(str, items))) < len(items):
-        raise UserError(f"{where} names an item twice: {value!r}.")
+        raise UserError(f"{where} has an item twice: {value!r}.")
     return tuple(_read_value(item_hint, item, where=where) for item in items)
 
 
@@ -385,7 +391,7 @@ _SAME_FOR_ALL_TRIALS = {
 
 
 def _read_domain(entry: Any, where: str) -> Domain:
-    """Read `{kind = [values]}` and try what it may propose against the parameter's own field."""
+    """Read `{kind = [values]}`, and check its possible proposals against the parameter's field."""
     _, _, parameter = where.partition("search.space.")
     if not parameter.startswith(("model.", "training.")):
         raise UserError(f"{where}: only [model] and [training] fields can be searched.")
@@ -396,7 +402,7 @@ def _read_domain(entry: Any, where: str) -> Domain:
     kind, values = next(iter(entry.items()))
     kinds = get_args(_hints(Domain)["kind"])
     if kind not in kinds:
-        raise UserError(f"{where}: a domain is one of {', '.join(kinds)}, not {kind!r}.")
+        raise UserError(f"{where}: a domain must be one of {', '.join(kinds)}, not {kind!r}.")
     values = tuple(values) if isinstance(values, list | tuple) else (values,)
     for proposal in _possible_proposals(kind, values, where):
         ExperimentConfig().with_values({parameter: proposal})
@@ -404,7 +410,7 @@ def _read_domain(entry: Any, where: str) -> Domain:
 
 
 def _possible_proposals(kind: str, values: tuple[Any, ...], where: str) -> tuple[Any, ...]:
-    """All that are listed, or the two ends in the type in which a search proposes."""
+    """All listed values, or both bounds in the type in which a search proposes values."""
     if kind == "choice":
         if not values:
             raise UserError(f"{where}: choice needs at least one value.")
@@ -421,7 +427,7 @@ def _check_bounds(kind: str, values: tuple[Any, ...], where: str) -> None:
     if len(values) != wanted or not numbers or not values[0] < values[1]:
         form = "[low, high, step]" if wanted == 3 else "[low, high]"
         noun = "whole numbers" if kind == "int" else "numbers"
-        raise UserError(f"{where}: {kind} takes {noun} {form}, low < high, not {list(values)}.")
+        raise UserError(f"{where}: {kind} needs {noun} {form} with low < high, not {list(values)}.")
     if kind == "loguniform" and values[0] <= 0:
         raise UserError(f"{where}: loguniform needs bounds above 0, not {list(values)}.")
     if kind == "quniform" and values[2] <= 0:
@@ -429,7 +435,7 @@ def _check_bounds(kind: str, values: tuple[Any, ...], where: str) -> None:
 
 
 def to_toml(config: ExperimentConfig) -> str:
-    """The experiment as a TOML file that `load_config` reads back to an equal one."""
+    """The experiment as TOML text, which `load_config` reads back to an equal one."""
     tables = config.to_dict()
     space = tables["search"].pop("space")
     lines = [f"{key} = {_toml(value)}" for key, value in tables.items() if not _is_table(value)]

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import cache
 
 _VARIABLES = {
-    "MALLOC_ARENA_MAX": "1",  # a worker's two threads share what either has freed
+    "MALLOC_ARENA_MAX": "1",  # the threads of a worker reuse each other's freed memory
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
@@ -21,19 +21,19 @@ _VARIABLES = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_worker_niceness": "0",  # its 15 leaves a worker 1/25 of a core that others want too
+    "RAY_worker_niceness": "0",  # Ray's default, 15, leaves a worker 1/25 of a busy core
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
 }
 
-# A training step needs the same large blocks as the one before it; fetched anew from the system
-# every time, they are a sixth of the step. So a process keeps those of up to 256 MiB that it frees.
+# A training step needs the same large blocks as the one before it. Allocating them anew takes a
+# sixth of the step, so a process keeps the blocks of up to 256 MiB that it frees.
 _KEEP_FREED_BLOCKS = {
     "MALLOC_MMAP_THRESHOLD_": str(256 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
 }
 _FIRST_GLIBC_TO_KEEP_THEM = (2, 35)
-"""Earlier ones refuse the first setting above 32 MiB, by their source, and the second alone would
-make them keep less than they do by themselves. Tried with 2.36."""
+"""Earlier versions reject the first setting above 32 MiB (according to their source), and the
+second alone makes them keep less than their default. Tested with 2.36."""
 
 _RAYS_OWN = ("RAY_", "PYTHONBREAKPOINT")
 
@@ -51,13 +51,13 @@ def prepare(address: str | None = None, *, idle_workers: bool = True) -> None:
 
 @contextmanager
 def prepared(address: str | None = None, *, idle_workers: bool = True) -> Iterator[None]:
-    """Quiet Ray, and lock an embedded one with a token of its own, for the time of a block.
+    """Quiet Ray, and protect an embedded one by a token, for the time of a block.
 
-    An embedded Ray gets a random token that only this process and its children know. For a
-    cluster (`address` or RAY_ADDRESS) the user's own token settings are left as they are.
+    An embedded Ray gets a random token that only this process and its children have. For a cluster
+    (`address` or RAY_ADDRESS), the user's own token settings stay as they are.
 
-    By default an embedded Ray starts with an idle process per core. Ray Train has no use for them:
-    it gives its processes an environment of their own.
+    By default, an embedded Ray starts with an idle process per core. Ray Train cannot use them: it
+    gives its processes an environment of their own.
     """
     with defaults(_variables(address, idle_workers=idle_workers)):
         yield
@@ -65,9 +65,9 @@ def prepared(address: str | None = None, *, idle_workers: bool = True) -> Iterat
 
 @contextmanager
 def defaults(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set those of some variables that are not set, for the time of a block.
+    """Set the given variables that are not set yet, for the time of a block.
 
-    At its end, what Ray has set meanwhile is as it was, too.
+    At its end, variables that Ray has set in the meantime are restored too.
     """
     before = dict(os.environ)
     for name, value in variables.items():
@@ -94,11 +94,11 @@ def _variables(address: str | None, *, idle_workers: bool) -> dict[str, str]:
 
 @cache
 def _token() -> str:
-    """One for each process: Ray reads it once."""
+    """The token of this process; always the same, because Ray reads it once."""
     return secrets.token_hex(32)
 
 
 def _glibc_version() -> tuple[int, ...]:
-    """Empty where the C library is another one."""
+    """The version of glibc; empty with another C library."""
     name, version = platform.libc_ver()
     return tuple(map(int, version.split("."))) if name == "glibc" else ()

@@ -1,4 +1,4 @@
-"""The two ways in which a command can fail for a reason that its user can mend."""
+"""Errors that a user can fix: a command prints their message and exits."""
 
 
 class UserError(Exception):
@@ -9,4 +9,4 @@ class UserError(Exception):
 
 
 class RunError(Exception):
-    """Work that started and could not be finished (exit code 1)."""
+    """An error after work has started (exit code 1)."""

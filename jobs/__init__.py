@@ -1,1 +1,1 @@
-"""Entry points of Ray jobs. Nothing in the package imports them."""
+"""Entry points of Ray jobs; the package does not import them."""

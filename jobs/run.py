@@ -1,12 +1,12 @@
-"""A Ray job that tunes, trains, evaluates and labels, one distlstm command after the other.
+"""A Ray job that runs the distlstm commands tune, train, evaluate and batch-predict in turn.
 
-Every command carries on where it stopped, so a job that died is simply submitted again:
+Every command continues where it stopped, so a failed job can be submitted again as it is:
 
     ray job submit --address http://127.0.0.1:8265 --working-dir . -- \
         python jobs/run.py --train s3://lake/labelled --test s3://lake/held-out \
         --input s3://lake/unlabelled --output /shared/news --workers 8
 
-Below `--output` it leaves `study/`, `model/`, `evaluation/` and `predictions/`.
+It writes `study/`, `model/`, `evaluation/` and `predictions/` below `--output`.
 """
 
 import contextlib
@@ -26,31 +26,31 @@ import click
 from distlstm import environment
 from distlstm.options import Duration
 
-_SECONDS_BETWEEN_LOOKS = 2.0
+_SECONDS_BETWEEN_CHECKS = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What the job is to do. Data are what DATA is to distlstm: paths, globs or URIs."""
+    """The settings of a job. Data are given as DATA of distlstm: paths, globs or URIs."""
 
     train: tuple[str, ...]
     output: Path
     validation: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
-    """Labelled data to evaluate on; without any, nothing is evaluated."""
+    """Labelled data to evaluate on; if empty, there is no evaluation."""
     inputs: tuple[str, ...] = ()
-    """Rows to label; without any, nothing is labelled."""
+    """Rows to label; if empty, there is no prediction."""
     config: Path | None = None
     text_column: str | None = None
     label_column: str | None = None
     workers: int | None = None
-    """None: each command decides by what the cluster has."""
+    """None: each command decides by the resources of the cluster."""
     gpu: bool | None = None
-    """None: GPUs are used if the cluster has any."""
+    """None: use GPUs if the cluster has any."""
 
 
 def commands(job: Job) -> list[list[str]]:
-    """The arguments of `distlstm`, command by command, in order."""
+    """The arguments of each `distlstm` command, in order."""
     study, model = job.output / "study", job.output / "model"
     labelled = [
         *_repeated("--validation", job.validation),
@@ -82,7 +82,10 @@ def _repeated(name: str, values: Sequence[str]) -> list[str]:
 
 
 def run(steps: Sequence[Sequence[str]]) -> int:
-    """Run `distlstm` once for each list of arguments; the first exit code that is not 0, else 0."""
+    """Run `distlstm` once for each list of arguments, up to the first exit code that is not 0.
+
+    Returns that exit code, or 0.
+    """
     for arguments in steps:
         click.echo(f"$ {shlex.join(['distlstm', *arguments])}", err=True)
         code = _execute([sys.executable, "-m", "distlstm", *arguments])
@@ -92,9 +95,9 @@ def run(steps: Sequence[Sequence[str]]) -> int:
 
 
 def _execute(command: Sequence[str]) -> int:
-    """Exit code of a command, 128 + N if signal N ended it, as a shell has it.
+    """Run a command; return its exit code, or 128 + N if signal N ended it, as in a shell.
 
-    Ctrl-C reaches the command as well, which keeps what is finished; so it is waited for.
+    Ctrl-C also reaches the command, which needs time to save its work, so this waits for its end.
     """
     with subprocess.Popen(command) as process:  # noqa: S603 (a list, and no shell)
         while True:
@@ -105,14 +108,13 @@ def _execute(command: Sequence[str]) -> int:
 
 @contextlib.contextmanager
 def scaled_up(bundle: Mapping[str, float], count: int, *, within: float) -> Iterator[None]:
-    """Hold `count` bundles of resources for the time of a block, started by Ray's autoscaler.
+    """Request `count` bundles of resources from Ray's autoscaler, for the time of a block.
 
-    distlstm plans with the nodes that are up, so the autoscaler is asked, and waited for, before.
-    Needs RAY_ADDRESS. The request ends with the block; idle nodes then go as the cluster is set up
-    to let them.
+    distlstm plans with the nodes that are up, so this waits for the resources first. It needs
+    RAY_ADDRESS. The request ends with the block; the cluster's idle timeout then ends idle nodes.
 
     Raises:
-        click.ClickException: they are not there `within` so many seconds.
+        click.ClickException: they are not available `within` this many seconds.
     """
     environment.prepare()
     import ray
@@ -125,10 +127,10 @@ def scaled_up(bundle: Mapping[str, float], count: int, *, within: float) -> Iter
         while short := lacking(bundle, count, ray.cluster_resources()):
             if time.monotonic() > deadline:
                 raise click.ClickException(
-                    f"The cluster still lacks {short} after {within:g} s. Ask for fewer --workers, "
-                    "raise the cluster's maximum, or wait longer with --scale-up-within."
+                    f"The cluster still lacks {short} after {within:g} s. Use fewer --workers, "
+                    "allow the cluster more nodes, or wait longer with --scale-up-within."
                 )
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
+            time.sleep(_SECONDS_BETWEEN_CHECKS)
         yield
     finally:
         request_resources(bundles=[])
@@ -136,7 +138,7 @@ def scaled_up(bundle: Mapping[str, float], count: int, *, within: float) -> Iter
 
 
 def lacking(bundle: Mapping[str, float], count: int, present: Mapping[str, float]) -> str:
-    """What is missing for `count` bundles, as `6 CPU, 1 GPU`; empty if nothing is."""
+    """The resources missing for `count` bundles, such as `6 CPU, 1 GPU`; empty if none are."""
     missing = {name: count * each - present.get(name, 0) for name, each in bundle.items()}
     return ", ".join(f"{amount:g} {name}" for name, amount in missing.items() if amount > 0)
 
@@ -144,8 +146,9 @@ def lacking(bundle: Mapping[str, float], count: int, present: Mapping[str, float
 def _shared_directory(_: click.Context, __: click.Parameter, value: str) -> Path:
     if not Path(value).is_absolute():
         raise click.BadParameter(
-            f"{value} is not the absolute path of a directory that every node sees (NFS or the "
-            "like). A job's own directory goes with the job, and outputs cannot be URIs yet."
+            f"{value} is not an absolute path. Use a directory on storage that all nodes share, "
+            "such as NFS. The job's own directory is removed after the job, and outputs cannot be "
+            "URIs."
         )
     return Path(value)
 
@@ -159,7 +162,7 @@ def _shared_directory(_: click.Context, __: click.Parameter, value: str) -> Path
     "--output",
     required=True,
     callback=_shared_directory,
-    help="Directory that every node sees.",
+    help="Directory on storage that all nodes share.",
 )
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file for the search.")
 @click.option("--text-column", help="Column with the text [default: text].")
@@ -169,15 +172,15 @@ def _shared_directory(_: click.Context, __: click.Parameter, value: str) -> Path
 @click.option(
     "--scale-up-within",
     type=Duration(),
-    help="Have the autoscaler start nodes for --workers first, and wait so long: 20m.",
+    help="First wait up to this long (20m) for the autoscaler to start nodes for --workers.",
 )
 def main(scale_up_within: float | None, **options: Any) -> None:
-    """Tune, train, evaluate and label; the first command that fails ends it, with its exit code."""
+    """Tune, train, evaluate and predict; stop at the first command that fails, with its code."""
     job = Job(**options)
     if scale_up_within is None:
         sys.exit(run(commands(job)))
     if job.workers is None or "RAY_ADDRESS" not in os.environ:
-        raise click.UsageError("--scale-up-within needs --workers, and a cluster (RAY_ADDRESS).")
+        raise click.UsageError("--scale-up-within needs --workers and a cluster (RAY_ADDRESS).")
     bundle = {"CPU": 1.0, "GPU": 1.0} if job.gpu else {"CPU": 1.0}
     with scaled_up(bundle, job.workers, within=scale_up_within):
         code = run(commands(job))

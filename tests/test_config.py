@@ -41,7 +41,7 @@ from distlstm.errors import UserError
         ("search.space.text.unit={choice=[1]}", "only [model] and [training]"),
         ("search.space.model.dropout={uniform=[0.5, 0.1]}", "low < high"),
         ("search.space.model.dropout={uniform=[0.5, 3]}", "from 0 to 0.95"),
-        ("search.space.model.dropout={gauss=[0, 1]}", "a domain is one of"),
+        ("search.space.model.dropout={gauss=[0, 1]}", "a domain must be one of"),
         ("search.space.training.learning_rate={loguniform=[0, 1]}", "above 0"),
     ],
 )

@@ -183,7 +183,7 @@ raise SystemExit(130)
 def test_an_output_that_the_nodes_do_not_share_is_refused(output: str) -> None:
     result = CliRunner().invoke(run.main, ["--train", "a", "--output", output])
     assert result.exit_code == 2
-    assert "every node sees" in result.output
+    assert "all nodes share" in result.output
 
 
 @pytest.mark.parametrize("workers", [[], ["--workers", "2"]])

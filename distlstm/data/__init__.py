@@ -1,1 +1,1 @@
-"""Files, units of work, encoded shards and batches. Knows pyarrow and Ray Data, not torch."""
+"""Files, units of work, encoded shards and batches. Imports pyarrow and Ray Data, not torch."""

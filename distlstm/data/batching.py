@@ -1,9 +1,9 @@
 """The plan of an epoch: which rows make up each step, as a pure function.
 
-Rows are shuffled, sorted by length inside windows, and cut into steps of like length, so that
-little is padded; then the steps are shuffled. Every rank computes the same plan and takes its
-own rows of each step, so all ranks take the same number of steps, and the rows of a step, and
-with them its gradient, do not depend on the number of ranks.
+Rows are shuffled, sorted by length within windows, and cut into steps of similar length, so that
+there is little padding; then the steps are shuffled. Every rank computes the same plan and takes
+its own rows of each step. So all ranks take the same number of steps, and neither the rows of a
+step nor its gradient depend on the number of ranks.
 """
 
 from collections.abc import Iterator
@@ -18,27 +18,27 @@ _STEPS_PER_WINDOW = 50
 
 @dataclass(frozen=True, kw_only=True)
 class BatchLimits:
-    """How much goes through a model at once, at the most."""
+    """The most rows and tokens of one batch."""
 
     rows: int
     tokens: int
-    """Padded ones; a single longer row goes alone."""
+    """With padding; a row that is longer gets a batch of its own."""
 
 
 INFERENCE_LIMITS = {
     "cpu": BatchLimits(tokens=20_480, rows=256),
     "cuda": BatchLimits(tokens=1_048_576, rows=8_192),
 }
-"""Of a batch without a gradient, by type of device."""
+"""The limits of a batch at inference, by device type."""
 
 
 def step_limits(config: TrainingConfig, num_rows: int) -> BatchLimits:
-    """The limits of a training step, over all workers: as configured, or as the corpus has it.
+    """The limits of a training step, over all workers: as configured, or by the size of the corpus.
 
-    A small corpus is seen few times, and would be learnt in too few steps: so they have a hundredth
-    of its rows, from 16 to 128. A large one has steps to spare, and larger ones are faster,
-    above all with several workers, which meet after each: from 256,000 rows on they have a
-    two-thousandth, up to 256. Tokens are 64 a row, at least 8,192.
+    A small corpus needs small steps, or it would have too few of them: a hundredth of its rows,
+    from 16 to 128. A large corpus has steps to spare, and larger steps are faster, above all with
+    several workers, which synchronise after each one: from 256,000 rows on, a two-thousandth of
+    the rows, up to 256. Tokens are 64 per row, at least 8,192.
     """
     small, large = min(128, max(16, num_rows // 100)), min(256, num_rows // 2_000)
     rows = config.rows_per_batch or max(small, large)
@@ -51,14 +51,14 @@ def plan_epoch(
 ) -> list[np.ndarray]:
     """The steps of one training epoch: row indices, every row in exactly one step.
 
-    Indices are int32 where the rows are few enough for it, int64 otherwise: of many rows the plan
-    is what takes most memory.
+    Indices are int32 if the rows are few enough, else int64: of a large corpus, the plan takes the
+    most memory.
 
     Args:
         lengths: tokens of each row, [rows].
-        limits: of a step.
-        seed: with `epoch`, decides the order.
-        epoch: from 0.
+        limits: of one step.
+        seed: determines the order, together with `epoch`.
+        epoch: number of the epoch, from 0.
     """
     rng = np.random.default_rng((seed, epoch))
     order = np.arange(len(lengths), dtype=np.int32 if len(lengths) < 2**31 else np.int64)
@@ -91,8 +91,8 @@ def cut_by_length(
 def rows_of_rank(step: np.ndarray, *, rank: int, world_size: int) -> tuple[np.ndarray, np.ndarray]:
     """A rank's rows of a step, and their weights (float32, [rows]).
 
-    The ranks' weighted sums, averaged over the ranks, are the mean over the step. A
-    rank for which a short step has no row repeats one with weight 0, so that it takes the step.
+    The ranks' weighted sums, averaged over the ranks, are the mean over the step. If a short step
+    has no row for a rank, the rank repeats one with weight 0, so that it still takes the step.
     """
     mine = step[rank::world_size]
     if len(mine) == 0:

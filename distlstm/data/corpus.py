@@ -1,4 +1,4 @@
-"""A labelled corpus: the files it is made of, and what it is once encoded."""
+"""A labelled corpus: what to encode (`CorpusSpec`), and the result (`EncodedCorpus`)."""
 
 import json
 from collections.abc import Sequence
@@ -23,18 +23,18 @@ VECTORS_FILE = "vectors.npy"
 
 @dataclass(frozen=True, kw_only=True)
 class Inherited:
-    """What a corpus takes over from an earlier model, so that vocabulary and labels only grow."""
+    """What a corpus inherits from an earlier model, so that vocabulary and labels only grow."""
 
     path: str
     """The MODEL directory."""
     fingerprint: str
     num_tokens: int
-    """Of its vocabulary, whose ids stay."""
+    """Size of its vocabulary, whose ids stay the same."""
     labels: tuple[str, ...]
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The model's vocabulary, read anew."""
+        """The model's vocabulary, read from its directory."""
         return Vocabulary.load(Path(self.path) / VOCABULARY_FILE)
 
 
@@ -44,14 +44,14 @@ class CorpusSpec:
 
     training: tuple[SourceFile, ...]
     validation: tuple[SourceFile, ...]
-    """Empty: hold out `validation_fraction` of the training rows, by hash of the text."""
+    """If empty, `validation_fraction` of the training rows are held out, by a hash of the text."""
     columns: Columns
     text: TextConfig
     validation_fraction: float
     vectors: VectorsFile | None = None
-    """Pretrained vectors, of which those of the vocabulary are kept beside it."""
+    """Pretrained vectors; those of the vocabulary are stored beside it."""
     inherited: Inherited | None = None
-    """From the model that training goes on from."""
+    """From the earlier model with which training starts."""
 
     @classmethod
     def find(
@@ -64,7 +64,7 @@ class CorpusSpec:
         validation_fraction: float,
         inherited: Inherited | None = None,
     ) -> "CorpusSpec":
-        """Find the files that paths, directories, globs and URIs name.
+        """Find the files under paths, directories, globs and URIs.
 
         Raises:
             UserError: there are none.
@@ -81,17 +81,17 @@ class CorpusSpec:
 
     @property
     def fingerprint(self) -> str:
-        """Changes when a file, a column or a text setting does."""
+        """A digest that changes with any file, column or text setting."""
         return digest(asdict(self))
 
     @property
     def files_fingerprint(self) -> str:
-        """Changes when a file's path, size or time does, or files come or go."""
+        """A digest that changes with the path, size or time of any file."""
         return files_fingerprint((*self.training, *self.validation))
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What is read, as far as it makes one command differ from another."""
+        """The inputs by which one command on an output differs from another, as metadata."""
         metadata = {"data": self.files_fingerprint, "columns": asdict(self.columns)}
         if self.vectors is not None:
             metadata["vectors"] = asdict(self.vectors)
@@ -102,7 +102,7 @@ class CorpusSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusSummary:
-    """Measured facts of an encoded corpus."""
+    """Measured figures of an encoded corpus."""
 
     fingerprint: str
     label_counts: dict[str, int]
@@ -116,13 +116,13 @@ class CorpusSummary:
     num_tokens: int
     """Tokens of the training rows."""
     unknown_share: float
-    """Share of the training tokens that the vocabulary does not know."""
+    """Share of the training tokens that are not in the vocabulary."""
     truncated_share: float
     """Share of the training rows that are longer than `max_tokens`."""
     num_vectors: int = 0
     """Tokens of the vocabulary that have a pretrained vector."""
     vectors_share: float = 0.0
-    """Share of the training tokens that have one."""
+    """Share of the training tokens that have a pretrained vector."""
 
 
 class EncodedCorpus:
@@ -134,16 +134,16 @@ class EncodedCorpus:
         self.summary = CorpusSummary(**metadata["summary"])
         self.labels = LabelSet(tuple(metadata["labels"]))
         self.kind: str = metadata["kind"]
-        """`single`: each row has one label; `multi`: a set of any number of them."""
+        """`single`: each row has one label; `multi`: each row has a set of labels."""
         self.vocabulary = Vocabulary.load(path / VOCABULARY_FILE)
         self.training = Shards([path / name for name in metadata["training"]])
         self.validation = Shards([path / name for name in metadata["validation"]])
 
     @property
     def vectors(self) -> np.ndarray | None:
-        """Pretrained vectors by token id, float32 [V, D], on disk (memory-mapped).
+        """Pretrained vectors by token id, float32 [V, D], memory-mapped; None if there are none.
 
-        NaN for tokens without one; None if none were asked for.
+        Tokens without a vector have NaN.
         """
         file = self.path / VECTORS_FILE
         return np.load(file, mmap_mode="r", allow_pickle=False) if file.exists() else None

@@ -1,9 +1,9 @@
-"""Encode once: a distributed count fixes vocabulary and labels, then shards are written.
+"""Encodes a corpus once: a count fixes vocabulary and labels, then shards are written.
 
-Bundles of units are worked on twice, over the whole cluster if the corpus is large. The first pass
-counts tokens and labels (merged by the workers, then once more here); the second writes token ids.
-`corpus.json` is written last and names the shards that count, so trials and restarts share a
-finished encoding and never see half of one.
+Both passes run over bundles of units, on the whole cluster if the corpus is large. The first counts
+tokens and labels; the workers merge their counts, and this process merges the results. The second
+writes token ids. `corpus.json` is written last and lists the shards, so trials and restarts share a
+finished encoding and never read an unfinished one.
 """
 
 import json
@@ -48,11 +48,11 @@ from distlstm.text.vocabulary import UNKNOWN_ID, Vocabulary
 
 _MAX_LABELS = 10_000
 _SMALL = 16 * 2**20
-"""Bytes on disk that this process has encoded before a cluster would have started to."""
+"""Bytes on disk that this process encodes in less time than a cluster takes to start."""
 
 
 def encode_corpus(spec: CorpusSpec, path: Path, *, progress: Progress) -> EncodedCorpus:
-    """Encode a corpus into a directory, or open it if that is already done.
+    """Encode a corpus into a directory, or open it if it is already encoded.
 
     Raises:
         UserError: unreadable data, no rows, fewer than two labels, nothing to validate on, or
@@ -93,7 +93,7 @@ def _encode(spec: CorpusSpec, path: Path, progress: Progress) -> None:
 
 
 def is_small(spec: CorpusSpec) -> bool:
-    """Whether to encode it needs no cluster."""
+    """Whether this process can encode the corpus without a cluster."""
     return sum(file.size for file in (*spec.training, *spec.validation)) <= _SMALL
 
 
@@ -121,7 +121,7 @@ def _count(
 
 @dataclass(frozen=True, kw_only=True)
 class _Coverage:
-    """How much of the corpus pretrained vectors cover."""
+    """How much of the vocabulary and of the training text has pretrained vectors."""
 
     num_vectors: int = 0
     vectors_share: float = 0.0
@@ -130,7 +130,7 @@ class _Coverage:
 def _match_vectors(
     spec: CorpusSpec, path: Path, vocabulary: Vocabulary, counts: pa.Table, progress: Progress
 ) -> _Coverage:
-    """Write the vectors of the vocabulary beside it, for every worker and trial to map."""
+    """Write the vectors of the vocabulary beside it; workers and trials map them into memory."""
     if spec.vectors is None:
         return _Coverage()
     progress("reading the vectors", 0, 1)
@@ -139,8 +139,8 @@ def _match_vectors(
     has_vector = ~np.isnan(vectors[:, 0])
     if not has_vector.any():
         raise UserError(
-            f"None of the {len(vocabulary):,} tokens known is in {spec.vectors.path}. Is it of "
-            "another language, or are its tokens of another kind (text.unit)?"
+            f"None of the {len(vocabulary):,} tokens of the vocabulary is in {spec.vectors.path}. "
+            "Check that it has the language of the texts, and that text.unit fits its tokens."
         )
     with replace_file(path / VECTORS_FILE) as temporary, temporary.open("wb") as file:
         np.save(file, vectors, allow_pickle=False)
@@ -164,7 +164,7 @@ def _as_dict(counts: pa.Table, kind: str) -> dict[str, int]:
 
 
 def _only_held_out(counts: pa.Table) -> set[str]:
-    """Labels whose every row fell to validation; they are moved to training, to be learnt."""
+    """Labels with held-out rows only; these rows move to training, to be learnt."""
     return set(_as_dict(counts, "validation")) - set(_as_dict(counts, "training"))
 
 
@@ -184,8 +184,9 @@ def _label_set(counts: pa.Table, spec: CorpusSpec) -> LabelSet:
     held_out = sum(validation.values()) - sum(validation[name] for name in _only_held_out(counts))
     if not spec.validation and held_out == 0:
         raise UserError(
-            f"None of the {num_rows} rows fell to the validation split. Give --validation DATA, or "
-            f"hold out more: --set validation_fraction=0.3 (now {spec.validation_fraction:g})."
+            f"The validation split has none of the {num_rows} rows. Give --validation DATA, or "
+            "hold out more: --set validation_fraction=0.3 "
+            f"(now {spec.validation_fraction:g})."
         )
     earlier = () if spec.inherited is None else spec.inherited.labels
     return LabelSet.of([*earlier, *labels.names])
@@ -193,9 +194,10 @@ def _label_set(counts: pa.Table, spec: CorpusSpec) -> LabelSet:
 
 def _check_labels(labels: LabelSet, num_rows: int, columns: Columns) -> None:
     if num_rows == 0:
-        weight = f", and a weight in {columns.weight!r}" if columns.weight else ""
+        weight = f" and a weight in {columns.weight!r}" if columns.weight else ""
         raise UserError(
-            f"No row has both a text in {columns.text!r} and a label in {columns.label!r}{weight}."
+            f"No row has a text in {columns.text!r} and a label in {columns.label!r}{weight}. "
+            "Check the names of these columns."
         )
     if len(labels) < 2:
         raise UserError(
@@ -204,14 +206,14 @@ def _check_labels(labels: LabelSet, num_rows: int, columns: Columns) -> None:
         )
     if len(labels) > min(_MAX_LABELS, max(20, num_rows / 2)):
         raise UserError(
-            f"Column {columns.label!r} has {len(labels)} distinct values in {num_rows} rows; it "
-            "does not look like a label. Choose another with --label-column."
+            f"Column {columns.label!r} has {len(labels)} distinct values in {num_rows} rows, too "
+            "many for a label. Choose another column with --label-column."
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
-    """Units to encode into one pair of shards."""
+    """Units to encode into a training and a validation shard."""
 
     name: str
     units: list[Unit]
@@ -227,7 +229,7 @@ def _numbered(bundles: list[list[Unit]], split: str) -> list[_Job]:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Encoded rows of one split, gathered until their shard is written."""
+    """Encoded rows of one split, collected until their shard is written."""
 
     tokens: list[TokenIds] = field(default_factory=list)
     label_ids: list[np.ndarray] = field(default_factory=list)
@@ -241,7 +243,7 @@ class _Rows:
         self.soft_targets.append(None if rows.targets is None else rows.targets[keep])
 
     def targets(self, num_labels: int) -> list[np.ndarray]:
-        """Of all batches, if one has any: a row with a single label is sure of it."""
+        """The targets of all batches, one-hot for plain labels; empty if no batch has targets."""
         if all(targets is None for targets in self.soft_targets):
             return []
         return [
@@ -252,7 +254,7 @@ class _Rows:
 
 @dataclass(frozen=True, kw_only=True)
 class _EncodedBatch:
-    """Labelled rows as numbers; `targets` [rows, C] only of rows with probabilities."""
+    """Labelled rows as numbers; `targets` [rows, C] for probabilities and label sets only."""
 
     tokens: TokenIds
     label_ids: np.ndarray
@@ -262,7 +264,7 @@ class _EncodedBatch:
 
 @dataclass(frozen=True, kw_only=True)
 class _Encoder:
-    """Writes the shards of a job; travels to the workers."""
+    """Writes the shards of a job; is sent to the workers."""
 
     path: Path
     columns: Columns
@@ -273,7 +275,7 @@ class _Encoder:
     never_held_out: tuple[str, ...]
 
     def write(self, job: _Job) -> pa.Table:
-        """Encode the job's units into a training and a validation shard; returns one row."""
+        """Encode the job's units into two shards; return their figures as a table of one row."""
         training, validation, num_unseen = _Rows(), _Rows(), 0
         columns = self.columns.without_weight() if job.validation_only else self.columns
         for unit in job.units:
@@ -324,8 +326,8 @@ class _Encoder:
 def _check_kind(rows: LabelledRows, unit: Unit, encoder: _Encoder) -> None:
     if len(rows.labels) and is_label_set(rows.labels.type) != encoder.label_sets:
         raise UserError(
-            f"Column {encoder.columns.label!r} holds lists of labels in some files and one label a "
-            f"row in others, such as {unit.file.path}. Give files of one kind."
+            f"Column {encoder.columns.label!r} has lists of labels in some files and single labels "
+            f"in others, such as {unit.file.path}. Give files of one kind."
         )
 
 
@@ -353,7 +355,10 @@ def _write_metadata(
 ) -> None:
     total = {name: pc.sum(written[name]).as_py() for name in written.column_names if name != "name"}
     if total["weight"] == 0:
-        raise UserError(f"All training rows weigh 0 by column {spec.columns.weight!r}.")
+        raise UserError(
+            f"All training rows have weight 0 in column {spec.columns.weight!r}. "
+            "At least one must have a weight above 0."
+        )
     dropped = _as_dict(counts, "dropped")
     if total["unseen_labels"]:
         dropped["validation label never seen in training"] = total["unseen_labels"]

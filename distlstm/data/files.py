@@ -1,4 +1,4 @@
-"""Finding the files that DATA and INPUT arguments name, on any filesystem pyarrow knows."""
+"""Finds the files of DATA and INPUT arguments, on any file system that pyarrow supports."""
 
 import hashlib
 import json
@@ -31,12 +31,12 @@ _WILDCARD = re.compile(r"[*?\[]")
 
 @dataclass(frozen=True, kw_only=True)
 class SourceFile:
-    """A file of a corpus. Frozen metadata: a changed file compares unequal."""
+    """A file of a corpus, with its metadata: a changed file compares unequal."""
 
     path: str
     """Absolute path, or a URI."""
     relative: str
-    """Path below the directory, glob or file that named it; an output mirrors it."""
+    """Path below the directory or glob that was given; an output mirrors it."""
     size: int
     """Bytes."""
     modified: int
@@ -44,7 +44,7 @@ class SourceFile:
     format: str
     """`parquet`, `csv`, `tsv` or `jsonl`."""
     compression: str | None
-    """`gzip`, `zstd` or None; of the whole file, Parquet's own does not count."""
+    """`gzip`, `zstd` or None: of the whole file, not the compression inside Parquet."""
 
     @property
     def partitions(self) -> dict[str, str]:
@@ -54,7 +54,7 @@ class SourceFile:
 
 
 def files_fingerprint(files: Sequence[SourceFile]) -> str:
-    """Changes when a file's path, size or time does, or files come or go."""
+    """A digest that changes with the path, size or time of any file."""
     return digest([asdict(file) for file in files])
 
 
@@ -64,10 +64,10 @@ def digest(value: object) -> str:
 
 
 def open_filesystem(path: str) -> tuple[pafs.FileSystem, str]:
-    """The filesystem of a path or URI, and the path within it.
+    """The file system of a path or URI, and the path within it.
 
     Raises:
-        UserError: the URI's scheme is unknown or its filesystem cannot be reached.
+        UserError: the URI's scheme is unknown, or its file system cannot be reached.
     """
     if "://" not in path:
         return pafs.LocalFileSystem(), path
@@ -79,26 +79,26 @@ def open_filesystem(path: str) -> tuple[pafs.FileSystem, str]:
 
 
 def has_changed(file: SourceFile) -> bool:
-    """Whether a file is no longer what it was when it was found."""
+    """Whether the size or the time of a file has changed since it was found."""
     filesystem, path = open_filesystem(file.path)
     info = filesystem.get_file_info(path)
     return (info.size, info.mtime_ns or 0) != (file.size, file.modified)
 
 
 def find_files(sources: Sequence[str]) -> list[SourceFile]:
-    """The data files that paths, directories, globs and URIs name, each once, sorted by path.
+    """The data files under paths, directories, globs and URIs, each once, sorted by path.
 
-    Names that begin with `_` or `.` are skipped, as Spark and Arrow do.
+    Names that begin with `_` or `.` are skipped, as in Spark and Arrow.
 
     Raises:
-        UserError: nothing is there, or a file that was named has an unsupported suffix.
+        UserError: there are no files, or a file that was given has an unsupported suffix.
     """
     found = {file.path: file for source in sources for file in _find(absolute(source))}
     return [found[path] for path in sorted(found)]
 
 
 def absolute(source: str) -> str:
-    """A URI, or an absolute path: local files have one name, however they were named."""
+    """A URI as it is, or the absolute path of a local file, so that each file has one name."""
     if source.startswith("file:///"):
         source = unquote(source.removeprefix("file://"))
     return source if "://" in source else os.path.normpath(Path(source).expanduser().absolute())
@@ -117,12 +117,12 @@ def _find(source: str) -> list[SourceFile]:
 
 
 def _list(filesystem: pafs.FileSystem, path: str) -> tuple[str, list[pafs.FileInfo]]:
-    """The files that `path` names, and the directory at which their relative paths start."""
+    """The directory at which relative paths start, and the files under `path`."""
     info = filesystem.get_file_info(path)
     if info.type == pafs.FileType.File:
         if data_format(path) is None:
             raise UserError(
-                f"Cannot tell the format of {path} by its suffix. Supported: {SUPPORTED}."
+                f"Cannot tell the format of {path} from its suffix. Supported: {SUPPORTED}."
             )
         return str(PurePosixPath(path).parent), [info]
     if info.type == pafs.FileType.Directory:
@@ -142,7 +142,7 @@ def _list_glob(
 
 
 def _matches(parts: Sequence[str], patterns: Sequence[str]) -> bool:
-    """Whether a glob names a path; `**` stands for any number of directories, also none."""
+    """Whether a path matches a glob; `**` matches any number of directories, also none."""
     if not patterns:
         return not parts
     if patterns[0] == "**":
@@ -166,7 +166,7 @@ def _walk(filesystem: pafs.FileSystem, root: str, *, recursive: bool) -> Iterabl
 
 
 def data_format(path: str) -> tuple[str, str | None] | None:
-    """(format, compression) by the suffixes of a file's name; None if it is not supported."""
+    """(format, compression) from the suffixes of a file name; None if it is not supported."""
     name = PurePosixPath(path)
     compression = _COMPRESSIONS.get(name.suffix.lower())
     suffix = PurePosixPath(name.stem).suffix if compression else name.suffix

@@ -1,4 +1,4 @@
-"""Labelled rows: reading them, counting them, and choosing which ones validate."""
+"""Labelled rows: reading them, counting them, and choosing the validation rows."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -31,12 +31,12 @@ _COUNTS = pa.schema([("kind", pa.string()), ("key", pa.string()), ("count", pa.i
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """Where text and label stand in the files, and what each row weighs."""
+    """The names of the text, label and weight columns."""
 
     text: str = "text"
     label: str = "label"
     weight: str = ""
-    """Empty: all rows weigh the same."""
+    """If empty, all rows have the same weight."""
 
     @property
     def names(self) -> list[str]:
@@ -44,29 +44,30 @@ class Columns:
         return [name for name in (self.text, self.label, self.weight) if name]
 
     def without_weight(self) -> Self:
-        """The same for rows that only validate, which all count the same."""
+        """The same columns for validation rows, which are not weighted."""
         return replace(self, weight="")
 
 
 @dataclass(frozen=True)
 class LabelledRows:
-    """Rows with a text and a label, and how many were dropped for want of either, by reason."""
+    """Rows with a text and a label."""
 
     texts: pa.Array
     labels: pa.Array
-    """Of a distribution, the most probable label; of sets of labels, lists."""
+    """Strings, of distributions the most probable label; of label sets, lists of strings."""
     soft_labels: SoftLabels | None
-    """The distributions, where the files have them."""
+    """The distributions, if the file has them."""
     weights: np.ndarray
     """float32, [rows]; 1 without a weight column."""
     dropped: dict[str, int]
+    """Number of rows left out, by reason."""
 
 
 def read_labelled(unit: Unit, columns: Columns) -> Iterator[LabelledRows]:
-    """The labelled rows of a unit, a batch at a time.
+    """Read the labelled rows of a unit, batch by batch.
 
     Raises:
-        UserError: a column is missing or of a type that is neither text, label nor weight.
+        UserError: a column is missing, or its type does not fit.
     """
     for batch in read_batches(
         unit.file,
@@ -96,7 +97,7 @@ def _labelled(batch: pa.RecordBatch, columns: Columns, unit: Unit) -> LabelledRo
 
 @dataclass(frozen=True)
 class _LabelColumn:
-    """Labels, plain or the most probable of `soft`, and why a row has none: string, [rows]."""
+    """Labels, of `soft` the most probable; `faults` (string, [rows]) is why a row has none."""
 
     labels: pa.Array
     soft: SoftLabels | None
@@ -112,7 +113,7 @@ def _read_label_column(column: pa.Array) -> _LabelColumn:
 
 
 def _dropped(texts: TextColumn, faults: pa.Array) -> dict[str, int]:
-    """Rows left out by reason: what is wrong with the text, else with the rest of the row."""
+    """Number of rows left out, by reason: a fault of the text, else of label or weight."""
     counts = pc.value_counts(faults.filter(texts.texts.is_valid()).drop_null())
     return {
         **{f"{reason} text": count for reason, count in texts.missing.items()},
@@ -121,7 +122,7 @@ def _dropped(texts: TextColumn, faults: pa.Array) -> dict[str, int]:
 
 
 def named(read: Callable[[pa.Array], _Read], column: pa.Array, name: str, unit: Unit) -> _Read:
-    """Call `read(column)`, and complete its UserError with the column's and the file's name."""
+    """Call `read(column)`; add the names of column and file to its UserError."""
     try:
         return read(column)
     except UserError as error:
@@ -129,20 +130,20 @@ def named(read: Callable[[pa.Array], _Read], column: pa.Array, name: str, unit: 
 
 
 def is_validation(texts: pa.Array, fraction: float) -> np.ndarray:
-    """Which rows (bool, [rows]) are held out: a text and its duplicates are always together."""
+    """Which rows are held out (bool, [rows]); all rows with the same text are treated alike."""
     return hash_texts(texts) < np.uint64(fraction * 2**64)
 
 
 def count_labelled(
     units: Sequence[Unit], columns: Columns, text: TextConfig, *, validation_fraction: float
 ) -> pa.Table:
-    """Count tokens and labels of training rows, labels of held-out rows, and rows dropped.
+    """Count tokens and labels of training rows, labels of held-out rows, and rows left out.
 
-    A label that has probabilities is there even if it is nowhere the most probable: with count 0.
+    A label with probabilities that is never the most probable has count 0.
 
     Returns:
-        Columns kind (`token`, `training`, `validation`, `dropped`), key, count: a table that
-        `merge_counts` adds to others of its kind.
+        A table with columns kind (`token`, `training`, `validation`, `sets`, `dropped`), key and
+        count, which `merge_counts` can merge with others.
     """
     tables = [_COUNTS.empty_table()]
     for unit in units:
@@ -173,12 +174,12 @@ def _value_counts(kind: str, values: pa.Array) -> pa.Table:
 
 
 def each_label(labels: pa.Array) -> pa.Array:
-    """The labels of some rows, one after the other; those of sets in turn."""
+    """The labels of some rows, in order; label sets are flattened."""
     return pc.list_flatten(labels) if is_label_set(labels.type) else labels
 
 
 def _count_sets(labels: pa.Array, held_out: pa.Array) -> pa.Table:
-    """Rows with a set of labels, which no count of labels gives."""
+    """Count the rows that have a label set, which counts of labels do not give."""
     if not is_label_set(labels.type):
         return _COUNTS.empty_table()
     num_held_out = pc.sum(held_out).as_py() or 0

@@ -1,4 +1,4 @@
-"""Running a function over many pieces of work, here or with Ray Data."""
+"""Runs a function on many items, in this process or with Ray Data."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
@@ -8,7 +8,7 @@ import ray.data
 
 Item = TypeVar("Item")
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
+"""Called with the name of the activity, the amount done, and the total."""
 
 
 def map_items(
@@ -19,11 +19,11 @@ def map_items(
     merge: Callable[[pa.Table], pa.Table] | None = None,
     merge_rows: int = 1_000_000,
 ) -> Iterator[pa.Table]:
-    """Run `work` on every item; yields the tables as they come, in any order.
+    """Run `work` on every item; yield the tables in any order.
 
-    With `spread` there is a task of Ray Data for each item; else this process does all. With
-    `merge`, the workers join tables of `merge_rows` rows or more before they come here. What
-    `work` raises comes out as it is, or as the `cause` of Ray's error.
+    With `spread`, Ray Data runs a task for each item; otherwise this process does all the work.
+    With `merge`, the workers merge tables, about `merge_rows` rows at a time, before they send
+    them. An error of `work` is raised as it is, or as the `cause` of Ray's error.
     """
     if not spread:
         yield from map(work, items)

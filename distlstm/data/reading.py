@@ -1,7 +1,7 @@
-"""Reading files as Arrow record batches, with every value as the file has it.
+"""Reads files as Arrow record batches, with every value as it is in the file.
 
-CSV columns are read as strings ("007" stays "007"); JSON lines keep JSON's own types. A text that
-is not UTF-8 does not stop the reading: its column arrives as binary and `text.columns` nulls it.
+CSV columns are strings ("007" stays "007"); JSON lines keep their JSON types. Text that is not
+UTF-8 does not stop the reading: its column is binary, and `text.columns` makes the text null.
 """
 
 import csv
@@ -25,11 +25,11 @@ _CSV_BLOCK = 16 * 2**20  # bytes; a row must fit
 
 
 class UnreadableFileError(UserError):
-    """A file that cannot be read as what its suffix says."""
+    """A file that cannot be read in the format of its suffix."""
 
 
 def unreadable(file: SourceFile, error: Exception) -> UnreadableFileError:
-    """The error for a file that its library refused, in one sentence."""
+    """The error for a file that its reader rejected, in one sentence."""
     if file.size == 0:
         return UnreadableFileError(f"{file.path} is empty (0 bytes).")
     reason = str(error).strip().split("\n")[0].rstrip(".")
@@ -39,9 +39,9 @@ def unreadable(file: SourceFile, error: Exception) -> UnreadableFileError:
 
 
 def read_schema(file: SourceFile) -> pa.Schema:
-    """Columns of a file, partition columns last, without reading all of it.
+    """The columns of a file, partition columns last, without reading the whole file.
 
-    Only Parquet says its types: CSV columns count as string, those of JSON lines as null.
+    Only Parquet files state their types: CSV columns count as string, JSON lines columns as null.
     """
     schema = read_own_schema(file)
     for name in file.partitions:
@@ -50,7 +50,7 @@ def read_schema(file: SourceFile) -> pa.Schema:
 
 
 def read_own_schema(file: SourceFile) -> pa.Schema:
-    """Likewise, without the partition columns that are not in the file itself."""
+    """`read_schema` without the partition columns that are not in the file itself."""
     if file.format == "parquet":
         with _open(file) as source:
             return pq.read_schema(source)
@@ -62,10 +62,10 @@ def read_own_schema(file: SourceFile) -> pa.Schema:
 
 
 def count_rows(file: SourceFile) -> int:
-    """Rows of a Parquet file, by its footer.
+    """Number of rows of a Parquet file, from its footer.
 
     Raises:
-        UnreadableFileError: it is damaged.
+        UnreadableFileError: the file is damaged.
     """
     with _open(file) as source:
         return int(pq.read_metadata(source).num_rows)
@@ -80,19 +80,19 @@ def read_batches(
     batch_rows: int = BATCH_ROWS,
     one_type: bool = False,
 ) -> Iterator[pa.RecordBatch]:
-    """The rows of a file, in order; batches of long rows are shorter.
+    """Read the rows of a file, in order; batches of long rows are shorter.
 
     Args:
         file: any supported file.
-        columns: only those, which may be Hive partition columns; None is what is in the file.
-        row_groups: only those of a Parquet file.
-        rows: of these row groups, only the rows from the first number to before the second.
-        batch_rows: rows of a batch at the most.
-        one_type: give a column the same type in all batches, also where the file does not say its
-            types; then CSV and JSON lines are read twice. Whole rows always have this.
+        columns: the columns to read, also Hive partition columns; None: those in the file itself.
+        row_groups: the row groups of a Parquet file to read; None: all.
+        rows: the first row to read in these row groups, and the one after the last; None: all.
+        batch_rows: most rows of a batch.
+        one_type: give a column the same type in all batches even if the file does not state types;
+            CSV and JSON lines are then read twice. Always so if `columns` is None.
 
     Raises:
-        UserError: a column is missing, or the file is not what its suffix says.
+        UserError: a column is missing, or the file does not have the format of its suffix.
     """
     if columns is not None:
         check_columns(file, read_schema(file), columns)
@@ -107,7 +107,11 @@ def read_batches(
 
 
 def check_columns(file: SourceFile, schema: pa.Schema, columns: Sequence[str]) -> None:
-    """Raise a UserError if one of `columns` is not there, listing those that are, or is twice."""
+    """Check that the schema has each of `columns` exactly once.
+
+    Raises:
+        UserError: one is missing (the message lists those that exist) or ambiguous.
+    """
     for name in columns:
         if name not in schema.names:
             raise UserError(
@@ -118,7 +122,7 @@ def check_columns(file: SourceFile, schema: pa.Schema, columns: Sequence[str]) -
 
 
 def _select(batch: pa.RecordBatch, file: SourceFile, columns: Sequence[str]) -> pa.RecordBatch:
-    """The columns asked for; a JSON lines column absent from these rows is null."""
+    """The requested columns; a JSON lines column that is absent from these rows is null."""
     arrays = [
         batch.column(name)
         if name in batch.schema.names
@@ -130,7 +134,7 @@ def _select(batch: pa.RecordBatch, file: SourceFile, columns: Sequence[str]) -> 
 
 @contextmanager
 def _open(file: SourceFile) -> Iterator[Any]:
-    """The file's bytes, decompressed; what its reader raises becomes an UnreadableFileError."""
+    """Open a file, decompressed; errors of its reader become an UnreadableFileError."""
     filesystem, path = open_filesystem(file.path)
     try:
         if file.format == "parquet":
@@ -156,7 +160,7 @@ def _read_parquet(
     batch_rows: int,
     row_groups: Sequence[int] | None,
 ) -> Iterator[pa.RecordBatch]:
-    """Column chunks are read as streams: of a large row group, only a part is in memory."""
+    """Read column chunks as streams, so that only part of a large row group is in memory."""
     with _open(file) as source:
         parquet = pq.ParquetFile(
             source,
@@ -175,7 +179,7 @@ def _read_parquet(
 
 
 def _rows_that_fit(footer: pq.FileMetaData, row_groups: Sequence[int] | None) -> int:
-    """Rows whose decoded bytes make a batch, in the row group of the longest rows."""
+    """How many rows of decoded bytes make a batch, in the row group with the longest rows."""
     indices = range(footer.num_row_groups) if row_groups is None else row_groups
     groups = [footer.row_group(i) for i in indices]
     longest = max((g.total_byte_size / max(1, g.num_rows) for g in groups), default=0)
@@ -198,9 +202,9 @@ def _slice_rows(
 def _read_csv(
     file: SourceFile, columns: Sequence[str] | None, batch_rows: int, one_type: bool
 ) -> Iterator[pa.RecordBatch]:
-    """Columns as strings; those that are not UTF-8 throughout as binary.
+    """Read columns as strings, or as binary if they are not all UTF-8.
 
-    One type for the whole file takes a pass of its own.
+    One type for the whole file takes an extra pass.
     """
     binary: set[str] = set()
     if one_type:
@@ -240,7 +244,8 @@ def _csv_blocks(file: SourceFile, columns: Sequence[str] | None) -> Iterator[pa.
 def _csv_header(file: SourceFile) -> tuple[list[str], bool]:
     """The names in the first row, and whether anything follows it.
 
-    Not by Arrow, which refuses a lone header without a newline and first rows of over a block.
+    Arrow is not used: it rejects a lone header without a newline, and a first row longer than a
+    block.
     """
     with _open(file) as source:
         lines = io.TextIOWrapper(
@@ -282,7 +287,7 @@ def _read_jsonl(
 
 
 def _jsonl_types(file: SourceFile, columns: Sequence[str] | None) -> dict[str, pa.DataType]:
-    """One type for each column that holds in the whole file, which takes a pass of its own."""
+    """One type for each column in the whole file, from an extra pass."""
     types: dict[str, pa.DataType] = {}
     for rows in _jsonl_rows(file, BATCH_ROWS):
         for name in dict.fromkeys(name for row in rows for name in row):
@@ -292,16 +297,16 @@ def _jsonl_types(file: SourceFile, columns: Sequence[str] | None) -> dict[str, p
                 raise unreadable(file, ValueError(f"the column name {name!r} is not UTF-8"))
             found = _json_column([row.get(name) for row in rows], None).type
             types[name] = _common_type(types.get(name, pa.null()), found)
-    return {name: pa.string() if _is_hollow(kind) else kind for name, kind in types.items()}
+    return {name: pa.string() if _has_empty_struct(kind) else kind for name, kind in types.items()}
 
 
-def _is_hollow(kind: pa.DataType) -> bool:
-    """Whether a type holds a struct without fields, `{}` in all rows, which no Parquet file can."""
+def _has_empty_struct(kind: pa.DataType) -> bool:
+    """Whether a type has a struct without fields (`{}` in all rows), which Parquet cannot store."""
     if pa.types.is_list(kind):
-        return _is_hollow(kind.value_type)
+        return _has_empty_struct(kind.value_type)
     if not pa.types.is_struct(kind):
         return False
-    return kind.num_fields == 0 or any(_is_hollow(field.type) for field in kind)
+    return kind.num_fields == 0 or any(_has_empty_struct(field.type) for field in kind)
 
 
 def _common_type(first: pa.DataType, second: pa.DataType) -> pa.DataType:
@@ -339,7 +344,7 @@ def _json_object(file: SourceFile, number: int, line: bytes) -> dict[str, Any]:
 
 
 def _json_column(values: list[Any], kind: pa.DataType | None) -> pa.Array:
-    """JSON values as one Arrow column; of types that do not mix, those that are no text as JSON."""
+    """JSON values as one Arrow column; if types do not mix, all but texts become JSON text."""
     if kind != pa.string():
         try:
             return pa.array(values, kind)
@@ -357,7 +362,7 @@ def _text_column(texts: list[str | None]) -> pa.Array:
 
 
 def _to_bytes(text: str) -> bytes:
-    """The bytes that the file has; those of half a surrogate pair, escaped, are not UTF-8."""
+    """The bytes in the file; an escaped half of a surrogate pair is not valid UTF-8."""
     try:
         return text.encode("utf-8", errors="surrogateescape")
     except UnicodeEncodeError:

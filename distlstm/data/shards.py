@@ -16,9 +16,9 @@ from distlstm.text.tokenizer import TokenIds, run_indices
 class EncodedRows:
     """Some rows of an encoded corpus.
 
-    `token_ids` (int32, [sum of lengths]) holds the rows one after the other; `lengths` and
-    `label_ids` are int64, [rows]; `targets` (float32, [rows, C]) are the labels' probabilities, if
-    the corpus has any, and label ids then the most probable ones.
+    `token_ids` (int32, [sum of lengths]) are the rows, concatenated; `lengths` and `label_ids` are
+    int64 [rows]. `targets` (float32, [rows, C]) are the probabilities of the labels, or 1 for each
+    label of a set, if the corpus has them; `label_ids` are then the most probable labels, or 0.
     """
 
     token_ids: np.ndarray
@@ -28,7 +28,7 @@ class EncodedRows:
 
     @property
     def offsets(self) -> np.ndarray:
-        """Where each row starts, and the last one ends (int64, [rows + 1])."""
+        """The start of each row, and the end of the last (int64, [rows + 1])."""
         return np.concatenate([np.zeros(1, np.int64), np.cumsum(self.lengths)])
 
 
@@ -40,9 +40,9 @@ def write_shard(
     weights: Sequence[np.ndarray] = (),
     targets: Sequence[np.ndarray] = (),
 ) -> None:
-    """Write rows, given in batches, as one Arrow file; it appears whole or not at all.
+    """Write batches of rows as one Arrow file, atomically.
 
-    Without `weights` all rows weigh the same; without `targets` each row has its one label.
+    Without `weights`, all rows have the same weight; without `targets`, each row has one label.
     """
     lengths = np.concatenate([np.zeros(1, np.int64), *(batch.lengths for batch in tokens)])
     values = np.concatenate([np.zeros(0, np.int32), *(batch.values for batch in tokens)])
@@ -62,10 +62,10 @@ def write_shard(
 
 
 class Shards:
-    """Random access to the rows of many shards, as if they were one.
+    """Random access to the rows of several shards, as if they were one.
 
-    Token ids and targets stay on disk (memory-mapped); lengths, label ids and weights, if there are
-    any, are in memory: 4 bytes a row each.
+    Token ids and targets are memory-mapped. Lengths, label ids and weights (if there are any) are
+    in memory, 4 bytes per row each.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
@@ -79,7 +79,7 @@ class Shards:
         self.label_ids = np.concatenate([np.zeros(0, np.int32), *labels])
         """Label id of each row (int32, [rows])."""
         self.weights = _weights_of(batches)
-        """What each row weighs, as given (float32, [rows]); 1 if nothing was."""
+        """The given weight of each row (float32, [rows]); 1 if none was given."""
         self._targets = [_targets(batch) for batch in batches]
         self._first_rows = np.cumsum([0, *map(len, labels)])
 
@@ -87,7 +87,7 @@ class Shards:
         return len(self.lengths)
 
     def take(self, rows: np.ndarray) -> EncodedRows:
-        """The rows with these indices (int64, [rows]), in this order."""
+        """The rows at these indices (int64, [rows]), in this order."""
         lengths = self.lengths[rows].astype(np.int64)
         ends = np.cumsum(lengths)
         token_ids = np.empty(int(lengths.sum()), np.int32)
@@ -101,9 +101,9 @@ class Shards:
         return EncodedRows(token_ids, lengths, label_ids, self.targets_of(rows))
 
     def targets_of(self, rows: np.ndarray) -> np.ndarray | None:
-        """The labels' probabilities (float32, [rows, C]) in these rows; None if no row has any.
+        """The targets of these rows (float32, [rows, C]); None if no shard has targets.
 
-        From the shards that have them; the rows of the others are sure of their label.
+        Rows of shards without targets are one-hot.
         """
         num_labels = next((found.shape[1] for found in self._targets if found is not None), None)
         if num_labels is None:

@@ -1,7 +1,7 @@
-"""Cutting files into units of work: row groups of one Parquet file, or a whole file.
+"""Cuts files into units of work: row groups of one Parquet file, or a whole file.
 
-How a file is cut does not depend on the workers at hand, so that a run that is taken up again on
-another machine finds the same units.
+The cuts do not depend on the number of workers, so a run that is resumed on another machine finds
+the same units.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,14 +17,14 @@ from distlstm.data.reading import unreadable
 
 _LARGE_INPUT = 64 * 2**20
 _COMPRESSION = 8
-"""A file that is smaller on disk than a unit by this is one unit; its footer is not read."""
+"""A file this many times smaller on disk than a unit is one unit; its footer is not read."""
 _MOST_PIECES = 16
-"""Of one row group. To reach a piece, what stands before it in the row group is decoded too."""
+"""Most pieces of one row group: reading a piece decodes everything before it in the group."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Unit:
-    """One piece of work: what one worker reads at a time, and what becomes one output part."""
+    """A piece of work, which one worker reads and which becomes one output part."""
 
     file: SourceFile
     row_groups: tuple[int, ...] | None = None
@@ -32,19 +32,19 @@ class Unit:
     rows: tuple[int, int] | None = None
     """First row and the one after the last, within the unit's only row group; None is all."""
     index: int = 0
-    """This unit's place among those of its file, from 0."""
+    """Index of this unit among the units of its file, from 0."""
     num_units: int = 1
-    """Units that its file was cut into."""
+    """Number of units of its file."""
 
     @property
     def num_bytes(self) -> int:
-        """About its share of the file, on disk."""
+        """Its approximate share of the file on disk, in bytes."""
         return self.file.size // self.num_units
 
 
 @dataclass(frozen=True)
 class Size:
-    """Of a row group, several, or the most that a unit may hold."""
+    """The size of one or several row groups, or the limit of a unit."""
 
     num_bytes: int
     num_rows: int
@@ -57,29 +57,30 @@ class Size:
         return self.num_bytes <= limit.num_bytes and self.num_rows <= limit.num_rows
 
     def pieces(self, limit: "Size") -> int:
-        """How many pieces a row group of this size is cut into."""
+        """Into how many pieces a row group of this size is cut."""
         wanted = ceil(max(self.num_bytes / limit.num_bytes, self.num_rows / limit.num_rows))
         return max(1, min(wanted, _MOST_PIECES, self.num_rows))
 
 
 UNIT = Size(num_bytes=8 * 2**20, num_rows=32_768)
-"""A unit at the most, as far as row groups allow: decoded bytes, and rows.
+"""The limit of a unit, as far as row groups allow: decoded bytes, and rows.
 
-A worker holds one whole, and loses one when it dies; on a CPU it is some ten seconds of work."""
+A worker has one unit in memory, and loses one when it dies; on a CPU, a unit takes some ten
+seconds."""
 SMALL_UNIT = Size(num_bytes=4 * 2**20, num_rows=16_384)
-"""Likewise where the whole input is small, so that all workers have something to do."""
+"""The limit of a unit of a small input, so that all workers have something to do."""
 
 
 def unit_limit(files: Sequence[SourceFile]) -> Size:
-    """How large the units of an input are best at the most."""
+    """The limit of a unit, by the size of the whole input."""
     return UNIT if sum(file.size for file in files) >= _LARGE_INPUT else SMALL_UNIT
 
 
 def cut_into_units(files: Iterable[SourceFile], limit: Size) -> list[Unit]:
-    """Units of the files, in order.
+    """The units of the files, in order.
 
-    Only large Parquet files are cut: between row groups, and within those that are larger than a
-    unit. Of these files the footers are read, of the others nothing.
+    Only large Parquet files are cut: between row groups, and within row groups that are larger
+    than a unit. Only the footers of these files are read.
 
     Raises:
         UserError: a large Parquet file's footer cannot be read.
@@ -117,7 +118,7 @@ def _row_group_sizes(file: SourceFile) -> list[Size]:
 
 
 def _runs_that_fit(sizes: Sequence[Size], limit: Size) -> list[list[int]]:
-    """Consecutive row groups that fit a unit together; one that fits none is alone."""
+    """Group consecutive row groups that fit into one unit; a larger one is alone."""
     runs: list[list[int]] = []
     filled = limit
     for index, size in enumerate(sizes):
@@ -138,9 +139,9 @@ def _row_ranges(size: Size, pieces: int) -> list[tuple[int, int] | None]:
 
 
 def group_small(units: Sequence[Unit], *, num_groups: int) -> list[list[Unit]]:
-    """Consecutive units bundled so that a task gets a unit's bytes at the most.
+    """Bundle consecutive units so that a task gets at most the bytes of one unit.
 
-    There are at least `num_groups` bundles where the units allow it, so that no worker idles.
+    If the units allow it, there are at least `num_groups` bundles, so that no worker is idle.
     """
     total = sum(unit.num_bytes for unit in units)
     limit = max(1, min(UNIT.num_bytes, total // max(1, num_groups)))

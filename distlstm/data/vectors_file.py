@@ -1,4 +1,4 @@
-"""The file of pretrained vectors that `text.vectors` names, wherever pyarrow can read it."""
+"""The file of pretrained vectors in `text.vectors`, on any file system that pyarrow supports."""
 
 import io
 from collections.abc import Iterator
@@ -15,12 +15,12 @@ from distlstm.text.vectors import VectorLines, match_vectors
 from distlstm.text.vocabulary import UNKNOWN_ID, Vocabulary
 
 _BUFFER_BYTES = 2**20
-_IN_NO_FILE = " "  # words end at the first space
+_IN_NO_FILE = " "  # words end at the first space, so no file has this one
 
 
 @dataclass(frozen=True, kw_only=True)
 class VectorsFile:
-    """A file of vectors. Frozen metadata: a changed file compares unequal."""
+    """A file of vectors, with its metadata: a changed file compares unequal."""
 
     path: str
     """Absolute path, or a URI."""
@@ -34,7 +34,7 @@ class VectorsFile:
         """Find a file by path or URI.
 
         Raises:
-            UserError: it is not there, or is no file.
+            UserError: it does not exist, or is not a file.
         """
         path = absolute(source)
         filesystem, inner = open_filesystem(path)
@@ -44,10 +44,10 @@ class VectorsFile:
         return cls(path=path, size=info.size, modified=info.mtime_ns or 0)
 
     def dimension(self) -> int:
-        """Numbers of a vector, from the first lines of the file.
+        """The dimension of the vectors, from the first lines of the file.
 
         Raises:
-            UserError: the file is of no format that is read.
+            UserError: the file has no supported format.
         """
         with self._open() as vectors:
             return vectors.dimension
@@ -55,7 +55,7 @@ class VectorsFile:
     def match(self, vocabulary: Vocabulary, *, ignore_case: bool) -> np.ndarray:
         """The vectors of a vocabulary, float32 [V, D]; NaN where the file has none.
 
-        Memory is taken for these only, however large the file is.
+        Only these are in memory, however large the file is.
 
         Raises:
             UserError: the file is damaged.
@@ -68,7 +68,7 @@ class VectorsFile:
     @contextmanager
     def _open(self) -> Iterator[VectorLines]:
         filesystem, inner = open_filesystem(self.path)
-        try:  # decompresses by the name's suffix
+        try:  # decompresses according to the suffix of the name
             stream = filesystem.open_input_stream(inner)
         except (OSError, pa.ArrowException) as error:
             raise UserError(f"Cannot read {self.path}: {error}.") from error

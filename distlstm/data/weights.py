@@ -1,4 +1,4 @@
-"""What each training row counts in the loss, as a pure function."""
+"""The weights of training rows in the loss, as a pure function."""
 
 import numpy as np
 
@@ -6,13 +6,14 @@ import numpy as np
 def row_weights(label_ids: np.ndarray, given: np.ndarray, *, balanced: bool) -> np.ndarray:
     """The weight of each row in the loss (float32, [rows]), 1 on average.
 
-    So the size of a step does not depend on the scale of the weights. A step's loss is divided by
-    its rows, not by the sum of their weights: then its gradient is, on average, that of all rows.
+    The mean of 1 makes the size of a step independent of the scale of the weights. A step's loss is
+    divided by its number of rows, not by the sum of their weights: its gradient is then, on
+    average, that of all rows.
 
     Args:
         label_ids: of the training rows, [rows].
-        given: what each row weighs by itself, [rows]; not all 0.
-        balanced: also weigh each row by rows / (labels * rows of its label), as scikit-learn does.
+        given: the weight of each row in the data, [rows]; not all 0.
+        balanced: also multiply by rows / (labels * rows of its label), as scikit-learn does.
     """
     weights = np.asarray(given, np.float32)
     if balanced:

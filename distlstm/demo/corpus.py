@@ -1,9 +1,9 @@
-"""The corpus of `distlstm demo`: what the running Python's standard library says about itself.
+"""The corpus of `distlstm demo`: the documentation in the running Python's standard library.
 
 In: the library's sources, the docstrings of its C modules and its language topics. Out: labelled
-train and test files and an unlabelled directory, all Parquet. A row is a paragraph of English, its
-label the family of modules that it documents. No network and no random number is involved, and
-sources are parsed, not imported: one Python distribution always gives the same bytes.
+train and test files and an unlabelled directory, all Parquet. A row is a paragraph of English; its
+label is the family of modules that it documents. There are no network access and no random numbers,
+and sources are parsed, not imported, so one Python distribution always gives the same bytes.
 """
 
 import ast
@@ -63,7 +63,7 @@ MODULES_OF_FAMILY: dict[str, str] = {
         tomllib unicodedata uu xml _codecs _csv _elementtree _json _locale _markupbase _sre
         _string""",
 }
-"""Which top-level modules a family documents; a module of none is read for the unlabelled rows."""
+"""The top-level modules of each family; other modules give unlabelled rows only."""
 
 C_MODULES = """
     _asyncio _bisect _bz2 _codecs _collections _contextvars _csv _curses _datetime _decimal
@@ -71,14 +71,14 @@ C_MODULES = """
     _posixsubprocess _queue _random _signal _socket _sqlite3 _sre _ssl _statistics _string _struct
     _symtable _thread _tracemalloc _warnings _weakref array atexit binascii builtins cmath fcntl
     faulthandler gc itertools marshal math mmap posix pyexpat select sys time unicodedata zlib"""
-"""C modules, which have docstrings but no source; importing one of these does nothing else."""
+"""C modules, which have docstrings but no source; importing them has no side effects."""
 
 TOPICS_OF_FAMILY: dict[str, str] = {
     "data_types": "numeric-types sequence-types typesmapping typesseq",
     "testing": "debugger",
     "text": "formatstrings string-methods strings",
 }
-"""The topics (of `pydoc_data.topics`) that document another family than `language`."""
+"""The topics (of `pydoc_data.topics`) of other families than `language`."""
 
 TEST_PACKAGES = {"idle_test", "test", "tests"}
 TEST_PERCENT = 15
@@ -119,12 +119,12 @@ _C_MEMBERS = (
 
 @dataclass(frozen=True, kw_only=True)
 class DemoCorpus:
-    """Where the demo's corpus lies and how large it is."""
+    """The paths and sizes of the demo's corpus."""
 
     train: Path
     """Parquet file with the string columns `text`, `label`, `module` and `kind`."""
     test: Path
-    """The same columns; no text of it is in `train`, not even with other case or punctuation."""
+    """The same columns; `train` has none of its texts, not even with other case or punctuation."""
     unlabelled: Path
     """Directory of Parquet files: `id` (int64, ascending over the files), `module`, `text`."""
     num_train: int
@@ -146,7 +146,7 @@ class Passage:
 
     @cached_property
     def digest(self) -> bytes:
-        """A stable hash of the lower-cased letters only: near-duplicates have the same."""
+        """A stable hash of the lower-cased letters only, so that near-duplicates have the same."""
         return hashlib.sha256(_NOT_LETTERS.sub("", self.text.lower()).encode()).digest()
 
     @property
@@ -156,17 +156,17 @@ class Passage:
 
 
 def build_stdlib_corpus(directory: Path) -> DemoCorpus:
-    """Write the demo's corpus into a directory, replacing an earlier one file by file.
+    """Write the demo's corpus into a directory; it replaces an earlier one file by file.
 
     Raises:
-        UserError: This Python came without the sources of its standard library.
+        UserError: this Python does not have the sources of its standard library.
     """
     stdlib = Path(sysconfig.get_path("stdlib"))
     from_sources = list(source_passages(stdlib))
     if not from_sources:
         raise UserError(
-            f"No standard-library source found in {stdlib}, and the demo corpus is made from them. "
-            "Use a Python that has them, or train on data of your own."
+            f"No standard-library source found in {stdlib}; the demo corpus is made from it. "
+            "Use a Python that has these sources, or train on your own data."
         )
     return write_corpus([*from_sources, *builtin_passages()], directory=directory)
 
@@ -174,8 +174,7 @@ def build_stdlib_corpus(directory: Path) -> DemoCorpus:
 def write_corpus(passages: Sequence[Passage], *, directory: Path) -> DemoCorpus:
     """Write paragraphs as train, test and unlabelled Parquet files.
 
-    Labelled rows come in the order of their hash, which mixes the families; unlabelled rows come
-    by module.
+    Labelled rows are sorted by hash, which mixes the families; unlabelled rows by module.
     """
     labelled = sorted(labelled_passages(passages), key=lambda passage: passage.digest)
     train = [passage for passage in labelled if not passage.is_test]
@@ -198,7 +197,7 @@ def write_corpus(passages: Sequence[Passage], *, directory: Path) -> DemoCorpus:
 
 
 def labelled_passages(passages: Iterable[Passage]) -> list[Passage]:
-    """The documentation of the families, each text once; a text that two families share is out."""
+    """The documentation of the families, each text once, without texts that two families share."""
     first: dict[bytes, Passage] = {}
     shared: set[bytes] = set()
     for passage in passages:
@@ -210,7 +209,7 @@ def labelled_passages(passages: Iterable[Passage]) -> list[Passage]:
 
 
 def unlabelled_passages(passages: Iterable[Passage]) -> list[Passage]:
-    """All that the library says, each text once, ordered by module."""
+    """All passages, each text once, ordered by module."""
     first: dict[bytes, Passage] = {}
     for passage in passages:
         first.setdefault(passage.digest, passage)
@@ -220,8 +219,8 @@ def unlabelled_passages(passages: Iterable[Passage]) -> list[Passage]:
 def source_passages(stdlib: Path) -> Iterator[Passage]:
     """Paragraphs of the docstrings, topics and comments below a standard-library directory.
 
-    Whatever is missing there is missing from the result. Files that are not the library's own
-    (site-packages, what a distribution adds) are passed over.
+    Missing files are skipped, and so are files that are not the library's own (site-packages,
+    additions of a distribution).
     """
     for path in _source_paths(stdlib):
         source = path.read_text(encoding="utf-8", errors="replace")
@@ -230,14 +229,14 @@ def source_passages(stdlib: Path) -> Iterator[Passage]:
 
 
 def _source_paths(stdlib: Path) -> Iterator[Path]:
-    """The library's own sources, in an order that no file system and no locale decides."""
+    """The library's own sources, in an order that does not depend on file system or locale."""
     for name in sorted(sys.stdlib_module_names | {"test"}):
         yield from filter(Path.is_file, [stdlib / f"{name}.py"])
         yield from sorted((stdlib / name).rglob("*.py"), key=lambda path: path.parts)
 
 
 def _read_source(source: str, *, parts: tuple[str, ...]) -> Iterator[Passage]:
-    """All that one file says. Of tests, half the library with few docstrings, only comments."""
+    """The passages of a file. Tests, half of the library, have few docstrings: only comments."""
     module = ".".join(parts).removesuffix(".__init__")
     family = _family_of(parts[0], MODULES_OF_FAMILY)
     if module == "pydoc_data.topics":
@@ -259,7 +258,7 @@ def _family_of(name: str, members_of_family: dict[str, str]) -> str | None:
 
 
 def _parse(source: str) -> ast.Module:
-    """The syntax tree of a source; an empty one if it is not Python (templates are not)."""
+    """The syntax tree of a source; an empty one if it is not Python (such as a template)."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -269,7 +268,7 @@ def _parse(source: str) -> ast.Module:
 
 
 def _topics(source: str) -> Iterator[tuple[str, str]]:
-    """The names and texts of the language topics: the entries of a dictionary literal."""
+    """The names and texts of the language topics, from the entries of a dictionary literal."""
     for node in ast.walk(_parse(source)):
         if isinstance(node, ast.Dict):
             yield from ast.literal_eval(node).items()
@@ -289,7 +288,7 @@ def _docstrings(source: str) -> Iterator[str]:
 
 
 def builtin_passages() -> Iterator[Passage]:
-    """Paragraphs of the docstrings of those C modules that this Python has."""
+    """Paragraphs of the docstrings of the C modules that this Python has."""
     for name in sorted(C_MODULES.split()):
         try:
             module = importlib.import_module(name)
@@ -304,8 +303,8 @@ def builtin_passages() -> Iterator[Passage]:
 def _docstrings_of_members(owner: types.ModuleType | type) -> Iterator[str]:
     """Docstrings of a C module or class and of its public members, by name.
 
-    Left out are aliases, values (their docstring is their type's) and hooks (a program may have
-    put a function of its own in their place).
+    Aliases, values (whose docstring is that of their type) and hooks (which a program may have
+    replaced) are left out.
     """
     yield str(owner.__doc__ or "")
     for name, member in sorted(vars(owner).items()):
@@ -324,8 +323,8 @@ def _paragraphs_of(passage: Passage) -> Iterator[Passage]:
 def prose(text: str) -> Iterator[str]:
     """The paragraphs of English in a documentation text, each on one line.
 
-    Signatures, doctests, headings' underlines, tables and code are left out, a list gives a
-    paragraph an item, and a paragraph of more than 60 words comes as its sentences.
+    Signatures, doctests, heading underlines, tables and code are left out. Each item of a list is a
+    paragraph, and a paragraph of more than 60 words is split into its sentences.
     """
     for block in _BLANK_LINES.split(text.expandtabs()):
         for paragraph in _joined_lines(block):
@@ -337,7 +336,7 @@ def prose(text: str) -> Iterator[str]:
 def _joined_lines(block: str) -> Iterator[str]:
     """Join the wrapped lines of a block into paragraphs.
 
-    A list item, a field (`name: text`) and a step back to the left begin a paragraph; what is not
+    A list item, a field (`name: text`) or a smaller indent begins a paragraph. A line that is not
     prose ends one, and a doctest ends the block.
     """
     lines: list[str] = []
@@ -357,9 +356,9 @@ def _joined_lines(block: str) -> Iterator[str]:
 
 
 def _is_prose(text: str) -> bool:
-    """Whether a text is English, neither too short nor too long, rather than code or a fragment.
+    """Whether a text is English of the right length, and not code or a fragment.
 
-    English has function words in nearly every sentence and few marks among its letters.
+    English has a function word in nearly every sentence, and few marks among its letters.
     """
     tokens, words = text.split(), _WORD.findall(text)
     if min(len(tokens), len(words)) < MIN_WORDS or len(tokens) > MAX_WORDS:
@@ -379,7 +378,7 @@ def _write_labelled(passages: Iterable[Passage], *, path: Path) -> None:
 
 
 def _write_unlabelled(passages: Sequence[Passage], *, directory: Path) -> None:
-    """Cut the rows into files of nearly equal length, always as many."""
+    """Write the rows into a fixed number of files of nearly equal length."""
     schema = pa.schema([("id", pa.int64()), ("module", pa.string()), ("text", pa.string())])
     rows = [{"id": i, "module": p.module, "text": p.text} for i, p in enumerate(passages)]
     bounds = [len(rows) * n // NUM_UNLABELLED_FILES for n in range(NUM_UNLABELLED_FILES + 1)]
@@ -389,7 +388,7 @@ def _write_unlabelled(passages: Sequence[Passage], *, directory: Path) -> None:
 
 
 def _write_atomically(table: pa.Table, *, path: Path) -> None:
-    """A reader sees the old file or the new one, whoever else is writing it."""
+    """Write a Parquet file so that readers see the old or the new one, even with other writers."""
     temporary = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
         pq.write_table(table, temporary, row_group_size=ROW_GROUP_SIZE)

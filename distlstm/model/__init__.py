@@ -1,1 +1,1 @@
-"""The classifier: batches of ids in, logits out; training, metrics, saving. No Ray here."""
+"""The classifier, from batches of ids to logits; training, metrics, saving. Does not use Ray."""

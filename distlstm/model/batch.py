@@ -12,13 +12,13 @@ from distlstm.text.vocabulary import PADDING_ID
 class Batch:
     """Rows that go through the model together.
 
-    `token_ids` is int64 [B, T], padded on the right; `lengths`, `label_ids` are int64 [B];
-    `weights` (float32 [B]) is what each row's loss counts: with equal weights 1/B, their mean.
-    `targets` (float32 [B, C]) are the labels' probabilities that the loss is taken against, if not
-    simply the label ids. Every length is at least 1.
+    `token_ids` is int64 [B, T], padded on the right; `lengths` and `label_ids` are int64 [B]; every
+    length is at least 1. `weights` (float32 [B]) multiply the loss of each row: equal weights of
+    1/B give the mean. `targets` (float32 [B, C]), if given, are the label probabilities or label
+    sets that the loss uses in place of the label ids.
 
-    `step_ids` (int64 [U], sorted, each once) are the token ids of the whole step, the padding's
-    with them, where other workers have other rows of it.
+    `step_ids` (int64 [U], sorted, distinct) are the token ids of the whole step and padding, if
+    other workers have other rows of the step.
     """
 
     token_ids: torch.Tensor
@@ -39,9 +39,9 @@ class Batch:
         targets: np.ndarray | None = None,
         step_tokens: np.ndarray | None = None,
     ) -> "Batch":
-        """Pad rows that stand one after the other in `token_ids` (int32, [sum of lengths]).
+        """Pad rows that are concatenated in `token_ids` (int32, [sum of lengths]).
 
-        `step_tokens` (int32, [tokens]) are all tokens of the step, if there are others than these.
+        `step_tokens` (int32, [tokens]) are all tokens of the step, if it has more rows than these.
         """
         count, longest = len(lengths), int(lengths.max())
         padded = np.full((count, longest), PADDING_ID, np.int64)
@@ -59,12 +59,12 @@ class Batch:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens, padding left out."""
+        """Number of tokens without padding."""
         return int(self.lengths.sum())
 
     @property
     def used_ids(self) -> torch.Tensor:
-        """The token ids of the step, the padding's first (int64 [U], sorted, each once)."""
+        """The token ids of the step, with padding first (int64 [U], sorted, distinct)."""
         return used_ids(self.token_ids) if self.step_ids is None else self.step_ids
 
     def to(self, device: torch.device) -> "Batch":
@@ -78,7 +78,7 @@ class Batch:
 
 
 def used_ids(token_ids: torch.Tensor) -> torch.Tensor:
-    """The padding and these tokens, each once, sorted; int64 [U]."""
+    """The distinct ids of padding and of these tokens, sorted; int64 [U]."""
     padding = token_ids.new_tensor([PADDING_ID])
     used: torch.Tensor = torch.unique(torch.cat([padding, token_ids.flatten()]))
     return used.long()

@@ -1,4 +1,4 @@
-"""A training's state on disk, to resume from: safetensors and JSON, nothing that is executed."""
+"""Checkpoints of a training, as safetensors and JSON: nothing in them is executed."""
 
 import json
 from dataclasses import asdict
@@ -14,7 +14,7 @@ _TENSORS, _HISTORY = "training.safetensors", "history.json"
 
 
 def save_training(training: Training, directory: Path) -> None:
-    """Write weights, best weights, optimizers' states and history into an existing directory."""
+    """Write weights, best weights, optimizer states and history into an existing directory."""
     tensors = {f"model/{name}": value for name, value in training.model.state_dict().items()}
     tensors |= {f"best/{name}": value for name, value in training.best_weights.items()}
     tensors |= {f"embedding/{name}": v for name, v in training.embedding.state_dict().items()}
@@ -26,7 +26,7 @@ def save_training(training: Training, directory: Path) -> None:
 
 
 def restore_training(training: Training, directory: Path) -> None:
-    """Bring a new training of the same config and sizes to the state that was saved."""
+    """Restore the saved state into a new training of the same configuration and sizes."""
     tensors = load_file(directory / _TENSORS)
     training.model.load_state_dict(_below(tensors, "model/"))
     training.best_weights = _below(tensors, "best/")
@@ -43,13 +43,13 @@ def restore_training(training: Training, directory: Path) -> None:
 
 
 def load_history(directory: Path) -> list[EpochResult]:
-    """The epochs of a saved training."""
+    """The epochs of a checkpoint."""
     rows = json.loads((directory / _HISTORY).read_text(encoding="utf-8"))
     return [EpochResult(**{**row, "validation": Metrics(**row["validation"])}) for row in rows]
 
 
 def load_best_weights(directory: Path) -> dict[str, Tensor]:
-    """The weights of a saved training's best epoch."""
+    """The weights of the best epoch of a checkpoint."""
     return _below(load_file(directory / _TENSORS), "best/")
 
 

@@ -1,4 +1,4 @@
-"""The classifier: embedding, recurrent layers, pooling, linear. Softmax is left to the loss.
+"""The classifier: embedding, recurrent layers, pooling, linear layer. The loss applies softmax.
 
 Shape letters: T tokens, B rows, D embedding, H hidden state of one direction, C labels.
 """
@@ -16,7 +16,7 @@ from distlstm.text.vocabulary import PADDING_ID
 _Cell = nn.LSTM | nn.GRU | nn.RNN
 _CELLS: dict[str, type[_Cell]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 _CELL_NAMES_IN_FILES = {"forward_cell": "ahead", "backward_cell": "back"}
-"""Weight files name the cells so since format version 2."""
+"""The names of the cells in weight files, since format version 2."""
 _EMBEDDING_STD = 0.1
 _IN_RECURRENT_DTYPE = ("embedding", "layers", "pooling")
 
@@ -24,9 +24,9 @@ _IN_RECURRENT_DTYPE = ("embedding", "layers", "pooling")
 class RecurrentLayer(nn.Module):
     """One layer of `nn.LSTM`, `nn.GRU` or `nn.RNN`, in one direction or both.
 
-    A direction only ever sees a row's own tokens before its own padding: the backward one reads
-    each row reversed within its length. So padding costs time but never changes a state, and the
-    fast padded kernels can be used (packed sequences are about half as fast on a CPU).
+    Each direction reads the tokens of a row before its padding: the backward direction reads each
+    row reversed within its length. So padding costs time but never changes a state, and the fast
+    padded kernels can be used (packed sequences take about twice as long on a CPU).
     """
 
     def __init__(self, cell: str, input_dim: int, hidden_dim: int, *, bidirectional: bool) -> None:
@@ -43,7 +43,7 @@ class RecurrentLayer(nn.Module):
         )
 
     def forward(self, inputs_TBD: Tensor, mirror_TB: Tensor) -> States:
-        """Both directions' states; `mirror_TB` is `mirror_index` of the batch's lengths."""
+        """The states of all directions; `mirror_TB` is `mirror_index` of the batch's lengths."""
         forward_TBH: Tensor = self.forward_cell(inputs_TBD)[0]
         if self.backward_cell is None:
             return States(forward_TBH)
@@ -53,7 +53,7 @@ class RecurrentLayer(nn.Module):
 def _to_file_names(
     module: nn.Module, state: dict[str, Any], prefix: str, metadata: dict[str, Any]
 ) -> None:
-    """Name the cells in a state dict as weight files do."""
+    """Rename the cells in a state dict as in weight files."""
     del module, metadata
     _rename(state, prefix, _CELL_NAMES_IN_FILES)
 
@@ -61,7 +61,7 @@ def _to_file_names(
 def _from_file_names(
     module: nn.Module, state: dict[str, Any], prefix: str, *unused: object
 ) -> None:
-    """Name the cells in a state dict as the module does."""
+    """Rename the cells in a state dict as in the module."""
     del module, unused
     _rename(state, prefix, {in_file: name for name, in_file in _CELL_NAMES_IN_FILES.items()})
 
@@ -74,9 +74,9 @@ def _rename(state: dict[str, Any], prefix: str, names: dict[str, str]) -> None:
 
 
 def _initialise(cell: _Cell) -> None:
-    """Orthogonal recurrent weights, Xavier input weights, and an LSTM that starts by remembering.
+    """Orthogonal recurrent weights, Xavier input weights, and an LSTM forget gate bias of 1.
 
-    A forget gate bias of 1 keeps early gradients alive over long texts (Jozefowicz et al. 2015).
+    The bias keeps early gradients alive over long texts (Jozefowicz et al. 2015).
     """
     weights = {name: value.detach() for name, value in cell.named_parameters()}
     nn.init.xavier_uniform_(weights["weight_ih_l0"])
@@ -85,14 +85,14 @@ def _initialise(cell: _Cell) -> None:
         nn.init.orthogonal_(block)
     nn.init.zeros_(weights["bias_hh_l0"])
     nn.init.zeros_(weights["bias_ih_l0"])
-    if isinstance(cell, nn.LSTM):  # its blocks: input gate, forget gate, candidate, output gate
+    if isinstance(cell, nn.LSTM):  # blocks: input gate, forget gate, candidate, output gate
         nn.init.ones_(weights["bias_ih_l0"].chunk(num_blocks)[1])
 
 
 class LockedDropout(nn.Module):
     """Dropout along one axis of [T, B, D]: whole features of a row, or whole tokens.
 
-    Features: the same ones for every token of a row (Gal and Ghahramani 2016; AWD-LSTM).
+    All tokens of a row lose the same features (Gal and Ghahramani 2016; AWD-LSTM).
     """
 
     def __init__(self, share: float, *, axis: Literal["feature", "token"]) -> None:
@@ -101,7 +101,7 @@ class LockedDropout(nn.Module):
         self.axis = axis
 
     def forward(self, values_TBD: Tensor) -> Tensor:
-        """Drop, in training only, and scale up what stays."""
+        """Drop values in training only, and scale up the others."""
         if not self.training or self.share == 0:
             return values_TBD
         tokens, rows, features = values_TBD.shape
@@ -154,9 +154,9 @@ class Classifier(nn.Module):
         return logits
 
     def for_inference(self, dtype: torch.dtype) -> Self:
-        """Keep embedding, recurrent layers and pooling in the arithmetic they run in.
+        """Cast embedding, recurrent layers and pooling to the dtype in which they run.
 
-        The weights are cast once, not in every call; the model can be trained no more.
+        The weights are then cast once and not in every call; the model can no longer be trained.
         """
         for name in _IN_RECURRENT_DTYPE:
             self.get_submodule(name).to(dtype)
@@ -165,8 +165,8 @@ class Classifier(nn.Module):
     def applied_weights(self) -> dict[str, Tensor]:
         """Copies (float32, on the CPU) of the weights as the forward pass applies them.
 
-        What runs in bfloat16 is rounded to it, so that a machine without bfloat16 applies the same
-        weights as the one that validated them.
+        Weights of layers that run in bfloat16 are rounded to it, so that a machine without
+        bfloat16 applies the same weights as the one that validated them.
         """
         return {
             name: value.detach().to("cpu", self._applied_dtype(name)).to(torch.float32, copy=True)
@@ -179,9 +179,9 @@ class Classifier(nn.Module):
 
 
 def recurrent_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The arithmetic that a `training.precision` setting means on a device.
+    """The dtype of the recurrent layers on a device, for a `training.precision` setting.
 
-    bfloat16 is chosen only where the hardware computes in it; elsewhere it would be slower.
+    "auto" chooses bfloat16 only if the hardware computes in it; otherwise it would be slower.
     """
     if precision == "auto":
         precision = "bf16" if _computes_bf16(device) else "fp32"
@@ -191,5 +191,5 @@ def recurrent_dtype(precision: str, device: torch.device) -> torch.dtype:
 def _computes_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # The two checks that torch has for it; its public API names only instruction set levels.
+    # torch has only these private checks; its public API gives instruction set levels.
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

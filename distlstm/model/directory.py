@@ -1,9 +1,9 @@
-"""The MODEL directory: what training writes and everything else loads.
+"""The MODEL directory, which training writes and all other commands load.
 
-`model.safetensors` (weights), `wide.safetensors` (the linear partner, if there is one),
-`vocabulary.txt` and `model.json`, which is written last and holds the sizes and digests of the
-others. Nothing in it is executed, so a directory from a stranger is safe to load; a damaged one is
-answered with one error.
+It has `model.safetensors` (weights), `wide.safetensors` (the linear model, if there is one),
+`vocabulary.txt` and `model.json`, which is written last and lists the sizes and digests of the
+others. Nothing in it is executed, so a directory from an unknown source is safe to load; a damaged
+one is refused.
 """
 
 import json
@@ -45,26 +45,28 @@ from distlstm.text.vocabulary import Vocabulary
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedModel:
-    """A trained classifier with everything that applying it takes."""
+    """A trained classifier with all that prediction needs."""
 
     config: ExperimentConfig
     classifier: Classifier
     vocabulary: Vocabulary
     labels: LabelSet
     temperature: float
+    """The logits of the classifier are divided by it."""
     linear: LinearModel | None = None
-    """The linear partner; its logits are added to those of the classifier over the temperature."""
+    """The linear model, scaled by its ensemble weight: the ensemble adds its logits to those of the
+    classifier / `temperature`."""
     cascade: Cascade | None = None
-    """When the partner answers by itself; None if it never does."""
+    """When the linear model answers alone (early exit); None if never."""
     kind: LabelKind = ONE_LABEL
     metadata: dict[str, Any] = field(default_factory=dict)
-    """Measured when it was trained: `metrics`, `baseline`, `corpus`."""
+    """Figures of the training: `metrics`, `baseline`, `corpus`."""
     fingerprint: str = ""
-    """Of weights, vocabulary, labels and text config; known once the model was saved."""
+    """Of weights, vocabulary, labels and text config; empty until the model is saved."""
 
 
 def save_model(model: TrainedModel, path: Path) -> None:
-    """Write a MODEL directory; `model.json`, which makes it one, comes last."""
+    """Write a MODEL directory; `model.json`, which completes it, comes last."""
     path.mkdir(parents=True, exist_ok=True)
     for name in (METADATA_FILE, LINEAR_FILE):
         (path / name).unlink(missing_ok=True)
@@ -97,10 +99,10 @@ def save_model(model: TrainedModel, path: Path) -> None:
 
 
 def load_model(path: Path, metadata: dict[str, Any] | None = None) -> TrainedModel:
-    """Load a MODEL directory; its metadata are read if they are not given.
+    """Load a MODEL directory; read its metadata if it is not given.
 
     Raises:
-        UserError: it is no model directory, of another format version, or damaged.
+        UserError: the directory is not a model, has another format version, or is damaged.
     """
     metadata = load_metadata(path) if metadata is None else metadata
     try:
@@ -157,7 +159,7 @@ def _read_cascade(
     if "cascade" not in metadata:
         return None
     if linear is None or kind.gives_sets:
-        raise ValueError("it has a cascade, and no linear partner of single labels")
+        raise ValueError("it has a cascade but no linear model of single labels")
     cascade = Cascade(**metadata["cascade"])
     for name, value, most in (("lead", cascade.lead, math.inf), ("share", cascade.share, 1)):
         if type(value) is not float or not 0 <= value <= most:
@@ -167,7 +169,7 @@ def _read_cascade(
 
 
 class _NoInitialWeights(TorchFunctionMode):
-    """Skips `torch.nn.init`, which without memory to fill only costs a second of imports."""
+    """Skips `torch.nn.init`, which on the meta device only costs a second of imports."""
 
     def __torch_function__(
         self,
@@ -185,7 +187,7 @@ class _NoInitialWeights(TorchFunctionMode):
 def _load_classifier(
     path: Path, config: ExperimentConfig, vocab_size: int, num_labels: int
 ) -> Classifier:
-    """Compare the shapes before any memory is taken for them, then load the weights."""
+    """Compare the shapes before any memory is allocated for them, then load the weights."""
     with torch.device("meta"), _NoInitialWeights():
         classifier = Classifier(config.model, vocab_size=vocab_size, num_labels=num_labels)
     weights = load_file(path / WEIGHTS_FILE)

@@ -9,12 +9,12 @@ from distlstm.model.classifier import Classifier
 
 
 def set_vectors(classifier: Classifier, vectors: np.ndarray) -> None:
-    """Give the tokens that have a pretrained vector that vector; the others keep random ones.
+    """Copy pretrained vectors into the embedding; tokens without one keep a random vector.
 
-    All vectors are scaled by one factor, to the root mean square of the random ones. Their
-    directions and relative lengths stay, the recurrent layers start with inputs of the size their
-    own initial weights are made for, whichever file it is, and known and unknown tokens are alike
-    in size.
+    All pretrained vectors are scaled by one factor, to the root mean square of the random ones. So
+    directions and relative lengths stay; for any file, the inputs of the recurrent layers have the
+    size for which the initial weights are made, and tokens with and without a vector have similar
+    sizes.
 
     Args:
         classifier: a new one.

@@ -1,4 +1,4 @@
-"""A classifier that goes on from an earlier model, with more tokens and more labels."""
+"""Starts a classifier from an earlier model, with more tokens and more labels."""
 
 import numpy as np
 import pyarrow as pa
@@ -11,16 +11,16 @@ _KEPT_WHOLE = ("layers", "pooling")
 
 
 def grow_from(classifier: Classifier, earlier: TrainedModel, *, labels: LabelSet) -> None:
-    """Give a new classifier the weights that an earlier model has for it.
+    """Copy the weights of an earlier model into a new classifier.
 
-    Embedding rows of the earlier model's tokens, output rows of its labels, and all of recurrent
-    layers and pooling; rows of new tokens and labels keep the values they begin with.
+    These are the embedding rows of its tokens, the output rows of its labels, and all recurrent
+    layers and pooling. Rows of new tokens and labels keep their initial values.
 
     Args:
-        classifier: a new one of the same architecture, whose vocabulary begins with the earlier
-            model's tokens in their order.
-        earlier: the model to go on from.
-        labels: the classifier's, which hold all of the earlier model's.
+        classifier: a new one of the same architecture; its vocabulary begins with the tokens of
+            the earlier model, in their order.
+        earlier: the model to start from.
+        labels: those of the classifier, which include all labels of the earlier model.
     """
     own = classifier.state_dict()  # shares its memory with the classifier
     label_ids = np.array(labels.ids_of(pa.array(earlier.labels.names, pa.string())), np.int64)

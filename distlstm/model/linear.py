@@ -1,17 +1,18 @@
-"""The linear model: a support vector machine on n-grams of tokens, for what needs no word order.
+"""The linear model: a support vector machine on n-grams of tokens.
 
-It is the baseline of every training, and the wide partner of the recurrent model. Encoded rows ->
-`fit_features` -> `NgramFeatures.transform` -> `SparseRows` -> `fit_linear` -> `LinearModel`. It
-trains within seconds (Wang and Manning 2012, Baselines and Bigrams).
+It trains within seconds (Wang and Manning 2012, Baselines and Bigrams). It is the baseline of every
+training, and with `model.wide` a member of the ensemble. Encoded rows -> `fit_features` ->
+`NgramFeatures.transform` -> `SparseRows` -> `fit_linear` -> `LinearModel`.
 
-A row is S = `transform(row)`; learnt weights apply to S G, G being what each feature stands for:
-- itself, times its inverse document frequency (idf);
-- itself, times how much more often its rows have the label than not (the log-count ratio of Wang
-  and Manning), so that a telling n-gram needs little weight: the more, the more rows there are to
-  count (the share of its square is rows per label over 300, and 30 at the most);
-- if it is a token, its subwords times theirs, so that rare words lean on their kin.
-Only G G^T is ever needed, and G goes into the weights at the end: none of the three costs anything
-when the model is applied.
+A row is S = `transform(row)`, and the learnt weights apply to S G. G is a prior: it expands each
+feature into
+- the feature, times its inverse document frequency (idf);
+- the feature, times its log-count ratio (Wang and Manning): how much more often it is in rows of
+  the label than in others. So an indicative n-gram needs little weight. The squared ratio is scaled
+  by rows per label / 300, at most 30, since counts of few rows are unreliable;
+- for a token, its subwords, times their idf, so that rare words learn from similar words.
+Training needs only G G^T, and G is multiplied into the final weights, so G costs nothing when the
+model is applied.
 
 Shape letters: N tokens, R rows, F features, U subwords, C labels.
 """
@@ -52,17 +53,17 @@ class LinearModel:
     bias: Tensor
 
     def logits(self, token_ids: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-        """Signed margins, float32 [R, C]; they are not calibrated."""
+        """Signed margins, float32 [R, C], not calibrated."""
         parts = self.features.transform_in_parts(token_ids, offsets)
         scores = [part.times(self.weight) + self.bias for part in parts]
         return np.asarray(torch.cat([torch.zeros(0, len(self.bias)), *scores]).numpy())
 
     def scaled(self, factor: float) -> "LinearModel":
-        """A model with `factor` times the logits."""
+        """The same model with all logits multiplied by `factor`."""
         return LinearModel(self.features, self.weight * factor, self.bias * factor)
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """All that `from_tensors` needs."""
+        """The tensors that `from_tensors` reads."""
         return {
             "buckets": torch.from_numpy(self.features.buckets),
             "norms": torch.from_numpy(self.features.norms),
@@ -74,10 +75,10 @@ class LinearModel:
     def from_tensors(
         cls, tensors: Mapping[str, Tensor], *, vocab_size: int, num_labels: int
     ) -> Self:
-        """A model from the tensors of another.
+        """A model from the tensors of `to_tensors`.
 
         Raises:
-            ValueError: they do not fit one another, the vocabulary or the labels.
+            ValueError: they do not fit each other, the vocabulary or the labels.
         """
         found = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
         longer = len(tensors["buckets"]) if "buckets" in tensors else 0
@@ -92,20 +93,20 @@ class LinearModel:
             raise ValueError("the tensors of the linear model do not fit together")
         buckets = tensors["buckets"].numpy()
         if longer and not (buckets.min() >= 0 and buckets.max() < NUM_BUCKETS):
-            raise ValueError("the linear model names buckets that there are not")
+            raise ValueError("the linear model has n-gram buckets out of range")
         norms = tensors["norms"].numpy()
         if not (norms > 0).all():
-            raise ValueError("the linear model has features of no length")
+            raise ValueError("the linear model has feature norms that are not above 0")
         features = NgramFeatures(buckets, norms)
         return cls(features, tensors["weight"], tensors["bias"])
 
 
 @dataclass(frozen=True)
 class Prior:
-    """What features stand for, before labels are looked at.
+    """The part of G that does not depend on labels: all but the log-count ratios.
 
-    `idf` (float32 [F]) is that of each feature; `subwords`, the subwords of the tokens [V, U],
-    weighted by theirs.
+    `idf` (float32 [F]) is that of the features; `subwords` [V, U] are the subwords of the tokens,
+    weighted by their idf.
     """
 
     idf: Tensor
@@ -114,7 +115,7 @@ class Prior:
     """`subwords`, transposed: [U, V]."""
 
     def times(self, weights: Tensor) -> Tensor:
-        """G G^T times a matrix [F, C], the log-count ratios left out."""
+        """G G^T times a matrix [F, C], without the log-count ratios."""
         by_token = self.subwords.times(self.tokens.times(weights[: len(self.subwords.offsets) - 1]))
         own = self.idf.square()[:, None] * weights
         return own + F.pad(by_token, (0, 0, 0, len(own) - len(by_token)))
@@ -128,11 +129,12 @@ def fit_features(
     most: int,
     min_rows: int = 2,
 ) -> tuple[NgramFeatures, Prior]:
-    """Find the n-grams of training rows: all tokens, and what else `min_rows` rows use.
+    """Find the n-gram features of training rows: all tokens, and n-grams in `min_rows` or more.
 
-    idf is ln((1 + rows) / (1 + rows with the n-gram)) + 1, as scikit-learn's TfidfVectorizer has
-    it; a subword counts as in as many rows as its tokens together. N-grams of a single row are up
-    to two thirds of all, and no help to accuracy. Of more than `most` the most frequent are kept.
+    At most `most` features are kept, those of the most frequent n-grams. N-grams of a single row
+    are up to two thirds of all, and do not improve accuracy. idf is ln((1 + rows) / (1 + rows with
+    the n-gram)) + 1, as in scikit-learn's TfidfVectorizer; the rows with a subword are the sum over
+    its tokens.
     """
     num_rows, vocab_size = len(offsets) - 1, len(subwords.offsets) - 1
     of_tokens = _num_rows_of(rows_of_tokens(offsets), token_ids, vocab_size)
@@ -162,7 +164,7 @@ def _idf(num_rows_with: np.ndarray, num_rows: int) -> np.ndarray:
 
 
 def _weighted_subwords(subwords: Subwords, of_tokens: np.ndarray, num_rows: int) -> SparseRows:
-    """Those of tokens that occur, if two rows have them; weight 0 for all others."""
+    """The subwords of tokens, weighted by idf; weight 0 for those in fewer than two rows."""
     num_tokens = np.diff(subwords.offsets)
     frequency = np.bincount(
         subwords.values, np.repeat(of_tokens, num_tokens), minlength=subwords.count
@@ -190,19 +192,20 @@ def fit_linear(
     subwords: Subwords,
     row_weights: np.ndarray | None = None,
 ) -> LinearModel:
-    """Train on rows with `label_ids` (int64 [R]), at least one; no randomness is involved.
+    """Train on at least one row; the result is deterministic.
 
-    Each label against the rest: the least of |w|^2 / 2 + sum of max(0, 1 - y (w.x + b))^2, where
-    y is 1 or -1 and b, as in LIBLINEAR (Fan et al. 2008), is the weight of a feature that is 1 in
-    every row. Memory is a few times [R, 32] and [F, 32] float32, and the result [F, C].
+    Each label is trained against the rest, to minimise |w|^2 / 2 + sum of max(0, 1 - y (w.x + b))^2
+    with y = 1 or -1. As in LIBLINEAR (Fan et al. 2008), b is the weight of a feature that is 1 in
+    every row. This takes a few times [R, 32] and [F, 32] float32 of memory, and [F, C] for the
+    result.
 
     Args:
         token_ids: of all rows (int32 [N]).
         offsets: where each row starts (int64 [R + 1]).
-        label_ids: of the rows; where they have sets of labels, float32 [R, C]: 1 for each it has.
+        label_ids: of the rows (int64 [R]); for label sets, float32 [R, C]: 1 for each label.
         num_labels: C.
         subwords: of each token of the vocabulary.
-        row_weights: how much each row's shortfall counts (float32 [R]); 1 if not given.
+        row_weights: the weight of each row in the sum (float32 [R]); 1 if not given.
     """
     features, prior = fit_features(token_ids, offsets, subwords, most=_MOST_WEIGHTS // num_labels)
     rows = features.transform(token_ids, offsets)
@@ -224,7 +227,7 @@ def fit_linear(
 
 
 def _squared_ratios(columns: SparseRows, has_label: Tensor) -> Tensor:
-    """Squares of the log-count ratios [F, C]: how much more often rows of the label have it."""
+    """The squared log-count ratios [F, C] of the features, for each label against the rest."""
     counts = replace(columns, values=torch.ones_like(columns.values))
     inside = 1 + counts.times(has_label.float())
     outside = 1 + counts.times((~has_label).float())
@@ -235,7 +238,7 @@ def _squared_ratios(columns: SparseRows, has_label: Tensor) -> Tensor:
 class _Vector:
     """A weight vector per label, as a sum of training rows: w = sum_r alpha_r x_r.
 
-    `alpha` [R, C], and `scores` [R, C]: w.x_r. Conjugate gradients reach only such sums (Chapelle
+    `alpha` and `scores` (w.x_r) are [R, C]. Conjugate gradients reach only such sums (Chapelle
     2007, Training a Support Vector Machine in the Primal), so none is ever stored as [F, C].
     """
 
@@ -251,10 +254,10 @@ class _Vector:
 
 @dataclass(frozen=True)
 class _Problem:
-    """Training rows S [R, F], the same [F, R], what the features stand for, and the labels.
+    """A block of labels to train: rows S [R, F], `columns` (S transposed), the prior, the labels.
 
-    `ratios` [F, C] are the shares of squared log-count ratios; `signs` [R, C]: 1 where a row has
-    the label; `costs` [R, 1]: what a row's shortfall counts.
+    `ratios` [F, C] are the scaled squared log-count ratios. `signs` [R, C] are 1 where a row has
+    the label, else -1. `costs` [R, 1] are the weights of the rows.
     """
 
     rows: SparseRows
@@ -265,31 +268,31 @@ class _Problem:
     costs: Tensor
 
     def weights(self, alpha: Tensor) -> Tensor:
-        """Of the features, [F, C]: G G^T S^T alpha."""
+        """The weights of the features, [F, C]: G G^T S^T alpha."""
         sums = self.columns.times(alpha)
         return self.prior.times(sums) + self.ratios * sums
 
     def vector(self, alpha: Tensor) -> _Vector:
         return _Vector(alpha, self.rows.times(self.weights(alpha)) + alpha.sum(0))
 
-    def shortfall(self, scores: Tensor) -> Tensor:
+    def slack(self, scores: Tensor) -> Tensor:
         return (1 - self.signs * scores).clamp(min=0)
 
     def objective(self, weights: _Vector) -> Tensor:
-        lost = self.costs * self.shortfall(weights.scores).square()
+        lost = self.costs * self.slack(weights.scores).square()
         return weights.dot(weights) / 2 + lost.sum(0)
 
 
 def _minimise(problem: _Problem) -> Tensor:
-    """The `alpha` [R, C] of the best weights, by truncated Newton steps on all labels at once."""
+    """The `alpha` [R, C] of the minimum, by truncated Newton steps on all labels at once."""
     nothing = torch.zeros_like(problem.signs)
     weights = _Vector(nothing, nothing)
     noise: Tensor | None = None
     for _ in range(_NEWTON_STEPS):
-        shortfall = problem.shortfall(weights.scores)
-        descent = problem.vector(2 * problem.costs * problem.signs * shortfall - weights.alpha)
+        slack = problem.slack(weights.scores)
+        descent = problem.vector(2 * problem.costs * problem.signs * slack - weights.alpha)
         noise = descent.dot(descent) * _ROUNDING if noise is None else noise
-        curvature = 2 * problem.costs * (shortfall > 0)
+        curvature = 2 * problem.costs * (slack > 0)
         direction = _newton_direction(problem, descent, curvature, noise=noise)
         promised = descent.dot(direction) / problem.objective(weights)
         weights = weights.plus(_step_length(problem, weights, direction), direction)
@@ -301,9 +304,9 @@ def _minimise(problem: _Problem) -> Tensor:
 def _newton_direction(
     problem: _Problem, descent: _Vector, curvature: Tensor, *, noise: Tensor
 ) -> _Vector:
-    """Solve (I + X^T curvature X) d = descent roughly, by conjugate gradients from 0.
+    """Solve (I + X^T curvature X) d = descent approximately, by conjugate gradients from 0.
 
-    A label whose residual is no larger than rounding makes it, squared `noise` [C], is solved.
+    A label is solved once its squared residual is at most `noise` [C], that of rounding errors.
     """
     nothing = torch.zeros_like(descent.alpha)
     solution, residual, search = _Vector(nothing, nothing), descent, descent
@@ -320,12 +323,12 @@ def _newton_direction(
 
 
 def _step_length(problem: _Problem, start: _Vector, direction: _Vector) -> Tensor:
-    """How far to go, [C], in [0, 2): the objective's slope along a line only grows, so bisect."""
+    """The step length [C], in [0, 2), by bisection: along a line, the slope only increases."""
     at_start, growth = start.dot(direction), direction.dot(direction)
     pull, step = 2 * problem.costs * problem.signs * direction.scores, torch.zeros_like(growth)
     for halving in range(_HALVINGS):
         further = step + 0.5**halving
-        shortfall = problem.shortfall(start.scores + further * direction.scores)
-        slope = at_start + further * growth - (pull * shortfall).sum(0)
+        slack = problem.slack(start.scores + further * direction.scores)
+        slope = at_start + further * growth - (pull * slack).sum(0)
         step = torch.where(slope < 0, further, step)
     return step

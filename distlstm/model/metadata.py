@@ -1,6 +1,6 @@
-"""`model.json`: what is known of a model without loading it, nor torch.
+"""`model.json`: the metadata of a model, which can be read without loading the model or torch.
 
-It is written last, and holds the sizes and digests of the other files of a MODEL directory.
+It is written last, and lists the sizes and digests of the other files of a MODEL directory.
 """
 
 import hashlib
@@ -20,15 +20,15 @@ _LARGEST_METADATA = 64 * 2**20
 
 
 def load_metadata(path: Path) -> dict[str, Any]:
-    """The content of `model.json`, its format version checked.
+    """Read `model.json` and check its format version.
 
     Raises:
-        UserError: it is missing, not JSON, or of another format version.
+        UserError: it is missing, not JSON, or has another format version.
     """
     file = path / METADATA_FILE
     try:
         if file.stat().st_size > _LARGEST_METADATA:
-            raise UserError(f"{file} is too large to be a model's: more than 64 MiB.")
+            raise UserError(f"{file} is too large for the metadata of a model: more than 64 MiB.")
         metadata = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path} is not a model directory: it has no {METADATA_FILE}.") from error
@@ -37,22 +37,22 @@ def load_metadata(path: Path) -> dict[str, Any]:
     found = metadata.get("format_version") if isinstance(metadata, dict) else None
     if found != FORMAT_VERSION:
         raise UserError(
-            f"{path} has format version {found!r}, and this distlstm ({__version__}) reads version "
-            f"{FORMAT_VERSION}. Use the distlstm that wrote it, or train again."
+            f"{path} has format version {found!r}, but this distlstm ({__version__}) reads version "
+            f"{FORMAT_VERSION}. Use the version of distlstm that wrote it, or train again."
         )
     return dict(metadata)
 
 
 def gives_label_sets(metadata: Mapping[str, Any]) -> bool:
-    """Whether the model gives each row a set of labels, as `LabelKind.gives_sets` has it."""
+    """Whether the model gives each row a set of labels, as in `LabelKind.gives_sets`."""
     return metadata.get("kind") == "multi"
 
 
 def model_fingerprint(path: Path, metadata: Mapping[str, Any]) -> str:
-    """The fingerprint of a MODEL directory, once its files are compared with their digests.
+    """Check the files of a MODEL directory against their digests; return its fingerprint.
 
     Raises:
-        UserError: it is damaged.
+        UserError: the directory is damaged.
     """
     try:
         check_digests(path, metadata)
@@ -62,14 +62,18 @@ def model_fingerprint(path: Path, metadata: Mapping[str, Any]) -> str:
 
 
 def fingerprint_of(metadata: Mapping[str, Any]) -> str:
-    """The digest of all that decides what a model answers; raises KeyError if some is missing."""
+    """The digest of all that determines a model's predictions.
+
+    Raises:
+        KeyError: an entry is missing.
+    """
     decisive = [metadata[key] for key in ("files", "labels", "text", "model", "temperature")]
     decisive += [metadata[key] for key in ("kind", "thresholds", "cascade") if key in metadata]
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def digest_of(path: Path) -> dict[str, Any]:
-    """Size and digest of a file, as `model.json` has them."""
+    """Size and digest of a file, as in `model.json`."""
     with path.open("rb") as file:
         return {
             "bytes": path.stat().st_size,
@@ -78,7 +82,11 @@ def digest_of(path: Path) -> dict[str, Any]:
 
 
 def check_digests(path: Path, metadata: Mapping[str, Any]) -> None:
-    """See that the files of a model are those it was written with; raises ValueError, OSError."""
+    """Check that the files of a model have not changed since it was written.
+
+    Raises:
+        ValueError, OSError: a file has changed or cannot be read.
+    """
     files = metadata["files"]
     for name in (WEIGHTS_FILE, VOCABULARY_FILE, *(name for name in files if name == LINEAR_FILE)):
         _check_digest(path / name, files[name])

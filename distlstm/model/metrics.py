@@ -1,6 +1,6 @@
-"""How a classifier is judged. Metrics are sums, added over batches and workers, divided once.
+"""Metrics of a classifier, as sums that are added over batches and workers and divided once.
 
-Definitions are scikit-learn's (a test holds them to it); the expected calibration error is that
+Definitions are those of scikit-learn (a test compares them); the expected calibration error is that
 of Guo et al. 2017, On Calibration of Modern Neural Networks, with 15 bins of equal width.
 """
 
@@ -35,9 +35,9 @@ class TrueLabels(NamedTuple):
 class Totals:
     """Addable sums over rows, for C labels.
 
-    `confusion` [C, C] counts rows by true label (rows) and predicted label (columns);
-    `log_loss` is the sum of each row's; `bins` [15, 3] holds, by confidence of the prediction,
-    the number of rows, the sum of their confidences and how many were right. All float64.
+    `confusion` [C, C] counts rows by true label (rows) and predicted label (columns). `log_loss` is
+    the sum over rows. `bins` [15, 3] are, by confidence of the prediction: the number of rows, the
+    sum of their confidences, and the number of correct predictions. All are float64.
     """
 
     confusion: np.ndarray
@@ -73,7 +73,7 @@ class Totals:
         )
 
     def to_vector(self) -> np.ndarray:
-        """All sums in one float64 vector, to be added up over workers."""
+        """All sums in one float64 vector, for an all-reduce."""
         return np.concatenate([self.confusion.ravel(), [self.log_loss], self.bins.ravel()])
 
     def renumbered(self, ids: Sequence[int], num_labels: int) -> "Totals":
@@ -84,7 +84,7 @@ class Totals:
 
     @classmethod
     def from_vector(cls, vector: np.ndarray) -> "Totals":
-        """What `to_vector` made."""
+        """The inverse of `to_vector`."""
         num_labels = math.isqrt(len(vector) - 1 - 3 * _BINS)
         confusion, log_loss, bins = np.split(vector, [num_labels**2, num_labels**2 + 1])
         return cls(
@@ -94,12 +94,12 @@ class Totals:
 
 @dataclass(frozen=True, kw_only=True)
 class Metrics:
-    """The figures that sum up an evaluation; shares are from 0 to 1."""
+    """The figures of an evaluation; shares are from 0 to 1."""
 
     num_rows: int
     accuracy: float
     macro_f1: float
-    """Mean F1 over the labels that occur or are predicted, each label counting the same."""
+    """Unweighted mean F1 over the labels that occur or are predicted."""
     macro_recall: float
     micro_f1: float
     weighted_f1: float
@@ -120,11 +120,11 @@ class LabelMetrics:
     recall: np.ndarray
     f1: np.ndarray
     support: np.ndarray
-    """Rows that truly have the label."""
+    """Rows that have the label."""
 
     @classmethod
     def of(cls, *, hits: np.ndarray, support: np.ndarray, predicted: np.ndarray) -> Self:
-        """From rows by label: rightly given it, having it, given it; 0 where nothing divides."""
+        """From the rows by label: true positives, true, predicted; 0 / 0 gives 0."""
         return cls(
             precision=_ratio(hits, predicted),
             recall=_ratio(hits, support),
@@ -133,7 +133,7 @@ class LabelMetrics:
         )
 
     def by_name(self, labels: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """Label to figures, as `metrics.json` has them."""
+        """The figures by label name, as in `metrics.json`."""
         figures = {name: values.tolist() for name, values in vars(self).items()}
         rows = {
             label: {name: values[i] for name, values in figures.items()}
@@ -154,7 +154,7 @@ def label_metrics(totals: Totals) -> LabelMetrics:
 
 
 def metrics_of(totals: Totals) -> Metrics:
-    """Divide the sums."""
+    """The metrics of these sums."""
     by_label = label_metrics(totals)
     count = totals.confusion.sum()
     rows = max(count, 1.0)
@@ -174,7 +174,7 @@ def metrics_of(totals: Totals) -> Metrics:
 
 
 def report_of(totals: Totals, labels: Sequence[str]) -> dict[str, Any]:
-    """The content of `metrics.json`: the figures, then those by label and the confusion matrix."""
+    """The content of `metrics.json`: metrics, figures by label, and the confusion matrix."""
     return {
         **vars(metrics_of(totals)),
         "labels": list(labels),
@@ -191,7 +191,7 @@ def _matthews(confusion: np.ndarray) -> float:
 
 
 def calibration_error(bins: np.ndarray) -> float:
-    """Expected calibration error of `bins`, as `Totals` has them."""
+    """The expected calibration error of the `bins` of `Totals`."""
     count, confidence, right = bins.T
     return float(np.abs(confidence - right).sum() / max(count.sum(), 1.0))
 
@@ -201,5 +201,5 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def mean_of(values: np.ndarray) -> float:
-    """Their mean; 0 of none."""
+    """The mean; 0 for no values."""
     return float(values.mean()) if len(values) else 0.0

@@ -1,9 +1,9 @@
 """The n-grams of rows of token ids, as the cells of a sparse matrix.
 
-Rows come as everywhere: `token_ids` (int32 [N]) of all rows end to end and `offsets`
-(int64 [R + 1]), 0 first, where each row starts and the last one ends.
+Rows are given as `token_ids` (int32 [N]), the concatenated rows, and `offsets` (int64 [R + 1], from
+0), the start of each row and the end of the last.
 
-Shape letters: N tokens, R rows, V vocabulary, F features, Z cells that are not zero.
+Shape letters: N tokens, R rows, V vocabulary, F features, Z non-zero cells.
 """
 
 from collections.abc import Iterator
@@ -16,22 +16,23 @@ import torch
 from distlstm.model.sparse import SparseRows, starts_of
 
 LAST_SPECIAL_ID = 1
-"""Ids up to here (padding, unknown) are no words: no n-gram contains them."""
+"""Ids up to this one (padding, unknown) are not words: no n-gram contains them."""
 LONGEST = 3
 _BUCKET_BITS = 22
 _ROWS_AT_ONCE, _LARGEST_CELL = 2048, 2**32 - 1
 NUM_BUCKETS = 2**_BUCKET_BITS
-"""Longer n-grams are hashed into so many."""
-_FACTOR, _SPREAD = np.uint64(0x100000001B3), np.uint64(0x9E3779B97F4A7C15)  # FNV's; 2^64 / phi
+"""Number of buckets into which n-grams longer than a token are hashed."""
+_FACTOR = np.uint64(0x100000001B3)  # the FNV prime
+_SPREAD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / phi
 
 
 @dataclass(frozen=True)
 class NgramFeatures:
-    """The n-grams that count, and how much.
+    """The n-grams that are features, and their norms.
 
-    Features 0 to V - 1 are the tokens by id; those after them are longer n-grams, hashed into
-    2^22 buckets, of which those in `buckets` (int32 [F - V], ascending) are kept. `norms`
-    (float32 [F]) is the squared length of what a feature stands for.
+    Features 0 to V - 1 are the tokens, by id. The others are longer n-grams, hashed into 2^22
+    buckets, of which `buckets` (int32 [F - V], ascending) are kept. `norms` (float32 [F]) are the
+    squared lengths of the features under the prior.
     """
 
     buckets: np.ndarray
@@ -39,7 +40,7 @@ class NgramFeatures:
 
     @property
     def count(self) -> int:
-        """F."""
+        """Number of features, F."""
         return len(self.norms)
 
     @cached_property
@@ -49,16 +50,17 @@ class NgramFeatures:
         return slots
 
     def transform(self, token_ids: np.ndarray, offsets: np.ndarray) -> SparseRows:
-        """Rows [R, F]: 1 + ln count of each feature, over the length of the whole row.
+        """Rows [R, F]: 1 + ln count of each feature, divided by the length of the whole row.
 
-        One row's tenth use of a word says less than its first.
+        The logarithm is used because the tenth occurrence of a word in a row matters less than the
+        first.
         """
         return SparseRows.concatenate(list(self.transform_in_parts(token_ids, offsets)), self.count)
 
     def transform_in_parts(
         self, token_ids: np.ndarray, offsets: np.ndarray
     ) -> Iterator[SparseRows]:
-        """The same, some rows at a time."""
+        """`transform`, some rows at a time."""
         some = min(_ROWS_AT_ONCE, _LARGEST_CELL // self.count)
         for start in range(0, len(offsets) - 1, some):
             yield self._transform(token_ids, offsets[start : start + some + 1])
@@ -78,7 +80,7 @@ class NgramFeatures:
         )
 
     def _cells(self, token_ids: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-        """Every occurrence of a feature, as row * F + feature (uint32, faster to sort)."""
+        """Every occurrence of a feature, as row * F + feature (uint32, which sorts faster)."""
         is_word = token_ids > LAST_SPECIAL_ID
         cells = [rows_of_tokens(offsets)[is_word] * self.count + token_ids[is_word]]
         for rows, buckets in longer_ngrams(token_ids, offsets):
@@ -96,7 +98,7 @@ def rows_of_tokens(offsets: np.ndarray) -> np.ndarray:
 def longer_ngrams(
     token_ids: np.ndarray, offsets: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """For bigrams, then trigrams: the row (int64) and the bucket (int64) of each occurrence."""
+    """For bigrams, then for trigrams: row and bucket of each occurrence (int64)."""
     rows = rows_of_tokens(offsets)
     ids = token_ids.astype(np.uint64)
     hashes, whole = ids, token_ids > LAST_SPECIAL_ID
@@ -110,7 +112,7 @@ def longer_ngrams(
 
 
 def count_cells(cells: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Row, column and count (int64 [Z] each) of numbers row * width + column."""
+    """Row, column and count (int64 [Z] each) of the distinct numbers row * width + column."""
     cells = np.sort(cells)
     starts = np.flatnonzero(np.concatenate([[True], cells[1:] != cells[:-1]])[: len(cells)])
     distinct, counts = cells[starts].astype(np.int64), np.diff(starts, append=len(cells))

@@ -1,4 +1,4 @@
-"""Pooling: the states of a text's tokens become one vector. Padding never takes part.
+"""Pooling: the states of a text's tokens become one vector; padding is ignored.
 
 Shape letters: T tokens, B rows, H state of one direction, S state of a token (H or 2H), P pooled.
 """
@@ -17,9 +17,10 @@ from distlstm.model.states import States, take_positions
 class MaskedPooling(nn.Module):
     """Concatenation of pooled views of the states.
 
-    `last` is each direction's final state: the forward one after the last token, the backward one
-    after the first. `max` and `mean` run over the tokens. `attention` is a mean weighted by a
-    learnt score of each token (Yang et al. 2016, Hierarchical Attention Networks).
+    `last` is the final state of each direction: of the forward direction after the last token, of
+    the backward direction after the first. `max` and `mean` are over the tokens. `attention` is a
+    mean weighted by a learnt score of each token (Yang et al. 2016, Hierarchical Attention
+    Networks).
     """
 
     def __init__(self, kinds: Sequence[Pooling], state_dim: int) -> None:
@@ -31,7 +32,7 @@ class MaskedPooling(nn.Module):
             self.score = nn.Linear(state_dim, 1, bias=False)
 
     def forward(self, states: States, lengths_B: Tensor, mirror_TB: Tensor) -> Tensor:
-        """Pool the states of a batch to [B, P]. Only `attention` looks at tokens by their place."""
+        """Pool the states of a batch to [B, P]. Only `attention` aligns the directions by token."""
         cut = [_Cut.where_rows_end(d_TBH, lengths_B) for d_TBH in states.directions]
         views = {
             "last": lambda: [_last(d_TBH, lengths_B) for d_TBH in states.directions],
@@ -54,21 +55,21 @@ def _last(states_TBH: Tensor, lengths_B: Tensor) -> Tensor:
 
 
 class _Cut(NamedTuple):
-    """A direction's states, cut where the shortest row ends."""
+    """The states of a direction, cut where the shortest row ends."""
 
     whole: Tensor
-    """Of tokens all: [N, B, H]."""
+    """Positions at which all rows have a token: [N, B, H]."""
     ends: Tensor
-    """The rest: [T - N, B, H]."""
+    """The other positions: [T - N, B, H]."""
     is_padding: Tensor
-    """Where the rest is of no token: bool [T - N, B, 1]."""
+    """Where `ends` is padding: bool [T - N, B, 1]."""
 
     @classmethod
     def where_rows_end(cls, states_TBH: Tensor, lengths_B: Tensor) -> Self:
-        """Rows of a batch are of like length, so on a CPU little is left to be masked.
+        """Cut at the shortest length: rows of a batch have similar lengths, so little is masked.
 
-        A GPU would have to be waited for to learn the shortest length: there all but the first
-        position count as the rest.
+        On a GPU, reading the shortest length would wait for the device, so `ends` has all
+        positions but the first.
         """
         shortest = int(lengths_B.min()) if lengths_B.device.type == "cpu" else 1
         whole, ends = torch.split(states_TBH, [shortest, len(states_TBH) - shortest])
@@ -89,9 +90,9 @@ def _max(cut: _Cut) -> Tensor:
 
 
 class _MaxOverTokens(torch.autograd.Function):
-    """`amax(0)`, whose own backward pass takes three times as long on a CPU.
+    """`amax(0)` with another backward pass: the built-in one takes three times as long on a CPU.
 
-    As there, tokens that share the highest value share the gradient.
+    In both, tokens that share the highest value share the gradient.
     """
 
     @staticmethod
@@ -103,5 +104,5 @@ class _MaxOverTokens(torch.autograd.Function):
     @staticmethod
     def backward(ctx: BackwardCFunction, gradient_BH: Tensor) -> Tensor:
         states_TBH, most_BH = ctx.saved_tensors  # type: ignore[misc]
-        is_most_TBH = torch.sign(states_TBH - most_BH).add_(1)  # 0 where a token has a higher one
+        is_most_TBH = torch.sign(states_TBH - most_BH).add_(1)  # 1 at the maximum, else 0
         return is_most_TBH.mul_(gradient_BH / is_most_TBH.sum(0))

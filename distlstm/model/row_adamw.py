@@ -1,16 +1,16 @@
-"""AdamW for an embedding, at the cost of the rows that a step uses and not of all of them.
+"""AdamW for an embedding, at the cost of the rows that a step uses and not of all rows.
 
-The rule is that of `torch.optim.AdamW` with a dense gradient, in which a row that a step does not
-use has a gradient of zero: its weights decay, its moments do, and it goes on by its momentum, for
-some twenty steps as far as a tenth of them use it. Here such a row is left alone, and what it has
-missed is made up when it is next used. With m and v its moments when last used, and r the rate,
-d = 1 - r * decay and c = r * sqrt(1 - beta2^i) / (1 - beta1^i) of step i, missing it means
+The rule is that of `torch.optim.AdamW` with a dense gradient. There, a row that a step does not use
+has a gradient of zero: its weights and moments decay, and its momentum still moves it noticeably
+for some twenty steps. Here, such a row is left alone, and the steps that it has missed are applied
+when it is next used. Let m and v be its moments when it was last used, r the rate of step i,
+d = 1 - r * decay and c = r * sqrt(1 - beta2^i) / (1 - beta1^i). Then the j-th missed step is
 
-    w = d w - c (beta1 / sqrt(beta2))^j m / (sqrt(v) + epsilon)        for the j-th step missed,
+    w = d w - c (beta1 / sqrt(beta2))^j m / (sqrt(v) + epsilon)
 
-which is a factor to w and one to m / sqrt(v), and both are kept up to date for all rows by a few
-operations on vectors as long as the vocabulary. (That epsilon shrinks as v does is the one
-difference to the dense rule.)
+All missed steps together are one factor for w and one for m / sqrt(v). Both are kept up to date for
+all rows, by a few operations on vectors of length V. (There is one difference from the dense rule:
+epsilon shrinks with v.)
 
 Shape letters: V tokens of the vocabulary, U of them used, D embedding.
 """
@@ -24,30 +24,30 @@ from torch.optim.adamw import adamw
 
 _EPSILON = 1e-8
 _SMALLEST = 1e-30
-"""Powers are kept above it: below 1e-38 arithmetic is a hundred times slower."""
+"""Lower limit of powers: below 1e-38 (denormal numbers), arithmetic is a hundred times slower."""
 _ROWS_AT_ONCE = 8_192
 
 
 @dataclass(frozen=True)
 class UsedRows:
-    """The rows that a step uses. `ids` is int64 [U], sorted, the rest float32 [U, D]."""
+    """The rows that a step uses. `ids` is int64 [U], sorted; the others are float32 [U, D]."""
 
     ids: Tensor
     weights: Tensor
-    """Up to date; a leaf, which takes the gradient if it is asked to."""
+    """Up to date; a leaf, which gets a gradient if it requires one."""
     means: Tensor
     squares: Tensor
 
     def index_of(self, token_ids: Tensor) -> Tensor:
-        """Where among the rows those of some tokens are; all of them must be among the rows."""
+        """The indices of tokens among these rows; all tokens must be among them."""
         return torch.searchsorted(self.ids, token_ids)
 
 
 class RowAdamW:
-    """An embedding's weights and their moments, of which each step changes the rows it used."""
+    """The weights of an embedding and their moments; a step changes only the rows that it uses."""
 
     def __init__(self, weights: Tensor, *, betas: tuple[float, float], weight_decay: float) -> None:
-        """Begin with moments of zero. `weights` [V, D] are changed in place from now on."""
+        """Start with moments of zero. Steps change `weights` [V, D] in place."""
         self.weights = weights.detach()
         self.betas = betas
         self.weight_decay = weight_decay
@@ -57,14 +57,14 @@ class RowAdamW:
         self._forget_missed()
 
     def _forget_missed(self) -> None:
-        """Take all rows for up to date."""
+        """Treat all rows as up to date."""
         self._last_steps = torch.full_like(self.weights[:, 0], self.steps)
         self._decays = torch.ones_like(self._last_steps)
         self._powers = torch.ones_like(self._last_steps)
         self._pushes = torch.zeros_like(self._last_steps)
 
     def take(self, ids: Tensor) -> UsedRows:
-        """The rows of these tokens (int64 [U], each once), with the steps they have missed."""
+        """The rows of these tokens (int64 [U], distinct), after the steps that they have missed."""
         tables = self.weights, self.means, self.squares
         weights, means, squares = (table.index_select(0, ids) for table in tables)
         missed = (self.steps - self._last_steps[ids])[:, None]
@@ -75,7 +75,7 @@ class RowAdamW:
         return UsedRows(ids, weights, means, squares)
 
     def step(self, used: UsedRows, *, rate: float) -> None:
-        """A step of the rows taken last; all others miss it. Without a gradient there is none."""
+        """Update the rows taken last; all others miss this step. No effect without a gradient."""
         gradient, weights = used.weights.grad, used.weights.detach()
         if gradient is None:
             return
@@ -109,7 +109,7 @@ class RowAdamW:
         self._pushes.mul_(decay).add_(self._powers, alpha=rate * correction)
 
     def _put(self, used: UsedRows) -> None:
-        """Keep rows as they are now, up to date."""
+        """Store rows and mark them as up to date."""
         self.weights.index_copy_(0, used.ids, used.weights.detach())
         self.means.index_copy_(0, used.ids, used.means)
         self.squares.index_copy_(0, used.ids, used.squares)
@@ -125,12 +125,12 @@ class RowAdamW:
             self._put(self.take(ids))
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What besides the weights makes the state, of rows that are all up to date."""
+        """The state besides the weights; all rows must be up to date."""
         steps = torch.tensor(self.steps)
         return {"means": self.means, "squares": self.squares, "steps": steps}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take over such a state; the weights are to be put back by themselves."""
+        """Restore such a state; the caller restores the weights."""
         self.means.copy_(state["means"])
         self.squares.copy_(state["squares"])
         self.steps = int(state["steps"])

@@ -1,8 +1,8 @@
-"""How a classifier is judged that gives a row any number of labels, as sums over rows.
+"""Metrics of a classifier that gives each row a set of labels, as sums over rows.
 
-Definitions are scikit-learn's for an indicator matrix (a test holds them to it). Where they speak
-of rows of one label, they are taken over decisions, one for each row and label: the Matthews
-coefficient, the log loss and the calibration error.
+Definitions are those of scikit-learn for an indicator matrix (a test compares them). The Matthews
+coefficient, the log loss and the calibration error, which need one label per row, are taken over
+decisions: one for each row and label.
 """
 
 from collections.abc import Sequence
@@ -21,10 +21,10 @@ _SMALLEST = float(np.finfo(np.float64).eps)
 class SetTotals:
     """Addable sums over rows, for C labels.
 
-    `counts` [C, 3] holds, by label, the rows that rightly got it, that have it, and that got it;
-    `num_rows` and `num_exact` are all rows and those with no wrong label and none missing;
-    `log_loss` is the sum of each row's mean over the labels; `bins` [15, 3] holds, by probability,
-    the number of decisions, the sum of their probabilities and how many labels were there.
+    `counts` [C, 3] are the rows by label: true positives, true, predicted. `num_rows` counts all
+    rows, `num_exact` those with exactly the right labels. `log_loss` is the sum over rows of the
+    mean over labels. `bins` [15, 3] are, by probability: the number of decisions, the sum of their
+    probabilities, and the number of labels that the rows have.
     """
 
     counts: np.ndarray
@@ -40,7 +40,7 @@ class SetTotals:
 
     @classmethod
     def of(cls, probabilities: np.ndarray, members: np.ndarray, decided: np.ndarray) -> "SetTotals":
-        """Sums over rows: probabilities, labels that they have, labels that they got: [B, C]."""
+        """Sums over rows with these probabilities, true labels and predicted labels, all [B, C]."""
         has = members > 0
         likely = np.clip(np.where(has, probabilities, 1 - probabilities), _SMALLEST, 1)
         bin_of = np.minimum((probabilities * _BINS).astype(np.int64), _BINS - 1).ravel()
@@ -58,13 +58,13 @@ class SetTotals:
         return SetTotals.from_vector(self.to_vector() + other.to_vector())
 
     def to_vector(self) -> np.ndarray:
-        """All sums in one float64 vector, to be added up over workers."""
+        """All sums in one float64 vector, for an all-reduce."""
         scalars = [self.num_rows, self.num_exact, self.log_loss]
         return np.concatenate([scalars, self.bins.ravel(), self.counts.ravel()])
 
     @classmethod
     def from_vector(cls, vector: np.ndarray) -> "SetTotals":
-        """What `to_vector` made."""
+        """The inverse of `to_vector`."""
         scalars, bins, counts = np.split(vector, [3, 3 + 3 * _BINS])
         rows, exact, log_loss = map(float, scalars)
         return cls(counts.reshape(-1, 3), rows, exact, log_loss, bins.reshape(_BINS, 3))
@@ -86,7 +86,7 @@ def set_label_metrics(totals: SetTotals) -> LabelMetrics:
 
 
 def set_metrics_of(totals: SetTotals) -> Metrics:
-    """Divide the sums; `accuracy` is the share of rows with exactly the right labels."""
+    """The metrics of these sums; `accuracy` is the share of rows with exactly the right labels."""
     by_label, rows = set_label_metrics(totals), max(totals.num_rows, 1.0)
     hits, support, predicted = totals.counts.sum(0)
     seen = (totals.counts[:, 1] + totals.counts[:, 2]) > 0
@@ -104,7 +104,7 @@ def set_metrics_of(totals: SetTotals) -> Metrics:
 
 
 def set_report_of(totals: SetTotals, labels: Sequence[str]) -> dict[str, Any]:
-    """The content of `metrics.json`: the figures, then those by label."""
+    """The content of `metrics.json`: metrics, then figures by label."""
     per_label = set_label_metrics(totals).by_name(labels)
     return {**vars(set_metrics_of(totals)), "labels": list(labels), "per_label": per_label}
 

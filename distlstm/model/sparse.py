@@ -1,6 +1,6 @@
-"""Sparse matrices whose products with dense ones are cheap on any device torch has.
+"""Sparse matrices whose products with dense ones are fast on every torch device.
 
-Shape letters: R rows, W width, Z cells that are not zero.
+Shape letters: R rows, W width, Z non-zero cells.
 """
 
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class SparseRows:
-    """A sparse matrix [R, W], row after row, as `torch.nn.EmbeddingBag` takes its bags.
+    """A sparse matrix [R, W] by rows, in the layout of the bags of `torch.nn.EmbeddingBag`.
 
-    `columns` (int32 [Z]) and `values` (float32 [Z]) hold row r from `offsets[r]` up to
-    `offsets[r + 1]` (int32 [R + 1]). A torch CSR tensor would warn that it is beta, and its
+    Row r is `columns` (int32 [Z]) and `values` (float32 [Z]) from `offsets[r]` up to
+    `offsets[r + 1]` (int32 [R + 1]). A torch CSR tensor would warn that it is in beta, and its
     product takes two to four times as long for twenty labels.
     """
 
@@ -28,7 +28,7 @@ class SparseRows:
 
     @classmethod
     def concatenate(cls, parts: Sequence["SparseRows"], width: int) -> Self:
-        """The rows of several, one after the other; none of no parts."""
+        """The rows of all parts, in order; no rows if there are no parts."""
         lengths = [part.offsets.diff() for part in parts]
         return cls(
             torch.cat([torch.zeros(0, dtype=torch.int32), *(part.columns for part in parts)]),
@@ -49,7 +49,7 @@ class SparseRows:
         )
 
     def transposed(self) -> "SparseRows":
-        """The same cells column after column: [W, R]."""
+        """The transposed matrix: [W, R]."""
         order = self.columns.argsort(stable=True)
         rows = torch.repeat_interleave(self.offsets.diff()).int()
         starts = starts_of(self.columns, self.width)
@@ -57,5 +57,5 @@ class SparseRows:
 
 
 def starts_of(groups: Tensor, count: int) -> Tensor:
-    """Where each of `count` groups starts, once sorted by group, and where the last one ends."""
+    """The start of each of `count` groups, once sorted by group, and the end of the last."""
     return F.pad(torch.bincount(groups, minlength=count).cumsum(0), (1, 0)).int()

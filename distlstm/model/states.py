@@ -1,7 +1,7 @@
-"""The states of a recurrent layer, one direction apart from the other.
+"""The states of a recurrent layer, each direction separately.
 
-Shape letters: T tokens, B rows, D features, H state of one direction. Time comes first, as the
-recurrent kernels take it: a step's rows lie side by side, and nothing is copied to be transposed.
+Shape letters: T tokens, B rows, D features, H state of one direction. Time is the first axis, as in
+the recurrent kernels: the rows of a time step are adjacent, and no transpose copies anything.
 """
 
 from typing import NamedTuple
@@ -11,11 +11,11 @@ from torch import Tensor
 
 
 class States(NamedTuple):
-    """What both directions of a layer made of a batch, each in the order in which it reads.
+    """The states of both directions for a batch, each in its reading order.
 
-    `forward_TBH` at t is the state after token t. `backward_TBH`, absent in a layer of one
-    direction, at t is the state after the row's tokens from its last to the one t places before it.
-    Past a row's length both hold nothing of use.
+    `forward_TBH[t]` is the state after token t. `backward_TBH[t]` is the state after the tokens
+    from the row's last to the one t places before it; it is None in a layer of one direction. Past
+    a row's length, both are meaningless.
     """
 
     forward_TBH: Tensor
@@ -23,7 +23,7 @@ class States(NamedTuple):
 
     @property
     def directions(self) -> list[Tensor]:
-        """One tensor or two."""
+        """The tensor of each direction: one or two."""
         return (
             [self.forward_TBH]
             if self.backward_TBH is None
@@ -31,22 +31,22 @@ class States(NamedTuple):
         )
 
     def by_token(self, mirror_TB: Tensor) -> Tensor:
-        """Both directions' states of the same token side by side: [T, B, H or 2H]."""
+        """The states by token, those of both directions concatenated: [T, B, H or 2H]."""
         if self.backward_TBH is None:
             return self.forward_TBH
         return torch.cat([self.forward_TBH, take_positions(self.backward_TBH, mirror_TB)], dim=2)
 
 
 def mirror_index(lengths_B: Tensor, longest: int) -> Tensor:
-    """For each position of each row, its mirror within the row's length; 0 for padding: [T, B]."""
+    """The mirror image of each position within its row's length; 0 for padding: [T, B]."""
     positions_T = torch.arange(longest, device=lengths_B.device)
     return (lengths_B - 1 - positions_T[:, None]).clamp(min=0)
 
 
 def take_positions(values_TBD: Tensor, index_NB: Tensor) -> Tensor:
-    """Each row's values at N positions of its own: [N, B, D].
+    """The values of each row at N positions of its own: [N, B, D].
 
-    Copies whole vectors, which on a CPU is many times faster than `torch.gather`.
+    It copies whole vectors, which is many times faster than `torch.gather` on a CPU.
     """
     tokens, rows, features = values_TBD.shape
     columns_B = torch.arange(rows, device=index_NB.device)

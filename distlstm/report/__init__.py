@@ -1,1 +1,1 @@
-"""Static, self-contained HTML pages that read a directory and show what is in it."""
+"""Reports: static, self-contained HTML pages about the content of a directory."""

@@ -1,4 +1,4 @@
-"""Axes: where a value lies between the two ends of one, and its ticks."""
+"""Axes: the place of a value between the two ends of an axis, and the ticks."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 Tick = tuple[float, str]
 """Place from 0 to 1, and text."""
 
-_AIM, _PADDING, _WIDE = 6, 0.04, 30
+_NUM_TICKS, _PADDING, _LOG_FACTOR = 6, 0.04, 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,19 +22,19 @@ class Numbers:
     """Ticks at whole numbers only."""
 
     def place(self, value: float) -> float:
-        """Share of the way from low to high."""
+        """Place of a value, from 0 (low) to 1 (high)."""
         if self.is_log:
             return math.log(value / self.low) / math.log(self.high / self.low)
         return (value - self.low) / (self.high - self.low)
 
     @property
     def ticks(self) -> tuple[Tick, ...]:
-        """At round numbers."""
+        """Ticks at round numbers."""
         values = self._decades() if self.is_log else self._steps()
         return tuple((self.place(value), number_text(value)) for value in values)
 
     def _steps(self) -> list[float]:
-        rough = (self.high - self.low) / _AIM
+        rough = (self.high - self.low) / _NUM_TICKS
         power = 10.0 ** math.floor(math.log10(rough))
         step = next(power * size for size in (1, 2, 5, 10) if power * size >= rough)
         if self.is_whole:
@@ -45,7 +45,7 @@ class Numbers:
     def _decades(self) -> list[float]:
         low, high = math.log10(self.low), math.log10(self.high)
         digits = (1, 2, 5) if high - low < 2.5 else (1,)
-        every = max(1, round((high - low) / _AIM)) if len(digits) == 1 else 1
+        every = max(1, round((high - low) / _NUM_TICKS)) if len(digits) == 1 else 1
         return [
             float(f"{digit}e{power}")
             for power in range(math.floor(low), math.ceil(high) + 1, every)
@@ -62,29 +62,30 @@ class Categories:
     names: tuple[str, ...]
 
     def place(self, value: str) -> float:
-        """Share of the way from the first to the last; one alone is in the middle."""
+        """Place of a value, from 0 to 1; a single one is in the middle."""
         return (self.names.index(value) + 0.5) / len(self.names)
 
     @property
     def ticks(self) -> tuple[Tick, ...]:
-        """Every name."""
+        """A tick for every name."""
         return tuple((self.place(name), name) for name in self.names)
 
 
 def numbers(
     values: Sequence[float], *, title: str, is_log: bool | None = None, is_whole: bool = False
 ) -> Numbers:
-    """A scale that holds values and has some room around them.
+    """A scale that contains all values, with some room around them.
 
     Args:
         values: at least one finite number.
-        title: what they are, with the unit.
-        is_log: None: where they are positive and spread over a factor of 30 or more.
-        is_whole: they are counts, of epochs say.
+        title: of the axis, with the unit.
+        is_log: whether it is logarithmic; None: if all values are positive and the largest is 30
+            times the smallest or more.
+        is_whole: whether the values are counts, such as epochs.
     """
     low, high = min(values), max(values)
     if is_log is None:
-        is_log = low > 0 and high / low >= _WIDE
+        is_log = low > 0 and high / low >= _LOG_FACTOR
     is_log = is_log and low > 0
     if low == high:
         room = abs(low) / 2 or 0.5
@@ -99,7 +100,7 @@ def numbers(
 
 
 def number_text(value: float) -> str:
-    """A number as short as a tick needs it."""
+    """A number as short text, for a tick."""
     size = abs(value)
     if size >= 1e9 or 0 < size < 1e-3:
         mantissa, _, power = f"{value:.3g}".partition("e")

@@ -1,4 +1,4 @@
-"""Bars from left to right, a name and a figure for each."""
+"""A chart of horizontal bars, each with a name and a value."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _NAME_LENGTH = 30
 
 @dataclass(frozen=True, kw_only=True)
 class Bar:
-    """A bar; lengths are in proportion to values, none of which is below 0."""
+    """A bar; its length is proportional to its value, which is not below 0."""
 
     name: str
     value: float
@@ -22,7 +22,7 @@ class Bar:
 
 
 def bar_chart(bars: Sequence[Bar], *, label: str) -> Markup:
-    """Draw bars from top to bottom, in the order given."""
+    """Draw bars from top to bottom, in the given order."""
     most = max((bar.value for bar in bars), default=0) or 1
     height = _ROW * len(bars) + 8
     marks = [line([(_LEFT, 2), (_LEFT, height - 2)], style="axis")]

@@ -1,4 +1,4 @@
-"""report.html of an evaluation: figures, labels, confusions, and the surest mistakes."""
+"""report.html of an evaluation: metrics, labels, confusions, and the most confident mistakes."""
 
 import json
 from pathlib import Path
@@ -48,7 +48,8 @@ def _matrix(report: dict[str, Any]) -> Section:
         for label, counts in zip(report["labels"], report["confusion_matrix"], strict=True)
     ]
     table = PageTable(header=["true label, by row", *report["labels"]], rows=rows)
-    return Section(title="Confusion matrix", text="Columns are the predicted label.", table=table)
+    text = "Rows are true labels, columns predicted labels."
+    return Section(title="Confusion matrix", text=text, table=table)
 
 
 def _confusions(report: dict[str, Any]) -> Section:
@@ -68,7 +69,7 @@ def _confusions(report: dict[str, Any]) -> Section:
 
 
 def _shown(value: object) -> Cell:
-    """A label, a set of labels or a score."""
+    """The cell of a label, a set of labels or a score."""
     if isinstance(value, list):
         return ", ".join(value) or "none"
     return number(value, ".3f") if isinstance(value, float) else str(value)
@@ -81,5 +82,5 @@ def _mistakes(path: Path) -> Section:
         del row["file"]
         rows.append([row.pop("text")[:400], *map(_shown, row.values())])
     table = PageTable(header=["text", "true label", "predicted label", "score"], rows=rows)
-    text = "Often these are wrong labels, or texts that could go either way."
-    return Section(title="The surest mistakes", text=text, table=table)
+    text = "Often the true label given here is wrong, or the text fits several labels."
+    return Section(title="Most confident mistakes", text=text, table=table)

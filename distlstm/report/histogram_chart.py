@@ -1,4 +1,4 @@
-"""Shares of rows by value, of one set of rows beside those of another."""
+"""A histogram of one set of rows, with the outline of another set for comparison."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from distlstm.report.svg import line, rectangle
 def histogram_chart(
     counts: Sequence[int], *, beside: Sequence[int], x: Numbers, y_title: str, label: str
 ) -> Markup:
-    """Draw bars of equal width from one end of x to the other, and `beside`, a stepped outline."""
+    """Draw `counts` as bars of equal width over the whole of x, and `beside` as an outline."""
     shares, others = _shares(counts), _shares(beside)
     y = Numbers(title=y_title, low=0, high=max([*shares, *others, 0.01]) * 1.05)
     plot = Plot(x=x, y=y)

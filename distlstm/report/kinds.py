@@ -1,4 +1,4 @@
-"""Which report belongs to a directory, told from the files in it."""
+"""Chooses the report of a directory by the files in it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,7 @@ from distlstm.report.study import write_study_report
 from distlstm.stages.run.files import MANIFEST_FILE, METRICS_FILE, STUDY_FILE
 
 MODEL_FILE = "model.json"
-"""As in `model.directory`, whose torch takes seconds to import."""
+"""The same as `METADATA_FILE` of `model.metadata`."""
 
 
 def _write_model_report(path: Path) -> None:
@@ -31,10 +31,10 @@ _KINDS: dict[str, tuple[Callable[[Path], None], str]] = {
 
 
 def write_report(path: Path) -> Path:
-    """(Re)write the report of a model, a study, an evaluation or a prediction run; its path.
+    """Write the report of a model, study, evaluation or prediction directory; return its path.
 
     Raises:
-        UserError: the directory is none of these, or damaged.
+        UserError: the directory is none of these, or is damaged.
     """
     for file, (write, name) in _KINDS.items():
         if (path / file).is_file():
@@ -42,10 +42,10 @@ def write_report(path: Path) -> Path:
                 write(path)
             except (*(KeyError, TypeError, ValueError, AttributeError), pa.ArrowException) as error:
                 raise UserError(
-                    f"{path} is damaged: a report cannot be made of it ({error!r})."
+                    f"{path} is damaged, so its report cannot be written: {error!r}."
                 ) from error
             return path / name
     raise UserError(
-        f"{path} is no model, study, evaluation or prediction output: it has none of "
+        f"{path} is not a model, study, evaluation or prediction directory: it has none of "
         f"{', '.join(_KINDS)}."
     )

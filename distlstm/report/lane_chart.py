@@ -1,4 +1,4 @@
-"""A timeline: a lane for each worker, and what it did when."""
+"""A timeline with a lane for each worker."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _CHARACTER, _NAME_LENGTH = 7.0, 21
 
 @dataclass(frozen=True, kw_only=True)
 class Span:
-    """Work without interruption, in the unit of the axis."""
+    """A period of work, in the unit of the axis."""
 
     start: float
     end: float
@@ -23,12 +23,12 @@ class Span:
     title: str
     """Tooltip."""
     name: str = ""
-    """Written in it, where there is room."""
+    """Written inside, if there is room."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lane:
-    """A worker's time."""
+    """The periods of one worker."""
 
     name: str
     note: str
@@ -38,7 +38,7 @@ class Lane:
 def lane_chart(
     lanes: Sequence[Lane], *, time: Numbers, cuts: Sequence[float] = (), label: str
 ) -> Markup:
-    """Draw lanes from top to bottom; `cuts` are times at which a pause was left out."""
+    """Draw lanes from top to bottom; `cuts` are the times at which a pause was left out."""
     floor = _TOP + _LANE * len(lanes)
     room = WIDTH - _LEFT - _RIGHT
 

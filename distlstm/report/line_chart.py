@@ -1,4 +1,4 @@
-"""Lines over common axes, each with an end that says how it ended."""
+"""A line chart; a line may have a mark at its end."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from distlstm.report.svg import line, mark, text
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """A line through points, in the order given."""
+    """A line through points, in the given order."""
 
     points: Sequence[tuple[float, float]]
     style: str
@@ -22,13 +22,13 @@ class Line:
     end: str | None = None
     """Shape of the mark at its last point: dot, stop or cross."""
     name: str = ""
-    """In the legend."""
+    """Its entry in the legend."""
 
 
 def line_chart(
     lines: Sequence[Line], *, x: Numbers, y: Numbers, key: Sequence[Markup] = (), label: str
 ) -> Markup:
-    """Draw lines, later ones over earlier ones; names in a legend, a `key` to other colours."""
+    """Draw lines, later ones on top, with a legend of names and a `key` to other colours."""
     named = [one for one in lines if one.name]
     plot = Plot(x=x, y=y, right=130 if named else 20)
     marks = [*key]

@@ -1,4 +1,4 @@
-"""report.html of a MODEL directory: how it was trained and how good it is."""
+"""report.html of a MODEL directory: its quality and its training."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,15 +19,16 @@ from distlstm.stages.training.history import read_history
 def write_model_report(path: Path, metadata: Mapping[str, Any] | None = None) -> None:
     """(Re)write the report of a model, from its `model.json` and `history.parquet`.
 
-    The metadata are read, if they are not given.
+    The metadata is read if it is not given.
     """
     metadata = load_metadata(path) if metadata is None else metadata
     history = read_history(path / HISTORY_FILE)
     metrics, corpus = metadata["metrics"], metadata["corpus"]
     page = Page(
         title=f"Model {path.absolute().name}",
-        subtitle=f"{len(metadata['labels'])} labels, {metadata['vocabulary_size']:,} tokens known, "
-        f"trained on {corpus['num_training']:,} rows, judged on {metrics['num_rows']:,} held out",
+        subtitle=f"{len(metadata['labels'])} labels, a vocabulary of "
+        f"{metadata['vocabulary_size']:,} tokens, trained on {corpus['num_training']:,} rows, "
+        f"evaluated on {metrics['num_rows']:,} validation rows",
         figures=[
             ("accuracy", f"{metrics['accuracy']:.4f}"),
             ("macro-F1", f"{metrics['macro_f1']:.4f}"),
@@ -53,10 +54,10 @@ def _comparison(metadata: Mapping[str, Any]) -> Section:
         "always the most frequent label": baseline["majority"],
     }
     beaten = own["accuracy"] > baseline["linear"]["accuracy"]
-    verdict = "" if beaten else "The linear model is as good or better on this data."
+    verdict = "" if beaten else "The linear model alone is at least as accurate on this data."
     if "cascade" in metadata:
         share = metadata["cascade"]["share"]
-        verdict += f" {share:.1%} of these rows are answered by the linear model alone."
+        verdict += f" The linear model answers {share:.1%} of these rows alone (early exit)."
     names = ("accuracy", "macro_f1", "weighted_f1", "mcc")
     table = PageTable(
         header=["on the validation rows", *names],
@@ -69,7 +70,7 @@ def _curves(history: Sequence[Mapping[str, Any]]) -> list[Section]:
     losses = {"training_loss": "training loss", "validation_log_loss": "validation loss"}
     quality = {"validation_accuracy": "accuracy", "validation_macro_f1": "macro-F1"}
     best = max(row["epoch"] for row in history if row["is_best"])
-    text = f"{len(history)} epochs; the weights of epoch {best} were kept."
+    text = f"{len(history)} epochs; the model has the weights of epoch {best}."
     return [
         Section(
             title="Loss by epoch", text=text, chart=_chart(history, losses, title="loss (nats)")
@@ -81,7 +82,7 @@ def _curves(history: Sequence[Mapping[str, Any]]) -> list[Section]:
 def _chart(
     history: Sequence[Mapping[str, Any]], names: Mapping[str, str], *, title: str
 ) -> Markup | None:
-    """A line for each named column, where its figures are finite."""
+    """A line for each named column, through its finite values."""
     lines = []
     for i, (key, name) in enumerate(names.items()):
         points = [(row["epoch"], row[key]) for row in history if math.isfinite(row[key])]

@@ -1,7 +1,7 @@
-"""Rendering a page: one template, everything inline, every value escaped, no other host.
+"""Renders a page: one template, everything inline, every value escaped, nothing from other hosts.
 
-The policy of the page lets only the style and the script of this package work, by their digests:
-markup that slipped into a page would still run nothing and load nothing.
+The page's Content-Security-Policy allows only the style and the script of this package, by digest,
+so markup that slipped into a page could neither run nor load anything.
 """
 
 import base64
@@ -22,7 +22,7 @@ REPORT_FILE = "report.html"
 
 @dataclass(frozen=True)
 class Number:
-    """A cell with a figure: what is shown, and what rows are sorted by."""
+    """A numeric cell: the text to show, and the value to sort by."""
 
     shown: str
     value: float
@@ -33,7 +33,7 @@ Cell = str | Number
 
 @dataclass(frozen=True, kw_only=True)
 class PageTable:
-    """A table of a page; cells that are numbers are aligned to the right."""
+    """A table of a page; numeric cells are aligned to the right."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[Cell]]
@@ -41,7 +41,7 @@ class PageTable:
     """By a click on a header, or a link to `report.html#sort=HEADER` (`-HEADER`: descending)."""
 
     def is_numeric(self, column: int) -> bool:
-        """Whether a column holds figures."""
+        """Whether a column has numeric cells."""
         return any(isinstance(row[column], Number) for row in self.rows)
 
 
@@ -54,7 +54,7 @@ class Section:
     chart: Markup | None = None
     table: PageTable | None = None
     code: str = ""
-    """Shown as it is, with a button that copies it."""
+    """Shown as it is, with a copy button."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,19 +64,19 @@ class Page:
     title: str
     subtitle: str
     figures: Sequence[tuple[str, str]] = ()
-    """Names and values at the top."""
+    """Names and values shown at the top."""
     sections: Sequence[Section] = field(default_factory=list)
 
 
 def number(value: float | None, spec: str) -> Cell:
-    """A figure in Python's format language; an empty cell if there is none."""
+    """A number in a format of Python's format language; an empty cell if it is not finite."""
     if value is None or not math.isfinite(value):
         return ""
     return Number(format(value, spec), value)
 
 
 def write_page(page: Page, path: Path) -> None:
-    """Render a page to a file, whole or not at all."""
+    """Render a page to a file, atomically."""
     environment = Environment(
         loader=PackageLoader("distlstm.report", "."),
         autoescape=True,
@@ -88,7 +88,7 @@ def write_page(page: Page, path: Path) -> None:
     content = environment.get_template("page.html").render(
         page=page, style=style, script=script, policy=_policy(style, script)
     )
-    write_text(path, content.encode("utf-8", "replace").decode("utf-8"))  # lone surrogates
+    write_text(path, content.encode("utf-8", "replace").decode("utf-8"))  # for lone surrogates
 
 
 def _own_text(name: str) -> Markup:
@@ -96,7 +96,7 @@ def _own_text(name: str) -> Markup:
 
 
 def _policy(style: str, script: str) -> Markup:
-    """Nothing but our own style and script, and no way to give them another base or target."""
+    """Allow only our own style and script, and no other base URL or form target."""
     allowed = {"style-src": _digest(style), "script-src": _digest(script)}
     rules = [f"{kind} '{digest}'" for kind, digest in allowed.items()]
     never = ["base-uri 'none'", "form-action 'none'"]

@@ -1,4 +1,4 @@
-"""Parallel coordinates: a line per thing across upright axes."""
+"""Parallel coordinates: a line per item across vertical axes."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _NAME_LENGTH, _MOST_NAMES = 13, 24
 
 @dataclass(frozen=True, kw_only=True)
 class Course:
-    """A line: its value on each axis, the first ones if it has no others."""
+    """A line: its values on the axes, from the first on; it may end before the last axis."""
 
     values: Sequence[Any]
     style: str
@@ -26,7 +26,7 @@ class Course:
 def parallel_chart(
     axes: Sequence[Numbers | Categories], courses: Sequence[Course], *, label: str
 ) -> Markup:
-    """Draw courses over axes, later ones over earlier ones. Many axes make the drawing wider."""
+    """Draw courses across axes, later ones on top. Many axes make the drawing wider."""
     width = max(WIDTH, 2 * _SIDE + _APART * (len(axes) - 1))
     gap = (width - 2 * _SIDE) / max(1, len(axes) - 1)
     lefts = [_SIDE + gap * i for i in range(len(axes))]
@@ -42,11 +42,11 @@ def parallel_chart(
 
 
 def _axis(axis: Numbers | Categories, left: float, *, low: bool) -> Iterable[Markup]:
-    """An upright axis; titles of neighbours stand at two heights where they are many."""
+    """A vertical axis, with its title at the lower (`low`) or the upper of two heights."""
     yield line([(left, _TOP), (left, _FLOOR)], style="axis")
     yield text((left, 30 if low else 14), axis.title, anchor="middle", style="title")
-    few = axis.ticks if len(axis.ticks) <= _MOST_NAMES else ()
-    for share, name in few:
+    ticks = axis.ticks if len(axis.ticks) <= _MOST_NAMES else ()
+    for share, name in ticks:
         y = _FLOOR - share * (_FLOOR - _TOP)
         yield line([(left - 4, y), (left, y)], style="axis")
         words = shortened(name, length=_NAME_LENGTH)

@@ -1,4 +1,4 @@
-"""A plot: two axes with their ticks and titles, and what lies between them."""
+"""A plot: two axes with ticks and titles, and marks between them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ WIDTH = 760
 
 @dataclass(frozen=True, kw_only=True)
 class Plot:
-    """Where values lie in a drawing, in pixels."""
+    """The geometry of a plot, in pixels."""
 
     x: Numbers
     y: Numbers
@@ -33,11 +33,11 @@ class Plot:
 
     @property
     def floor(self) -> float:
-        """Where y is lowest."""
+        """The height of the x axis, where y is lowest."""
         return self.height - self.bottom
 
     def draw(self, marks: Iterable[Markup], *, label: str) -> Markup:
-        """The whole picture, marks over grid."""
+        """Draw the plot, with `marks` on top of the grid."""
         content = [*self._horizontal(), *self._vertical(), *marks]
         return drawing(content, width=self.width, height=self.height, label=label)
 

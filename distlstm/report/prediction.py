@@ -1,6 +1,6 @@
-"""_report.html of a PREDICTIONS directory: what came out, and how it compares with training.
+"""_report.html of a PREDICTIONS directory: the predictions, compared with the training data.
 
-Its name begins with `_`, so that readers of the directory pass over it.
+Its name begins with `_`, so that readers of the directory skip it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ def write_prediction_report(path: Path) -> None:
     """(Re)write the report of a prediction run, from its `_manifest.json`.
 
     Raises:
-        UserError: there is none, or it is damaged.
+        UserError: there is no manifest, or it is damaged.
     """
     manifest = read_manifest(path)
     sections = [
@@ -48,7 +48,7 @@ def _figures(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     missing = sum(manifest["rows_without_prediction"].values())
     return [
         ("rows without a prediction", f"{missing:,}"),
-        ("labels given", f"{len(manifest['label_counts']):,}"),
+        ("labels predicted", f"{len(manifest['label_counts']):,}"),
         ("tokens", f"{manifest['num_tokens']:,}"),
         ("tokens unknown", f"{manifest['unknown_share']:.1%}"),
         ("rows cut short", f"{manifest['truncated_share']:.1%}"),
@@ -59,7 +59,7 @@ def _errors(path: Path, manifest: Mapping[str, Any]) -> Section | None:
     errors = manifest["run"]["errors"]
     if not errors and (path / SUCCESS_FILE).exists():
         return None
-    text = "The last run did not end well. Run the same command again: what is finished is kept."
+    text = "The last run did not finish. Run the same command again; finished parts are kept."
     rows = [[error] for error in errors]
     table = PageTable(header=["error"], rows=rows) if errors else None
     return Section(title="Not finished", text=text, table=table)
@@ -73,7 +73,7 @@ def _without_prediction(manifest: Mapping[str, Any]) -> Section | None:
         [reason, number(count, ",d"), number(count / max(1, manifest["rows_out"]), ".2%")]
         for reason, count in sorted(reasons.items(), key=lambda item: -item[1])
     ]
-    table = PageTable(header=["text was", "rows", "share of all"], rows=rows)
+    table = PageTable(header=["text", "rows", "share of all"], rows=rows)
     return Section(title="Rows without a prediction", table=table)
 
 
@@ -91,11 +91,11 @@ def _labels(manifest: Mapping[str, Any]) -> Section | None:
         )
         for label, count in counts[:_MOST_BARS]
     ]
-    more = f" The {_MOST_BARS} most frequent of {len(counts):,}." * (len(counts) > _MOST_BARS)
-    beside = " In brackets, of the training rows." if total_before else ""
+    more = f" Only the {_MOST_BARS} most frequent of {len(counts):,} labels are shown."
+    beside = " In brackets: share of the training rows." if total_before else ""
     return Section(
         title="Predicted labels",
-        text=f"Share of the rows.{beside}{more}",
+        text=f"Share of the rows.{beside}{more * (len(counts) > _MOST_BARS)}",
         chart=bar_chart(bars, label="share of the rows by predicted label"),
     )
 
@@ -109,9 +109,9 @@ def _scores(manifest: Mapping[str, Any]) -> Section | None:
     if not sum(counts):
         return None
     beside = (manifest["drift"] or {}).get("validation_score_histogram", [])
-    text = "How sure the model was: rows by the score of their label."
+    text = "Rows by the score of their predicted label."
     if beside:
-        text += " The line is the same of the validation rows, when the model was trained."
+        text += " The line shows the validation rows of the model's training."
     return Section(
         title="Scores",
         text=text,
@@ -136,8 +136,9 @@ def _drift(drift: Mapping[str, Any] | None) -> Section | None:
         )
     ]
     text = (
-        f"From 0, alike, to 1: labels have moved by {drift['labels_moved']:.2f} from those of the "
-        f"training rows, scores by {drift['scores_moved']:.2f} from those of the validation rows."
+        f"Total variation distance, from 0 (equal) to 1: {drift['labels_moved']:.2f} between these "
+        f"labels and those of the training rows, {drift['scores_moved']:.2f} between these scores "
+        "and those of the validation rows."
     )
     table = PageTable(header=["", "here", "in training"], rows=rows)
     return Section(title="Against training", text=text, table=table)
@@ -160,7 +161,7 @@ def _parts(parts: Sequence[Mapping[str, Any]]) -> Section:
         for part in parts[:_MOST_PARTS]
     ]
     header = ["part", "input", "rows", "without a prediction"]
-    more = f"The first {_MOST_PARTS:,} of {len(parts):,}; all are in _manifest.json."
+    more = f"The first {_MOST_PARTS:,} of {len(parts):,} parts; _manifest.json lists all."
     return Section(
         title="Parts",
         text=more if len(parts) > _MOST_PARTS else "",

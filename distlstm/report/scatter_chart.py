@@ -1,4 +1,4 @@
-"""Points over common axes, and one line among them."""
+"""A scatter chart, with one line."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ def scatter_chart(
     key: Sequence[Markup] = (),
     label: str,
 ) -> Markup:
-    """Draw points, below them a line `through` some places, and a `key` to their colours."""
+    """Draw points on top of a line `through` some places, with a `key` to the colours."""
     plot = Plot(x=x, y=y)
     marks = [line([plot.at(*place) for place in through], style="lead")] if through else []
     for point in points:

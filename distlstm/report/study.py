@@ -1,4 +1,4 @@
-"""report.html of a STUDY directory: what was tried, what came of it, and what won."""
+"""report.html of a STUDY directory: its trials, their results and the best configuration."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,10 +18,10 @@ from distlstm.stages.run.files import METRICS
 
 
 def write_study_report(path: Path) -> None:
-    """(Re)write the report of a study, finished or not, from what is there.
+    """(Re)write the report of a study, finished or not, from the files that exist.
 
     Raises:
-        UserError: it is no study.
+        UserError: the directory is not a study.
     """
     study = read_study(path)
     page = Page(
@@ -44,7 +44,7 @@ def _subtitle(study: Study) -> str:
     }
     counts = [f"{states.count(state)} {what}" for state, what in names.items() if state in states]
     trials = f"{len(states)} trial{'s' * (len(states) != 1)}"
-    ended = "" if study.is_finished else ". The study is not finished; this is how far it got"
+    ended = "" if study.is_finished else ". The study is not finished; these are its results so far"
     return f"{trials}{': ' * bool(counts)}{', '.join(counts)}{ended}."
 
 
@@ -74,38 +74,38 @@ def _sections(study: Study) -> Iterator[Section]:
         pauses = f" Pauses of {timeline.left_out:,.0f} s are left out." if timeline.cuts else ""
         yield Section(
             title="Workers",
-            text=f"A bar is an epoch, the number in it its trial. Between the first epoch and the "
-            f"last, workers were busy {sum(shares) / len(shares):.0%} of the time.{pauses}",
+            text="A bar is an epoch, with the number of its trial. Between the first and the last "
+            f"epoch, workers were busy {sum(shares) / len(shares):.0%} of the time.{pauses}",
             chart=timeline_chart(timeline),
         )
     if study.trials:
         yield Section(title="Trials, best first", table=_table(study))
     if study.best_config:
-        yield Section(title="The winning configuration", code=study.best_config)
+        yield Section(title="The best configuration", code=study.best_config)
 
 
 def _why_nothing(study: Study) -> str:
     errors = [trial.error for trial in study.trials if trial.error]
     return (
-        f"No trial has a figure. The first error: {errors[0]}"
+        f"No trial has a result. The first error: {errors[0]}"
         if errors
-        else ("No trial has got to the end of its first epoch.")
+        else "No trial has finished its first epoch."
     )
 
 
 def _charts(study: Study) -> Iterator[Section]:
-    """Those for which there is something to draw."""
+    """The charts that have something to draw."""
     charts = {
         "History": (history_chart(study), _history_text(study)),
         "Learning curves": (
             curves_chart(study),
-            "A line per trial, coloured by rank. Those that ran to their end have a dot there, "
-            "those that were stopped early a stroke, those that failed a cross.",
+            "A line per trial, coloured by rank. At its end, a dot means that the trial ran to the "
+            "end, a stroke that it was stopped early, a cross that it failed.",
         ),
         "Parameters": (
             parameters_chart(study),
-            "A line per trial, from its parameters to its figure, coloured by rank; dashed and "
-            "grey if it has none.",
+            "A line per trial, from its parameters to its result, coloured by rank. It is dashed "
+            "and grey if there is no result.",
         ),
         "Quality and speed": (pareto_chart(study), _pareto_text(study)),
     }
@@ -116,12 +116,12 @@ def _charts(study: Study) -> Iterator[Section]:
 
 def _history_text(study: Study) -> str:
     without = sum(study.metric not in trial.metrics for trial in study.trials)
-    text = "A mark per trial, coloured by rank here as below; the line is the best so far."
-    return text + f" Trials without a figure: {without}." * bool(without)
+    text = "A mark per trial, coloured by rank as in the charts below. The line is the best so far."
+    return text + f" Trials without a result: {without}." * bool(without)
 
 
 def _pareto_text(study: Study) -> str:
-    text = "No trial is both better and faster than one on the line. The model in best/ is ringed"
+    text = "No trial is both better and faster than one on the line. The ring is the model in best/"
     if study.prefer != "fast":
         return f"{text}: the best."
     within = f" within {study.tolerance:g} points" if study.tolerance is not None else " near"
@@ -133,13 +133,13 @@ def _importance(study: Study) -> Section:
     bars = [Bar(name=name, value=max(0.0, v), text=f"{v:.0%}") for name, v in ordered]
     return Section(
         title="Importance of the parameters",
-        text=f"How much of the differences in {study.metric} goes with each.",
+        text=f"How much of the differences in {study.metric} each parameter explains.",
         chart=bar_chart(bars, label="importance of each parameter"),
     )
 
 
 def _table(study: Study) -> PageTable:
-    """A row per trial; columns in which nothing is are left out."""
+    """A row per trial; empty columns are left out."""
     header = ["trial", "state", *METRICS, "rows per second", "parameters", "epoch", "seconds"]
     header += [*study.parameters, "error"]
     rows = [_row(trial, study.parameters) for trial in study.trials]

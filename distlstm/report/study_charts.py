@@ -1,4 +1,4 @@
-"""The charts of a study. Colour is a trial's rank in all of them but the timeline."""
+"""The charts of a study. Colour shows a trial's rank in all of them but the timeline."""
 
 from collections.abc import Iterable
 from itertools import accumulate
@@ -19,7 +19,7 @@ _FEW = 6
 
 
 def history_chart(study: Study) -> Markup | None:
-    """Each trial's figure in the order of the trials, and the best so far as steps."""
+    """The metric of each trial in the order of the trials, and the best so far as steps."""
     ordered = sorted(_with_figure(study), key=trial_order)
     if not ordered:
         return None
@@ -43,7 +43,7 @@ def history_chart(study: Study) -> Markup | None:
 
 
 def curves_chart(study: Study) -> Markup | None:
-    """A line per trial, the best on top; its end says how the trial ended."""
+    """A line per trial, the best on top; the mark at its end shows how the trial ended."""
     curves = _curves(study)
     trials = [trial for trial in reversed(study.trials) if trial.name in curves]
     values = [value for curve in curves.values() for _, value in curve]
@@ -69,7 +69,7 @@ def curves_chart(study: Study) -> Markup | None:
 
 
 def parameters_chart(study: Study) -> Markup | None:
-    """A line per trial over its parameters and its figure, the best on top."""
+    """A line per trial over its parameters and its metric, the best on top."""
     if not _with_figure(study) or not study.parameters:
         return None
     axes = [_parameter_axis(study, name) for name in study.parameters]
@@ -86,11 +86,12 @@ def parameters_chart(study: Study) -> Markup | None:
         if None not in values:
             style = _style(study, trial, thick=" thick")
             courses.append(Course(values=values, style=style, title=trial_title(study, trial)))
-    return parallel_chart([*axes, metric], courses, label="parameters and figure of every trial")
+    label = f"parameters and {study.metric} of every trial"
+    return parallel_chart([*axes, metric], courses, label=label)
 
 
 def pareto_chart(study: Study) -> Markup | None:
-    """Quality against rows per second; the front is what no other trial beats in both."""
+    """The metric against rows per second, with the Pareto front."""
     measured = [trial for trial in _with_figure(study) if trial.rows_per_second]
     if not measured:
         return None
@@ -111,7 +112,7 @@ def pareto_chart(study: Study) -> Markup | None:
 def front(
     points: Iterable[tuple[float, float]], *, less_is_better: bool
 ) -> list[tuple[float, float]]:
-    """Of (speed, quality) points those that no other beats, from slow to fast."""
+    """The Pareto front of (speed, quality) points, from slow to fast."""
     sign = -1 if less_is_better else 1
     kept: list[tuple[float, float]] = []
     for x, y in sorted(points, key=lambda point: (-point[0], -sign * point[1])):
@@ -121,7 +122,7 @@ def front(
 
 
 def rank_key() -> list[Markup]:
-    """What the colours of ranks are, at the upper right of a plot."""
+    """The key to the colours of ranks, at the upper right of a plot."""
     right, size = WIDTH - 20 - 32, 14
     boxes = [
         rectangle((right - size * (SHADES - i), 4), width=size, height=9, style=f"s{i}")
@@ -133,7 +134,7 @@ def rank_key() -> list[Markup]:
 
 
 def _numbers(study: Study) -> dict[str, float]:
-    """By trial its number; its rank in time where the names are no numbers."""
+    """The number of each trial, by name; its place in order if the names are not numbers."""
     names = [trial.name for trial in sorted(study.trials, key=trial_order)]
     if all(name.isdecimal() for name in names):
         return {name: int(name) for name in names}
@@ -141,36 +142,36 @@ def _numbers(study: Study) -> dict[str, float]:
 
 
 def metric_title(study: Study) -> str:
-    """What the figure of a trial is."""
+    """The axis title of the metric."""
     return f"{study.metric} on validation" + (" (less is better)" if study.less_is_better else "")
 
 
 def trial_order(trial: Trial) -> tuple[int, str]:
-    """In which order trials began: that of their numbers."""
+    """The sort key of trials in the order of their numbers, in which they started."""
     return (int(trial.name) if trial.name.isdecimal() else 0, trial.name)
 
 
 def trial_title(study: Study, trial: Trial) -> str:
     """The tooltip of a trial."""
-    facts = [f"trial {trial.name}, {trial.state} after epoch {trial.epoch}"]
-    facts += [f"{name} {trial.metrics[name]:.4f}" for name in trial.metrics]
+    lines = [f"trial {trial.name}, {trial.state} after epoch {trial.epoch}"]
+    lines += [f"{name} {trial.metrics[name]:.4f}" for name in trial.metrics]
     if trial.rows_per_second:
-        facts.append(f"{trial.rows_per_second:,.0f} rows/s")
+        lines.append(f"{trial.rows_per_second:,.0f} rows/s")
     if trial.num_parameters is not None:
-        facts.append(f"{trial.num_parameters:,} parameters")
-    facts += [f"{short(study, name)} = {words(v)}" for name, v in trial.parameters.items()]
-    return "\n".join(facts)
+        lines.append(f"{trial.num_parameters:,} parameters")
+    lines += [f"{short(study, name)} = {words(v)}" for name, v in trial.parameters.items()]
+    return "\n".join(lines)
 
 
 def short(study: Study, name: str) -> str:
-    """A parameter's name without its section, where that is plain."""
+    """A parameter's name without its section, if that is unambiguous."""
     last = name.rpartition(".")[2]
     alike = [other for other in study.parameters if other.rpartition(".")[2] == last]
     return last if len(alike) == 1 else name
 
 
 def words(value: Any) -> str:
-    """A parameter's value."""
+    """A parameter's value as text."""
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
@@ -202,7 +203,7 @@ def _point(study: Study, trial: Trial, *, x: float, y: float) -> Point:
 
 
 def _curves(study: Study) -> dict[str, list[tuple[float, float]]]:
-    """By trial, its figure epoch by epoch."""
+    """The metric of each trial by epoch."""
     curves: dict[str, dict[float, float]] = {}
     for epoch in study.epochs:
         if study.metric in epoch.metrics:
@@ -211,7 +212,7 @@ def _curves(study: Study) -> dict[str, list[tuple[float, float]]]:
 
 
 def _parameter_axis(study: Study, name: str) -> Numbers | Categories:
-    """Categories for words, choices and few values; else numbers, logarithmic if searched so."""
+    """Categories for texts, choices and few values; else numbers, logarithmic if searched so."""
     values = [value for trial in study.trials if (value := trial.parameters.get(name)) is not None]
     title, kind = short(study, name), study.domains.get(name)
     if not all(type(value) in (int, float) for value in values) or not values:
@@ -222,7 +223,7 @@ def _parameter_axis(study: Study, name: str) -> Numbers | Categories:
 
 
 def _on_axis(axis: Numbers | Categories, value: Any) -> Any:
-    """The value as its axis takes it; None if it has none."""
+    """The value in the form that its axis takes; None for None."""
     if value is None:
         return None
     if isinstance(axis, Numbers):

@@ -1,4 +1,4 @@
-"""What is in a STUDY directory, as far as it goes: of a running study there is only a part."""
+"""The content of a STUDY directory; that of a running study is incomplete."""
 
 import json
 import math
@@ -31,7 +31,7 @@ class Trial:
     seconds: float | None
     error: str
     metrics: Mapping[str, float]
-    """Of its best epoch, on validation; finite ones only."""
+    """Finite validation metrics of its best epoch."""
     rows_per_second: float | None
     num_parameters: int | None
     is_chosen: bool
@@ -52,11 +52,11 @@ class Epoch:
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """A study as it stands."""
+    """A study, finished or not."""
 
     name: str
     metric: str
-    """Trials are ranked by it."""
+    """The metric by which trials are ranked."""
     is_finished: bool
     seconds: float | None
     trials: Sequence[Trial]
@@ -74,38 +74,38 @@ class Study:
 
     @property
     def less_is_better(self) -> bool:
-        """Of the metric."""
+        """Whether a lower metric is better."""
         return self.metric == "loss"
 
     @property
     def chosen(self) -> Trial | None:
-        """The trial whose model is in `best/`, else the best so far."""
+        """The trial whose model is in `best/`; if there is none, the best so far."""
         ranked = [trial for trial in self.trials if self.metric in trial.metrics]
         return next((trial for trial in self.trials if trial.is_chosen), next(iter(ranked), None))
 
     @cached_property
     def parameters(self) -> list[str]:
-        """Names of what is searched, dotted."""
+        """Dotted names of the searched parameters."""
         return list(dict.fromkeys(name for trial in self.trials for name in trial.parameters))
 
     @cached_property
     def goodness(self) -> dict[str, float]:
-        """By trial that has a figure, where it ranks between the worst, 0, and the best, 1."""
+        """The rank of each trial that has the metric, from near 0 (worst) to 1 (best)."""
         ranked = [trial for trial in self.trials if self.metric in trial.metrics]
         ranked.sort(key=lambda trial: trial.metrics[self.metric], reverse=self.less_is_better)
         return {trial.name: (i + 1) / len(ranked) for i, trial in enumerate(ranked)}
 
 
 def read_study(path: Path) -> Study:
-    """Read what there is.
+    """Read the files that exist.
 
     Raises:
-        UserError: it is no study.
+        UserError: the directory is not a study.
     """
     try:
         metadata = json.loads((path / STUDY_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UserError(f"{path} is no output of tune: it has no {STUDY_FILE}.") from error
+        raise UserError(f"{path} is not an output of tune: it has no {STUDY_FILE}.") from error
     identity = metadata.get("run") or {}
     preferred = metadata.get("preferred") or {}
     return Study(
@@ -132,7 +132,7 @@ def _text(path: Path) -> str:
 
 
 def _domains(identity: Mapping[str, Any]) -> dict[str, str]:
-    """From names such as `search.space.model.dropout.uniform`."""
+    """The kind of each parameter's domain, from keys like `search.space.model.dropout.uniform`."""
     space = [name.removeprefix("search.space.") for name in identity if "search.space." in name]
     return dict(name.rsplit(".", 1) for name in space)
 

@@ -1,4 +1,4 @@
-"""When each worker of a study was at work: a lane each, pauses of the whole study cut out."""
+"""When each worker of a study was busy: a lane per worker, without pauses of the whole study."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _LONG_PAUSE = 0.25
 
 @dataclass(frozen=True, kw_only=True)
 class Busy:
-    """An epoch's time in seconds since the study's first, pauses left out."""
+    """Start and end of an epoch, in seconds since the study's first, without pauses."""
 
     epoch: Epoch
     start: float
@@ -30,31 +30,31 @@ class Timeline:
 
     work: Sequence[Busy]
     cuts: Sequence[float]
-    """Where a pause was left out, in seconds."""
+    """The times at which a pause was left out, in seconds."""
     left_out: float
-    """Seconds of pauses, in all."""
+    """Total seconds of these pauses."""
 
     @property
     def length(self) -> float:
-        """Seconds between the first and the last."""
+        """Seconds from the first start to the last end."""
         return max(busy.end for busy in self.work)
 
     def share(self, worker: str) -> float:
-        """Of the whole length, what a worker was busy."""
+        """The share of the whole length in which a worker was busy."""
         own = [(busy.start, busy.end) for busy in self.work if busy.epoch.worker == worker]
         return sum(end - start for start, end in _merged(own)) / self.length
 
     @property
     def workers(self) -> list[str]:
-        """In the order in which they began."""
+        """The names of the workers, in the order in which they started."""
         return list(dict.fromkeys(busy.epoch.worker for busy in self.work))
 
 
 def timeline_of(epochs: Iterable[Epoch]) -> Timeline | None:
     """Lay out epochs; None if none has times.
 
-    A pause in which no worker did anything, longer than a quarter of all work, is between two
-    commands, and left out.
+    A pause of all workers that is longer than a quarter of all work is the time between two
+    commands. It is left out.
     """
     timed = [
         (epoch.started, epoch.ended, epoch)
@@ -84,7 +84,7 @@ def timeline_of(epochs: Iterable[Epoch]) -> Timeline | None:
 
 
 def timeline_chart(timeline: Timeline) -> Markup:
-    """Draw the lanes; a bar is an epoch, and the number in it the trial's."""
+    """Draw the lanes; a bar is an epoch, with the number of its trial."""
     unit, seconds, _ = next(row for row in _UNITS if timeline.length >= row[1] * row[2])
     lanes = [
         Lane(
@@ -123,7 +123,7 @@ def _hue(trial: str, trials: Sequence[str]) -> int:
 
 
 def _merged(spans: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Spans of time, those that touch as one."""
+    """Merge spans of time that touch or overlap."""
     merged: list[tuple[float, float]] = []
     for start, end in sorted(spans):
         if merged and start <= merged[-1][1]:

@@ -1,4 +1,4 @@
-"""SVG elements: escaped text, no script, no colour of its own (classes of page.css)."""
+"""SVG elements: escaped text, no scripts, colours from the classes of page.css."""
 
 import math
 from collections.abc import Iterable
@@ -49,13 +49,13 @@ def rectangle(place: Place, *, width: float, height: float, style: str, title: s
 
 
 def text(place: Place, words: str, *, anchor: str = "start", style: str | None = None) -> Markup:
-    """Text that starts, ends or has its middle at a place."""
+    """Text that starts, ends or is centred at a place."""
     x, y = place
     return tag("text", words, x=x, y=y, text_anchor=anchor, class_=style)
 
 
 def drawing(content: Iterable[Markup], *, width: float, height: float, label: str) -> Markup:
-    """A whole picture; `label` says to those who cannot see it what it shows."""
+    """A whole picture; `label` describes it for screen readers."""
     return tag(
         "svg",
         *content,
@@ -68,17 +68,17 @@ def drawing(content: Iterable[Markup], *, width: float, height: float, label: st
 
 
 def shade(share: float | None) -> str:
-    """The class of a share from 0, poor, to 1, good; grey for None."""
+    """The class of a share from 0 (poor) to 1 (good); grey for None."""
     return "s-none" if share is None else f"s{min(SHADES - 1, max(0, math.floor(share * SHADES)))}"
 
 
 def colour(index: int) -> str:
-    """The class of the n-th of several things that are told apart."""
+    """The class of the n-th of several items."""
     return f"c{index % 6}"
 
 
 def shortened(words: str, *, length: int) -> str:
-    """Words cut to a length, with an ellipsis."""
+    """Text cut to a length, with an ellipsis."""
     return words if len(words) <= length else words[: length - 1] + "…"
 
 

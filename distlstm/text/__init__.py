@@ -1,1 +1,1 @@
-"""From text to token ids: Arrow columns in, Arrow columns out. Knows neither torch nor Ray."""
+"""From text to token ids: Arrow columns in, Arrow columns out. Imports neither torch nor Ray."""

@@ -1,4 +1,4 @@
-"""Turning the columns that users have into clean text and label columns."""
+"""Reads the text, label and weight columns of user data into clean columns."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from distlstm.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class TextColumn:
-    """A text column, with null where there is nothing to classify.
+    """A text column, with null where there is no text to classify.
 
     `texts` is a string array; `missing` counts its nulls by reason (`null`, `empty`, `not_utf8`).
     """
@@ -22,7 +22,7 @@ class TextColumn:
 
 
 def is_text_type(kind: pa.DataType) -> bool:
-    """Whether a column of this Arrow type can hold text (binary is text until it fails UTF-8)."""
+    """Whether a column of this Arrow type can contain text; binary can, as UTF-8."""
     if pa.types.is_dictionary(kind):
         return is_text_type(kind.value_type)
     checks = (
@@ -38,15 +38,15 @@ def is_text_type(kind: pa.DataType) -> bool:
 
 
 def read_texts(column: pa.Array) -> TextColumn:
-    """Trim a text column, and null what is empty or not UTF-8.
+    """Trim a text column; values that are empty or not UTF-8 become null.
 
     Raises:
-        UserError: the column does not hold text.
+        UserError: the column does not have a text type.
     """
     if pa.types.is_dictionary(column.type):
         return read_texts(column.dictionary_decode())
     if not is_text_type(column.type):
-        raise UserError(f"holds {column.type} values, not text")
+        raise UserError(f"has type {column.type}, not text")
     null = column.null_count
     texts = _as_utf8(column)
     not_utf8 = texts.null_count - null
@@ -59,19 +59,20 @@ def read_texts(column: pa.Array) -> TextColumn:
 
 
 def read_labels(column: pa.Array) -> pa.Array:
-    """Labels as strings: integers, booleans and whole floats by their digits; empty is null.
+    """Labels as strings; an empty label is null.
 
-    Lists of texts, sets of labels, stay lists of strings: each label once, none empty.
+    Integers, booleans and whole floats become strings. Lists of texts (label sets) stay lists of
+    strings: each label once, none empty.
 
     Raises:
-        UserError: the column holds something that is no label, such as 0.5 or a list.
+        UserError: the column has a type or a value that cannot be a label, such as 0.5.
     """
     kind = column.type
     if is_label_set(kind):
         return _read_label_sets(column)
     if _is_list_of_numbers(kind):
         raise UserError(
-            f"holds {kind} values, which do not name their labels; give probabilities as a struct "
+            f"has type {kind}, which does not name the labels; give probabilities as a struct "
             "or a map of label to probability"
         )
     if pa.types.is_floating(kind):
@@ -79,7 +80,7 @@ def read_labels(column: pa.Array) -> pa.Array:
     elif pa.types.is_dictionary(kind):
         return read_labels(column.dictionary_decode())
     elif not (pa.types.is_integer(kind) or pa.types.is_boolean(kind) or is_text_type(kind)):
-        raise UserError(f"holds {kind} values; a label is a text or a whole number")
+        raise UserError(f"has type {kind}; a label is a text or a whole number")
     labels = _as_utf8(column) if is_text_type(kind) else column.cast(pa.string())
     labels = pc.utf8_trim_whitespace(labels)
     return pc.if_else(pc.equal(labels, ""), pa.scalar(None, pa.string()), labels)
@@ -87,23 +88,26 @@ def read_labels(column: pa.Array) -> pa.Array:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightColumn:
-    """What each row weighs (float32, [rows]), and why a row has no weight (string, [rows])."""
+    """The weight of each row (float32, [rows]).
+
+    `faults` (string, [rows]) are the reasons why weights are unusable; null means none.
+    """
 
     weights: np.ndarray
     faults: pa.Array
 
 
 def read_weights(column: pa.Array) -> WeightColumn:
-    """Weights, as numbers or as texts of numbers; a fault is null where the weight can be used.
+    """Read weights from numbers or from texts of numbers.
 
     Raises:
-        UserError: the column holds something that is no number.
+        UserError: the column has values that are not numbers.
     """
     if pa.types.is_dictionary(column.type):
         return read_weights(column.dictionary_decode())
     numbers = _as_numbers(column)
     weights = numbers.fill_null(0).to_numpy(zero_copy_only=False)
-    with np.errstate(over="ignore"):  # too large for a float32 is not finite either
+    with np.errstate(over="ignore"):  # a value too large for float32 becomes infinite
         weights = weights.astype(np.float32)
     not_finite = pa.array(~np.isfinite(weights))
     faults = pc.case_when(
@@ -120,11 +124,11 @@ def _as_numbers(column: pa.Array) -> pa.Array:
         texts = pc.utf8_trim_whitespace(_as_utf8(column))
         column = pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)
     elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
-        raise UserError(f"holds {kind} values; a weight is a number")
+        raise UserError(f"has type {kind}; a weight is a number")
     try:
         return column.cast(pa.float64())
     except pa.ArrowInvalid as error:
-        raise UserError("holds texts that are no numbers; a weight is a number") from error
+        raise UserError("has texts that are not numbers; a weight is a number") from error
 
 
 def hash_texts(texts: pa.Array) -> np.ndarray:
@@ -134,7 +138,7 @@ def hash_texts(texts: pa.Array) -> np.ndarray:
 
 
 def is_label_set(kind: pa.DataType) -> bool:
-    """Whether a label column of this Arrow type holds lists of texts."""
+    """Whether a label column of this Arrow type contains label sets: lists of texts."""
     return _is_list(kind) and is_text_type(kind.value_type)
 
 
@@ -146,8 +150,8 @@ def _is_list(kind: pa.DataType) -> bool:
 def _read_label_sets(column: pa.Array) -> pa.Array:
     labels = read_labels(pc.list_flatten(column))
     rows = pc.list_parent_indices(column)
-    held = pa.table({"row": rows.cast(pa.int64()), "label": labels}).filter(labels.is_valid())
-    distinct = held.group_by(["row", "label"]).aggregate([]).sort_by("row")
+    members = pa.table({"row": rows.cast(pa.int64()), "label": labels}).filter(labels.is_valid())
+    distinct = members.group_by(["row", "label"]).aggregate([]).sort_by("row")
     lengths = np.bincount(distinct["row"].to_numpy(), minlength=len(column))
     return pa.ListArray.from_arrays(
         pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32()),
@@ -183,4 +187,4 @@ def _whole_numbers(column: pa.Array) -> pa.Array:
     try:
         return column.cast(pa.int64())
     except pa.ArrowInvalid as error:
-        raise UserError("holds fractions; a label is a text or a whole number") from error
+        raise UserError("has fractions; a label is a text or a whole number") from error

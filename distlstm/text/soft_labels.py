@@ -1,7 +1,7 @@
-"""Labels given as probabilities, such as those of a larger model that a small one is to learn.
+"""Labels given as probabilities, such as the predictions of a larger model that is distilled.
 
-A column of structs (a field for each label) or of maps (label to probability) holds one
-distribution a row.
+Each row of the column has one distribution: a struct (a field for each label) or a map (label to
+probability).
 """
 
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ _MOST_LABELS = 1_000
 
 @dataclass(frozen=True)
 class SoftLabels:
-    """A distribution over some labels for each row.
+    """A distribution over labels for each row.
 
-    `names` are the N labels, in order; `probabilities` (float64, [rows, N]) sum to 1 in each row,
-    or are all 0 where the row has a fault; `faults` (string, [rows]) says why, and is null where
-    there is none.
+    `names` are the N labels, in order. `probabilities` (float64, [rows, N]) sum to 1 in each row,
+    or are all 0 if the row has a fault. `faults` (string, [rows]) describe the faults; null means
+    none.
     """
 
     names: tuple[str, ...]
@@ -31,7 +31,10 @@ class SoftLabels:
     faults: pa.Array
 
     def most_probable(self) -> pa.Array:
-        """The likeliest label of each row (string, [rows]), the first by name among equals."""
+        """The most probable label of each row (string, [rows]); of equal ones, the first by name.
+
+        Rows with a fault are null.
+        """
         if not self.names:
             return pa.nulls(len(self.faults), pa.string())
         indices = pa.array(
@@ -40,15 +43,15 @@ class SoftLabels:
         return pa.array(self.names, pa.string()).take(indices)
 
     def filter(self, keep: pa.Array) -> Self:
-        """The rows that a mask (bool, [rows]) keeps."""
+        """The rows for which `keep` (bool, [rows]) is true."""
         rows = self.probabilities[keep.to_numpy(zero_copy_only=False)]
         return type(self)(self.names, rows, self.faults.filter(keep))
 
     def over(self, labels: LabelSet) -> np.ndarray:
         """The distributions by label id (float32, [rows, C]).
 
-        What lies on labels outside the set is shared out in proportion; a row that has nothing in
-        it is all 0.
+        Probabilities of labels outside the set are dropped, and each row is normalised again. A
+        row without any probability within the set is all 0.
         """
         ids = labels.ids_of(pa.array(self.names, pa.string())).to_numpy(zero_copy_only=False)
         known = ids != UNKNOWN_LABEL
@@ -58,20 +61,24 @@ class SoftLabels:
 
 
 def is_soft(kind: pa.DataType) -> bool:
-    """Whether a label column of this Arrow type holds distributions."""
+    """Whether a label column of this Arrow type contains distributions."""
     return bool(pa.types.is_struct(kind) or pa.types.is_map(kind))
 
 
 def read_soft_labels(column: pa.Array) -> SoftLabels:
-    """Distributions from a struct or map column, each row divided by its sum; null counts as 0.
+    """Read distributions from a struct or map column.
+
+    Each row is divided by its sum; a null probability counts as 0.
 
     Raises:
-        UserError: there are values that are no numbers, or more than 1,000 labels.
+        UserError: a value is not a number, a label has no name, or there are over 1,000 labels.
     """
     cells = _struct_cells(column) if pa.types.is_struct(column.type) else _map_cells(column)
     names, column_of_label = np.unique(cells.names, return_inverse=True)
     if len(names) > _MOST_LABELS:
-        raise UserError(f"gives probabilities to {len(names)} labels, more than {_MOST_LABELS:,}")
+        raise UserError(
+            f"has probabilities for {len(names)} labels; at most {_MOST_LABELS:,} are allowed"
+        )
     values = np.zeros((len(column), len(names)))
     np.add.at(values, (cells.rows, column_of_label[cells.labels]), cells.values)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -89,7 +96,7 @@ def read_soft_labels(column: pa.Array) -> SoftLabels:
 
 @dataclass(frozen=True)
 class _Cells:
-    """What a column holds: `values` (float64) by row and by index into `names`."""
+    """The entries of a column: `values` (float64) by row and by index into `names`."""
 
     names: list[str]
     rows: np.ndarray
@@ -112,27 +119,27 @@ def _map_cells(column: pa.MapArray) -> _Cells:
     if not pa.types.is_string(column.type.key_type):
         column = column.cast(pa.map_(pa.string(), column.type.item_type))
     starts = column.offsets.to_numpy()
-    held = slice(starts[0], starts[-1])
-    keys = column.keys[held].dictionary_encode()
+    used = slice(starts[0], starts[-1])
+    keys = column.keys[used].dictionary_encode()
     return _Cells(
         _trimmed(keys.dictionary.to_pylist()),
         np.repeat(np.arange(len(column)), np.diff(starts)),
         keys.indices.to_numpy(),
-        _numbers(column.items[held], column.type),
+        _numbers(column.items[used], column.type),
     )
 
 
 def _trimmed(names: list[str]) -> list[str]:
     trimmed = [name.strip() for name in names]
     if not all(trimmed):
-        raise UserError("gives a probability to a label without a name")
+        raise UserError("has a probability for a label without a name")
     return trimmed
 
 
 def _numbers(values: pa.Array, kind: pa.DataType) -> np.ndarray:
     numeric = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_null)
     if not any(check(values.type) for check in numeric):
-        raise UserError(f"holds {kind} values; each label's probability must be a number")
+        raise UserError(f"has type {kind}; each label's probability must be a number")
     return np.asarray(values.cast(pa.float64()).fill_null(0).to_numpy(zero_copy_only=False))
 
 

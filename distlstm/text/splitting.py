@@ -1,8 +1,8 @@
-"""Splitting text into tokens: words, punctuation apart, and Han and kana by character.
+"""Splits text into tokens: words, punctuation marks, and single Han and kana characters.
 
-Everything runs on whole Arrow columns in compiled kernels. Word boundaries of scripts that write
-without spaces would need a dictionary; single characters need none and, read by a recurrent
-network, lose little, which is why Han and kana are always split by character.
+All steps are compiled kernels on whole Arrow columns. Finding the words of a script without spaces
+takes a dictionary. Characters need none, and a recurrent network that reads them loses little, so
+Han and kana are always split by character.
 """
 
 import numpy as np
@@ -11,18 +11,19 @@ import pyarrow.compute as pc
 
 from distlstm.config import TextConfig
 
-# RE2. An apostrophe stays with the letters that follow it: "don't" -> "don", "'t".
-_APART = r"('\pL*|[\p{P}\p{S}]|\p{Han}|\p{Hiragana}|\p{Katakana})"
-_APART_IN_ASCII = r"('[a-zA-Z]*|[!-/:-@\[-`{-~])"  # the same there, at a third of the cost
+# RE2 patterns of the tokens that need no spaces around them. An apostrophe stays with the letters
+# after it: "don't" -> "don", "'t".
+_SEPARATE = r"('\pL*|[\p{P}\p{S}]|\p{Han}|\p{Hiragana}|\p{Katakana})"
+_SEPARATE_IN_ASCII = r"('[a-zA-Z]*|[!-/:-@\[-`{-~])"  # equal on ASCII, at a third of the cost
 _CHARACTER = r"(?s)(.)"
 _CHARACTERS_PER_TOKEN = 32
 
 
 def split(texts: pa.Array, config: TextConfig) -> pa.ListArray:
-    """Split each text (string, [rows]) into at least its first `max_tokens` tokens.
+    """Split each text (string, [rows]) into its tokens, at least the first `max_tokens` of them.
 
-    A null stays null. Of each text, `32 * max_tokens` characters are read, so that a text of any
-    length costs no more than a long one.
+    Null stays null. Only the first `32 * max_tokens` characters of a text are read, which limits
+    the cost of very long texts.
     """
     texts = pc.utf8_slice_codeunits(texts, 0, _num_read(config))
     if config.lowercase:
@@ -38,9 +39,9 @@ def _space_out_words(texts: pa.Array) -> pa.Array:
     is_ascii = pc.fill_null(pc.string_is_ascii(texts), True)
     others = pc.invert(is_ascii)
     spaced = pc.replace_with_mask(
-        texts, is_ascii, _space_out(texts.filter(is_ascii), _APART_IN_ASCII)
+        texts, is_ascii, _space_out(texts.filter(is_ascii), _SEPARATE_IN_ASCII)
     )
-    return pc.replace_with_mask(spaced, others, _space_out(texts.filter(others), _APART))
+    return pc.replace_with_mask(spaced, others, _space_out(texts.filter(others), _SEPARATE))
 
 
 def _space_out(texts: pa.Array, pattern: str) -> pa.Array:
@@ -48,10 +49,10 @@ def _space_out(texts: pa.Array, pattern: str) -> pa.Array:
 
 
 def is_longer_than_read(texts: pa.Array, config: TextConfig) -> np.ndarray:
-    """Whether `split` left the end of a text unread (bool, [rows]); false for a null."""
+    """Whether `split` did not read the end of a text (bool, [rows]); false for null."""
     limit = _num_read(config)
     is_longer = np.zeros(len(texts), bool)
-    # A text has no more characters than bytes, and those need no counting.
+    # A text has no more characters than bytes, so only texts of many bytes need counting.
     many_bytes = np.flatnonzero(pc.fill_null(pc.greater(pc.binary_length(texts), limit), False))
     is_longer[many_bytes] = pc.greater(pc.utf8_length(texts.take(many_bytes)), limit)
     return is_longer

@@ -1,7 +1,7 @@
-"""Subwords: the character n-grams of tokens, by which rare words borrow from their kin.
+"""Subwords: the character n-grams of tokens, through which rare words learn from similar words.
 
-Bojanowski et al. 2017, Enriching Word Vectors with Subword Information: a word is set between `<`
-and `>`, so that beginnings and endings differ from what stands inside.
+As in Bojanowski et al. 2017, Enriching Word Vectors with Subword Information, a word is put between
+`<` and `>`, so that its beginning and end differ from its middle.
 """
 
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ _CHARACTERS_READ = 40
 
 @dataclass(frozen=True)
 class Subwords:
-    """Subword ids of tokens, one token after the other.
+    """The subword ids of tokens, concatenated.
 
-    `values` (int32) holds those of token i at `values[offsets[i]:offsets[i + 1]]`; `offsets` is
-    int64, [tokens + 1]; ids are below `count`.
+    Those of token i are `values[offsets[i]:offsets[i + 1]]`: `values` is int32, `offsets` is int64
+    [tokens + 1]. All ids are below `count`.
     """
 
     values: np.ndarray
@@ -29,7 +29,7 @@ class Subwords:
 def subwords_of(tokens: pa.Array) -> Subwords:
     """The distinct subwords of 3 to 5 characters of each token (string, [tokens]).
 
-    A token of one character has none: with its two marks it would be a subword of its own.
+    A token of one character has none: with its two marks, it would be its only subword.
     """
     numbers: dict[str, int] = {}
     values: list[int] = []

@@ -1,4 +1,4 @@
-"""Text columns to token id columns."""
+"""Turns text columns into token id columns."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from distlstm.text.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class TokenIds:
-    """The token ids of some rows, one after the other.
+    """The token ids of some rows, concatenated.
 
-    `values` (int32, [tokens]) holds row i at `values[offsets[i]:offsets[i + 1]]`; `offsets` is
-    int64, [rows + 1]. A row without text is empty. `truncated` (bool, [rows]) marks rows cut short.
+    Row i is `values[offsets[i]:offsets[i + 1]]`: `values` is int32 [tokens], `offsets` is int64
+    [rows + 1]. A row without text is empty. `truncated` (bool, [rows]) marks rows that were cut.
     """
 
     values: np.ndarray
@@ -26,12 +26,12 @@ class TokenIds:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens of each row (int64, [rows])."""
+        """Number of tokens in each row (int64, [rows])."""
         return np.diff(self.offsets)
 
     @classmethod
     def concatenate(cls, pieces: Sequence["TokenIds"]) -> Self:
-        """The rows of several (at least one), one after the other."""
+        """The rows of all pieces (at least one), in order."""
         starts = np.cumsum([0, *(len(piece.values) for piece in pieces)])
         offsets = [piece.offsets[1:] + start for piece, start in zip(pieces, starts, strict=False)]
         return cls(
@@ -41,7 +41,7 @@ class TokenIds:
         )
 
     def count(self, token_id: int) -> np.ndarray:
-        """How often a token stands in each row (int64, [rows])."""
+        """How often a token occurs in each row (int64, [rows])."""
         before = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.values == token_id)])
         return np.asarray(np.diff(before[self.offsets]))
 
@@ -57,13 +57,13 @@ class TokenIds:
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """Splits texts and looks their tokens up."""
+    """Splits texts into tokens and looks up their ids."""
 
     config: TextConfig
     vocabulary: Vocabulary
 
     def encode(self, texts: pa.Array) -> TokenIds:
-        """Token ids of each text (string, [rows]), cut at `max_tokens`; null gives an empty row."""
+        """Token ids of each text (string, [rows]), cut at `max_tokens`; a null is an empty row."""
         tokens, is_truncated = truncate(split(texts, self.config), self.config.max_tokens)
         ids = self.vocabulary.ids_of(tokens.flatten())
         return TokenIds(
@@ -74,7 +74,7 @@ class Tokenizer:
 
 
 def truncate(tokens: pa.ListArray, max_tokens: int) -> tuple[pa.ListArray, np.ndarray]:
-    """Cut each row at `max_tokens`; also returns which rows (bool, [rows]) that shortened."""
+    """Cut each row at `max_tokens`; also return which rows were cut (bool, [rows])."""
     offsets = tokens.offsets.to_numpy().astype(np.int64)
     lengths = np.where(tokens.is_valid().to_numpy(zero_copy_only=False), np.diff(offsets), 0)
     is_longer = lengths > max_tokens
@@ -87,7 +87,7 @@ def truncate(tokens: pa.ListArray, max_tokens: int) -> tuple[pa.ListArray, np.nd
 
 
 def run_indices(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """The positions of many runs, one after the other: `starts[i], starts[i] + 1, ...` (int64)."""
+    """The indices of runs, concatenated: `starts[i], starts[i] + 1, ...` for each i (int64)."""
     ends = np.cumsum(lengths)
     total = int(ends[-1]) if len(ends) else 0
     return np.asarray(np.arange(total) + np.repeat(starts - (ends - lengths), lengths))

@@ -1,9 +1,9 @@
-"""Pretrained token vectors in the text formats of GloVe, word2vec and fastText.
+"""Reads pretrained token vectors in the text formats of GloVe, word2vec and fastText.
 
-A line is a word and its numbers, with single spaces between them; the last two formats begin with
-a line `number-of-words dimension`. A file has millions of lines and a vocabulary wants some of
-them, so only their numbers are parsed and kept. The first vector line and the last line are
-always checked whole: files of other formats and files that end too soon are found by them.
+A line is a word and its numbers, separated by single spaces; word2vec and fastText files begin with
+a line `number-of-words dimension`. A file has millions of lines, and only those of the vocabulary
+are parsed and kept. The first vector and the last line are always checked, which detects other
+formats and truncated files.
 """
 
 import re
@@ -23,20 +23,20 @@ _WRONG_CASE, _EXACT = 1, 2
 
 @dataclass(frozen=True)
 class VectorLines:
-    """The lines of an open file from its first vector on, and their dimension."""
+    """The lines of an open file from its first vector on, and the dimension of the vectors."""
 
     lines: Iterator[tuple[int, bytes]]
-    """Line numbers, from 1, and lines as they stand in the file; none is blank."""
+    """Line numbers, from 1, and raw lines; blank lines are skipped."""
     dimension: int
     name: str
-    """Of the file, for errors."""
+    """The name of the file, for errors."""
 
     @classmethod
     def of(cls, file: BinaryIO, *, name: str) -> "VectorLines":
         """Read the header, if there is one, and the first vector.
 
         Raises:
-            UserError: the file is empty, cannot be read, or is of another format.
+            UserError: the file is empty, unreadable or in another format.
         """
         lines = _numbered(file, name)
         number, first = next(lines, (1, b""))
@@ -53,10 +53,10 @@ class VectorLines:
         return cls(chain([(number, first)], lines), dimension, name)
 
     def numbers(self, number: int, line: bytes) -> np.ndarray | None:
-        """The vector of a line, float32 [D]; None if its word holds a space, as no token does.
+        """The vector of a line, float32 [D]; None if its word has a space, since no token has one.
 
         Raises:
-            UserError: it has not D numbers, or one that is not finite.
+            UserError: the line does not have D numbers, or one of them is not finite.
         """
         word, *fields = _fields(line)
         found, surplus = _parse(fields[-self.dimension :]), fields[: -self.dimension]
@@ -64,7 +64,7 @@ class VectorLines:
         where = f"{self.name}, line {number}: {word[:40].decode('utf-8', 'replace')!r}"
         if found is None or len(found) < self.dimension or (surplus and not is_phrase):
             raise UserError(
-                f"{where} is not followed by {self.dimension} numbers. Is the file whole?"
+                f"{where} is not followed by {self.dimension} numbers. Is the file complete?"
             )
         if not np.isfinite(found).all():
             raise UserError(f"{where} has a vector with a number that is not finite.")
@@ -76,12 +76,11 @@ def match_vectors(
 ) -> np.ndarray:
     """The vector of each token, float32 [V, D]; NaN where the file has none.
 
-    Of several lines with the same word the first one counts. With `ignore_case`, for tokens that
-    are lower-case, a token that is not in the file as it stands takes the first word that it
-    equals when that is lowered.
+    The first of several lines with the same word counts. With `ignore_case` (for lower-case
+    tokens), a token that is not in the file takes the first word that equals it in lower case.
 
     Raises:
-        UserError: the line of a token, or the last one, is damaged; says which.
+        UserError: the line of a token, or the last line, is damaged; the message has its number.
     """
     matrix = np.full((len(tokens), vectors.dimension), np.nan, np.float32)
     ids = {token: token_id for token_id, token in enumerate(tokens)}

@@ -1,4 +1,4 @@
-"""The tokens a model knows, in an order that two runs agree on byte for byte."""
+"""The vocabulary of a model: its tokens, in a reproducible order."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from distlstm.errors import UserError
 
 PADDING_ID = 0
 UNKNOWN_ID = 1
-_SPECIAL = ("<pad>", "<unk>")  # splitting sets "<" and ">" apart, so no text yields these
+_SPECIAL = ("<pad>", "<unk>")  # splitting separates "<" and ">", so no text has these tokens
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Vocabulary:
         return cls(pa.array(_SPECIAL)).grown(counts, config)
 
     def grown(self, counts: pa.Table, config: TextConfig) -> Self:
-        """All of these tokens, and after them the most frequent others, as far as there is room."""
+        """These tokens and, after them, the most frequent others, up to `max_vocabulary`."""
         is_other = ~pc.field("token").isin(self.tokens)
         frequent = counts.filter(is_other & (pc.field("count") >= config.min_count))
         ordered = frequent.sort_by([("count", "descending"), ("token", "ascending")])
@@ -42,11 +42,11 @@ class Vocabulary:
         return isinstance(other, Vocabulary) and bool(self.tokens.equals(other.tokens))
 
     def ids_of(self, tokens: pa.Array) -> pa.Array:
-        """The id (int32) of each token; what is not in the vocabulary is `UNKNOWN_ID`."""
+        """The id (int32) of each token; `UNKNOWN_ID` for tokens not in the vocabulary."""
         return pc.fill_null(pc.index_in(tokens, value_set=self.tokens), UNKNOWN_ID)
 
     def to_text(self) -> str:
-        """One token a line; the line number, from 0, is the id."""
+        """One token per line; the line number, from 0, is the id."""
         return "\n".join(self.tokens.to_pylist()) + "\n"
 
     def save(self, path: Path) -> None:
@@ -65,5 +65,5 @@ class Vocabulary:
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"Cannot read the vocabulary {path}: {error}.") from error
         if tuple(lines[:2]) != _SPECIAL or lines[-1] != "":
-            raise UserError(f"{path} is damaged: not a vocabulary of distlstm.")
+            raise UserError(f"{path} is not a vocabulary of distlstm, or is damaged.")
         return cls(pa.array(lines[:-1], pa.string()))

@@ -69,11 +69,14 @@ def test_a_unit_reads_its_own_row_groups(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"text": ["a"], "label": [0.5]}, "Column 'label' of .*a.parquet holds fractions"),
-        ({"text": ["a"], "label": [[1]]}, "Column 'label' of .*a.parquet holds list"),
-        ({"text": ["a"], "label": [[0.5]]}, "Column 'label' of .*a.parquet holds list.* a struct"),
+        ({"text": ["a"], "label": [0.5]}, "Column 'label' of .*a.parquet has fractions"),
+        ({"text": ["a"], "label": [[1]]}, "Column 'label' of .*a.parquet has type list"),
+        (
+            {"text": ["a"], "label": [[0.5]]},
+            "Column 'label' of .*a.parquet has type list.* a struct",
+        ),
         ({"text": ["a"], "label": [{"x": "y"}]}, "Column 'label' of .* must be a number"),
-        ({"text": [1], "label": ["x"]}, "Column 'text' of .*a.parquet holds int64"),
+        ({"text": [1], "label": ["x"]}, "Column 'text' of .*a.parquet has type int64"),
         ({"text": ["a"]}, "No column 'label' in .*a.parquet. It has: text"),
     ],
 )

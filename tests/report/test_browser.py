@@ -113,7 +113,7 @@ def test_a_link_can_name_the_order(page: Page, study: Path) -> None:
     assert page.complaints == []
 
 
-def test_the_winning_configuration_can_be_copied(page: Page, study: Path) -> None:
+def test_the_best_configuration_can_be_copied(page: Page, study: Path) -> None:
     page.open(study)
     page.value("navigator.clipboard.writeText = async text => { window.copied = text; }")
     page.click("document.querySelector('.code button')")

@@ -40,7 +40,7 @@ def test_a_finished_study_shows_everything(tmp_path: Path) -> None:
         "Importance of the parameters",
         "Workers",
         "Trials, best first",
-        "The winning configuration",
+        "The best configuration",
     ]
     assert "24 trials" in page
     assert page.count("</tr>") == 25
@@ -151,7 +151,7 @@ def test_no_times_give_no_timeline() -> None:
 
 
 def test_what_is_no_study_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no output of tune"):
+    with pytest.raises(UserError, match="not an output of tune"):
         write_study_report(tmp_path)
 
 

@@ -108,9 +108,9 @@ def test_data_as_users_have_it_is_trained_on(
     ("rows", "message"),
     [
         ({"text": ["a"] * 9, "label": ["x"] * 9}, "single label"),
-        ({"text": [None] * 9, "label": ["x"] * 9}, "No row has both"),
+        ({"text": [None] * 9, "label": ["x"] * 9}, "No row has a text"),
         ({"text": ["a", "b"], "label": ["x", "y"]}, "validation"),
-        ({"text": ["a"] * 90, "label": [f"id {i}" for i in range(90)]}, "not look like a label"),
+        ({"text": ["a"] * 90, "label": [f"id {i}" for i in range(90)]}, "90 distinct values"),
         ({"text": ["a"] * 9, "label": [0.5] * 9}, "fractions"),
         ({"text": [1] * 9, "label": ["x"] * 9}, "not text"),
         ({"body": ["a"], "label": ["x"]}, "It has: body, label"),

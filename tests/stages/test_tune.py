@@ -31,7 +31,7 @@ def test_a_study_has_a_model_its_trials_and_the_winning_config_and_can_be_added_
     study = tmp_path / "study"
     command = ["tune", corpus_file, "--output", study, *SMALL, *SPACE, "--json", "--trials"]
     first = run(capfd, *command, 3)
-    assert "model.embedding_dim is 12, outside of its default domain" in first.err
+    assert "model.embedding_dim is 12, outside its default domain" in first.err
     result = json.loads(first.out)
     trials = rows(study)
     assert len(trials) == len(result["trials"]) == 3

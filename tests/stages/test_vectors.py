@@ -97,7 +97,7 @@ def test_the_trials_of_a_study_start_from_the_vectors(
     ]
     outcome = run(capfd, *command)
     assert outcome.code == 0, outcome.err
-    assert "model.embedding_dim is that of the vectors, and not searched" in outcome.err
+    assert "model.embedding_dim is fixed by text.vectors, and not searched" in outcome.err
     assert outcome.err.count("Pretrained vectors for 13") == 1
     assert pq.read_table(tmp_path / "s/trials.parquet").num_rows == 2
     assert load_metadata(tmp_path / "s/best")["corpus"]["num_vectors"] == 13

@@ -87,7 +87,7 @@ def test_weighted_training_has_the_same_losses_with_one_and_two_workers(
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ([0.0] * 90, "All training rows weigh 0"),
+        ([0.0] * 90, "All training rows have weight 0"),
         (["x"] * 90, "Column 'trust' of .* a weight is a number"),
         ([None] * 90, "a weight in 'trust'"),
     ],
