@@ -6,26 +6,18 @@ from pathlib import Path
 import pyarrow as pa
 
 from distlstm.errors import UserError
+from distlstm.model.metadata import METADATA_FILE
 from distlstm.report.evaluation import write_evaluation_report
+from distlstm.report.model import write_model_report
 from distlstm.report.page import REPORT_FILE
 from distlstm.report.prediction import PREDICTION_REPORT_FILE, write_prediction_report
 from distlstm.report.study import write_study_report
 from distlstm.stages.run.files import MANIFEST_FILE, METRICS_FILE, STUDY_FILE
 
-MODEL_FILE = "model.json"
-"""The same as `METADATA_FILE` of `model.metadata`."""
-
-
-def _write_model_report(path: Path) -> None:
-    from distlstm.report.model import write_model_report
-
-    write_model_report(path)
-
-
 _KINDS: dict[str, tuple[Callable[[Path], None], str]] = {
     MANIFEST_FILE: (write_prediction_report, PREDICTION_REPORT_FILE),
     STUDY_FILE: (write_study_report, REPORT_FILE),
-    MODEL_FILE: (_write_model_report, REPORT_FILE),
+    METADATA_FILE: (write_model_report, REPORT_FILE),
     METRICS_FILE: (write_evaluation_report, REPORT_FILE),
 }
 
