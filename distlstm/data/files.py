@@ -26,6 +26,7 @@ _FORMATS = {
 }
 _COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 SUPPORTED = "Parquet (.parquet), CSV (.csv, .tsv) and JSON lines (.jsonl), each also .gz or .zst"
+_NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 _WILDCARD = re.compile(r"[*?\[]")
 
 
@@ -47,10 +48,14 @@ class SourceFile:
     """`gzip`, `zstd` or None: of the whole file, not the compression inside Parquet."""
 
     @property
-    def partitions(self) -> dict[str, str]:
-        """Hive partition columns, from directories named `column=value`."""
+    def partitions(self) -> dict[str, str | None]:
+        """Hive partition columns, from directories named `column=value`, percent-decoded."""
         pairs = [part.partition("=") for part in PurePosixPath(self.relative).parts[:-1]]
-        return {name: value for name, separator, value in pairs if separator and name}
+        return {
+            unquote(name): None if value == _NULL_PARTITION else unquote(value)
+            for name, separator, value in pairs
+            if separator and name
+        }
 
 
 def files_fingerprint(files: Sequence[SourceFile]) -> str:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distlstm.data.files import SourceFile, open_filesystem
-from distlstm.data.reading import unreadable
+from distlstm.data.opening import unreadable
 
 _LARGE_INPUT = 64 * 2**20
 _COMPRESSION = 8

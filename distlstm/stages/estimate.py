@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from distlstm.data.files import SourceFile
-from distlstm.data.reading import UnreadableFileError, count_rows
+from distlstm.data.opening import UnreadableFileError
+from distlstm.data.reading import count_rows
 from distlstm.data.units import Unit, unit_limit
 from distlstm.errors import RunError
 from distlstm.model.metadata import load_metadata

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from distlstm.data.files import SourceFile, find_files
-from distlstm.data.reading import UnreadableFileError, count_rows
+from distlstm.data.opening import UnreadableFileError
+from distlstm.data.reading import count_rows
 from distlstm.errors import UserError
 from distlstm.stages.prediction.manifest import IN_MANIFEST, read_manifest
 from distlstm.stages.prediction.parts import FOOTERS_AT_ONCE, Part, part_names, read_parts

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from distlstm.data import reading
 from distlstm.data.files import find_files
-from distlstm.data.reading import UnreadableFileError, read_batches, read_schema
+from distlstm.data.opening import UnreadableFileError
+from distlstm.data.reading import read_batches, read_schema
 from distlstm.errors import UserError
 from distlstm.text.columns import read_texts
 
@@ -183,9 +183,9 @@ def test_a_text_of_several_megabytes_is_read(tmp_path: Path, suffix: str) -> Non
 def test_a_row_too_large_to_read_is_answered_with_the_likely_cause(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "_CSV_BLOCK", 2**16)
+    monkeypatch.setattr("distlstm.data.csv_rows.CSV_BLOCK", 2**16)
     path = write(tmp_path / "a.csv", 'text\n"' + "never closed\n" * 2**14)
-    with pytest.raises(UnreadableFileError, match="a quote is never closed"):
+    with pytest.raises(UnreadableFileError, match="a quote opens here and is never closed, or"):
         read(path)
 
 

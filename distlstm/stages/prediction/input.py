@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from distlstm.data.files import SourceFile, find_files
 from distlstm.data.labelled import Columns
-from distlstm.data.reading import UnreadableFileError, check_columns, read_schema
+from distlstm.data.opening import UnreadableFileError, check_columns
+from distlstm.data.reading import read_schema
 from distlstm.data.units import Size, Unit, cut_into_units
 from distlstm.errors import UserError
 from distlstm.stages.prediction.parts import PredictionSettings, part_name, refuse_clash
@@ -72,7 +73,7 @@ def _check_first_readable(files: Sequence[SourceFile], settings: PredictionSetti
     errors = []
     for file in files:
         try:
-            schema = read_schema(file)
+            schema = read_schema(file, until=[settings.text_column, *(settings.columns or ())])
         except UnreadableFileError as error:
             errors.append(error)
             continue

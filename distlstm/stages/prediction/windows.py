@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from distlstm.data.labelled import named
-from distlstm.data.reading import check_columns, read_batches, read_own_schema, read_schema
+from distlstm.data.opening import check_columns
+from distlstm.data.reading import read_batches, read_own_schema, read_schema
 from distlstm.data.units import Unit
 from distlstm.errors import UserError
 from distlstm.stages.prediction.parts import PredictionSettings, refuse_clash

@@ -13,7 +13,8 @@ from distlstm.config import ExperimentConfig
 from distlstm.data.corpus import CorpusSpec, EncodedCorpus, Inherited
 from distlstm.data.encoding import encode_corpus, is_small
 from distlstm.data.labelled import Columns
-from distlstm.data.reading import check_columns, read_schema
+from distlstm.data.opening import check_columns
+from distlstm.data.reading import read_schema
 from distlstm.errors import RunError, UserError
 from distlstm.stages.run.events import Note, OnEvent, Progress
 from distlstm.stages.run.session import our_error
@@ -65,7 +66,7 @@ def check_first_file(spec: CorpusSpec) -> None:
         (spec.validation, spec.columns.without_weight()),
     ):
         if files:
-            check_columns(files[0], read_schema(files[0]), columns.names)
+            check_columns(files[0], read_schema(files[0], until=columns.names), columns.names)
 
 
 def check_vectors(spec: CorpusSpec, config: ExperimentConfig) -> None:

@@ -158,7 +158,7 @@ def test_a_kept_column_has_one_type_throughout_a_file(
     first: bytes,
     last: bytes,
 ) -> None:
-    monkeypatch.setattr("distlstm.data.reading._CSV_BLOCK", 2**12)
+    monkeypatch.setattr("distlstm.data.csv_rows.CSV_BLOCK", 2**12)
     header = [b"text,v"] if name.endswith("csv") else []
     (tmp_path / name).write_bytes(b"\n".join([*header, *[first] * BATCH_ROWS, last]))
     pieces = [
