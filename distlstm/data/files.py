@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
@@ -93,13 +93,51 @@ def has_changed(file: SourceFile) -> bool:
 def find_files(sources: Sequence[str]) -> list[SourceFile]:
     """The data files under paths, directories, globs and URIs, each once, sorted by path.
 
-    Names that begin with `_` or `.` are skipped, as in Spark and Arrow.
+    Names that begin with `_` or `.` are skipped, as in Spark and Arrow. Symbolic links are
+    followed; of several paths to one file, one without a link is taken.
 
     Raises:
         UserError: there are no files, or a file that was given has an unsupported suffix.
     """
-    found = {file.path: file for source in sources for file in _find(absolute(source))}
-    return [found[path] for path in sorted(found)]
+    named = {file.path: file for source in sources for file in _find(absolute(source))}
+    real, once = _real_paths(named), dict[str, str]()
+    for path in sorted(named, key=lambda path: (path != real[path], len(path), path)):
+        once.setdefault(real[path], path)
+    return [named[path] for path in sorted(once.values())]
+
+
+def would_find(source: str, path: str) -> bool:
+    """Whether a source finds the data files that are, or come to be, under a local directory."""
+    source = absolute(source)
+    if "://" in source:
+        return False
+    parts, wanted = PurePosixPath(source).parts, PurePosixPath(_real(path)).parts
+    first = next((i for i, part in enumerate(parts) if _WILDCARD.search(part)), len(parts))
+    root = PurePosixPath(_real(str(PurePosixPath(*parts[:first])))).parts
+    below = (*wanted[len(root) :], "part.parquet")
+    if wanted[: len(root)] != root or any(map(_is_hidden, below)):
+        return False
+    return first == len(parts) or _matches_above(below, parts[first:])
+
+
+def _real_paths(paths: Iterable[str]) -> dict[str, str]:
+    """By path. Links are rare and directories few, so neither is asked for more than needed."""
+    directories: dict[str, str] = {}
+    real = {}
+    for path in paths:
+        directory, name = os.path.split(path)
+        if "://" in path or Path(path).is_symlink():
+            real[path] = _real(path)
+            continue
+        if directory not in directories:
+            directories[directory] = _real(directory)
+        real[path] = str(Path(directories[directory], name))
+    return real
+
+
+def _real(path: str) -> str:
+    """A local path without symbolic links; a URI as it is."""
+    return path if "://" in path else os.path.realpath(path)
 
 
 def absolute(source: str) -> str:
@@ -141,9 +179,34 @@ def _list_glob(
     filesystem: pafs.FileSystem, parts: tuple[str, ...]
 ) -> tuple[str, list[pafs.FileInfo]]:
     first = next(i for i, part in enumerate(parts) if _WILDCARD.search(part))
-    root, patterns = str(PurePosixPath(*parts[:first])), parts[first:]
-    files = _walk(filesystem, root, recursive=len(patterns) > 1 or "**" in patterns)
-    return root, [info for info in files if _matches(_below(root, info).parts, patterns)]
+    root = str(PurePosixPath(*parts[:first]))
+    return root, list(_glob(filesystem, root, parts[first:]))
+
+
+def _glob(
+    filesystem: pafs.FileSystem, root: str, patterns: Sequence[str]
+) -> Iterator[pafs.FileInfo]:
+    """The data files that match, and those under the directories that do."""
+    if patterns[0] == "**":
+        for info in _walk(filesystem, root, recursive=True):
+            if _matches_above(_below(root, info).parts, patterns):
+                yield info
+        return
+    for info in _children(filesystem, root):
+        if _is_hidden(info.base_name) or not fnmatchcase(info.base_name, patterns[0]):
+            continue
+        if info.type == pafs.FileType.File:
+            if len(patterns) == 1 and data_format(info.path):
+                yield info
+        elif len(patterns) > 1:
+            yield from _glob(filesystem, info.path, patterns[1:])
+        else:
+            yield from _walk(filesystem, info.path, recursive=True)
+
+
+def _matches_above(parts: Sequence[str], patterns: Sequence[str]) -> bool:
+    """Whether a path, or a directory that it lies in, matches a glob."""
+    return any(_matches(parts[: end + 1], patterns) for end in range(len(parts)))
 
 
 def _matches(parts: Sequence[str], patterns: Sequence[str]) -> bool:
@@ -161,13 +224,34 @@ def _below(root: str, info: pafs.FileInfo) -> PurePosixPath:
     return PurePosixPath(info.path).relative_to(root)
 
 
-def _walk(filesystem: pafs.FileSystem, root: str, *, recursive: bool) -> Iterable[pafs.FileInfo]:
-    selector = pafs.FileSelector(root, recursive=recursive, allow_not_found=True)
-    for info in filesystem.get_file_info(selector):
-        parts = _below(root, info).parts
-        hidden = any(part.startswith(("_", ".")) and "=" not in part for part in parts)
-        if info.type == pafs.FileType.File and not hidden and data_format(info.path):
+def _walk(
+    filesystem: pafs.FileSystem, root: str, *, recursive: bool, above: tuple[str, ...] = ()
+) -> Iterator[pafs.FileInfo]:
+    """The data files under a directory; one that links to a directory above it is not entered."""
+    if not isinstance(filesystem, pafs.LocalFileSystem):  # without links: one call lists all
+        selector = pafs.FileSelector(root, recursive=recursive, allow_not_found=True)
+        for info in filesystem.get_file_info(selector):
+            hidden = any(map(_is_hidden, _below(root, info).parts))
+            if info.type == pafs.FileType.File and not hidden and data_format(info.path):
+                yield info
+        return
+    above = (*above, _real(root))
+    for info in _children(filesystem, root):
+        if _is_hidden(info.base_name):
+            continue
+        if info.type == pafs.FileType.File and data_format(info.path):
             yield info
+        elif info.type == pafs.FileType.Directory and recursive and _real(info.path) not in above:
+            yield from _walk(filesystem, info.path, recursive=True, above=above)
+
+
+def _children(filesystem: pafs.FileSystem, root: str) -> list[pafs.FileInfo]:
+    found = filesystem.get_file_info(pafs.FileSelector(root, allow_not_found=True))
+    return list(found)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(("_", ".")) and "=" not in name
 
 
 def data_format(path: str) -> tuple[str, str | None] | None:

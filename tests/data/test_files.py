@@ -5,11 +5,13 @@ import os
 from pathlib import Path
 from urllib.parse import unquote
 
+import pyarrow as pa
 import pyarrow.fs as pafs
+import pyarrow.parquet as pq
 import pytest
 
 from distlstm.data import files
-from distlstm.data.files import SourceFile, data_format, find_files
+from distlstm.data.files import SourceFile, data_format, find_files, would_find
 from distlstm.data.reading import read_batches
 from distlstm.errors import UserError
 
@@ -88,7 +90,7 @@ def test_relative_and_home_paths_are_found(tmp_path: Path, monkeypatch: pytest.M
         ("x*/*.csv", ["x/c.csv", "x1/d.csv"]),
         ("*/*/c.csv", ["x/y/c.csv"]),
         ("x[0-9]/d.csv", ["x1/d.csv"]),
-        ("*", ["a.csv", "b.csv"]),
+        ("*", ["a.csv", "b.csv", "x/c.csv", "x/y/c.csv", "x1/d.csv"]),
         ("x/**", ["c.csv", "y/c.csv"]),
     ],
 )
@@ -216,3 +218,60 @@ def test_what_cannot_be_found_is_named_with_what_could(
 def test_a_uri_of_no_filesystem_is_a_user_error(uri: str) -> None:
     with pytest.raises(UserError):
         find_files([uri])
+
+
+@pytest.fixture
+def linked(tmp_path: Path) -> Path:
+    """A directory with links to a file, to a directory elsewhere, to itself, and to nothing."""
+    root, elsewhere = tmp_path / "in", tmp_path / "elsewhere"
+    for name in ("in/d/a.csv", "elsewhere/b.csv"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("text\nx\n")
+    (root / "link.csv").symlink_to(root / "d/a.csv")
+    (root / "more").symlink_to(elsewhere)
+    (root / "d/loop").symlink_to(root)
+    (root / "broken.csv").symlink_to(tmp_path / "nowhere")
+    return root
+
+
+def test_links_are_followed_each_file_is_found_once_and_a_loop_ends(linked: Path) -> None:
+    found = [file.relative for file in find_files([str(linked)])]
+    assert found == ["d/a.csv", "more/b.csv"]
+
+
+@pytest.mark.parametrize("pattern", ["m*/*.csv", "more/*", "m*", "**/b.csv"])
+def test_a_glob_goes_through_links(linked: Path, pattern: str) -> None:
+    assert [file.relative for file in find_files([f"{linked}/{pattern}"])][-1].endswith("b.csv")
+
+
+def test_a_glob_that_matches_directories_reads_them(tmp_path: Path) -> None:
+    for name in ("d1.parquet/part-0.parquet", "d2.parquet/x/part-0.parquet", "d3/part-0.parquet"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        pq.write_table(pa.table({"text": ["a"]}), tmp_path / name)
+    found = [file.relative for file in find_files([f"{tmp_path}/*.parquet"])]
+    assert found == ["d1.parquet/part-0.parquet", "d2.parquet/x/part-0.parquet"]
+    assert len(find_files([f"{tmp_path}/*"])) == 3
+
+
+@pytest.mark.parametrize(
+    ("source", "path", "expected"),
+    [
+        ("in", "in/out", True),
+        ("in", "in", True),
+        ("in", "in/_out", False),
+        ("in", "out", False),
+        ("in/a.csv", "in", False),
+        ("in/*.parquet", "in/out", False),
+        ("in/*", "in/out", True),
+        ("in/**/*.parquet", "in/deep/out", True),
+        ("in/**/*.csv", "in/out", False),
+        ("link", "in/out", True),
+    ],
+)
+def test_an_output_that_a_source_would_find_is_known_before_it_is_there(
+    tmp_path: Path, source: str, path: str, expected: bool
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.csv").write_text("text\n")
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    assert would_find(str(tmp_path / source), str(tmp_path / path)) == expected

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from distlstm.data.files import SourceFile, find_files
+from distlstm.data.files import SourceFile, find_files, would_find
 from distlstm.data.labelled import Columns
 from distlstm.data.opening import UnreadableFileError, check_columns
 from distlstm.data.reading import read_schema
@@ -34,13 +34,13 @@ def find_input(
         UserError: the first readable file lacks a column or would get one twice, no file can be
             read, or the output lies among the input.
     """
+    for source in inputs:
+        if would_find(source, str(output)):
+            raise UserError(
+                f"The output {output} lies inside the input {source}, which would read it back. "
+                "Choose an --output outside the input."
+            )
     files = find_files(inputs)
-    inside = [file.path for file in files if Path(file.path).is_relative_to(output)]
-    if inside:
-        raise UserError(
-            f"The output {output} lies inside the input, which would read {inside[0]} back. "
-            "Choose an --output outside the input."
-        )
     _check_first_readable(files, settings)
     return files
 
