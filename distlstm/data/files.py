@@ -24,8 +24,11 @@ _FORMATS = {
     ".ndjson": "jsonl",
     ".json": "jsonl",
 }
-_COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
-SUPPORTED = "Parquet (.parquet), CSV (.csv, .tsv) and JSON lines (.jsonl), each also .gz or .zst"
+_COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz"}
+SUPPORTED = (
+    "Parquet (.parquet), CSV (.csv, .tsv) and JSON lines (.jsonl), the last two also with .gz, "
+    ".zst, .bz2 or .xz"
+)
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 _WILDCARD = re.compile(r"[*?\[]")
 
@@ -45,7 +48,7 @@ class SourceFile:
     format: str
     """`parquet`, `csv`, `tsv` or `jsonl`."""
     compression: str | None
-    """`gzip`, `zstd` or None: of the whole file, not the compression inside Parquet."""
+    """`gzip`, `zstd`, `bz2`, `xz` or None: of the whole file, not that inside Parquet."""
 
     @property
     def partitions(self) -> dict[str, str | None]:

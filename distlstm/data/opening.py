@@ -5,6 +5,7 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from lzma import LZMAError, LZMAFile
 from typing import Any
 
 import pyarrow as pa
@@ -43,14 +44,26 @@ def opened(file: SourceFile) -> Iterator[Any]:
     filesystem, path = open_filesystem(file.path)
     try:
         if file.format == "parquet":
+            if file.compression is not None:
+                raise OSError("Parquet is compressed within; decompress the file first")
             with filesystem.open_input_file(path) as source:
                 yield source
         else:
             _refuse_parquet(filesystem, path)
-            with filesystem.open_input_stream(path, compression=file.compression) as source:
+            with _decompressed(filesystem, path, file.compression) as source:
                 yield source
-    except (pa.ArrowException, OSError, UnicodeError, csv.Error) as error:
+    except (*(pa.ArrowException, OSError, EOFError, UnicodeError), csv.Error, LZMAError) as error:
         raise unreadable(file, error) from error
+
+
+@contextmanager
+def _decompressed(filesystem: Any, path: str, compression: str | None) -> Iterator[Any]:
+    if compression != "xz":
+        with filesystem.open_input_stream(path, compression=compression) as source:
+            yield source
+        return
+    with filesystem.open_input_stream(path, compression=None) as source, LZMAFile(source) as plain:
+        yield pa.PythonFile(plain, "r")
 
 
 def _refuse_parquet(filesystem: Any, path: str) -> None:

@@ -1,8 +1,11 @@
 """What is read is what the file holds, or the file is refused: the kinds that went wrong once."""
 
+import bz2
 import csv
+import gzip
 import io
 import json
+import lzma
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -252,3 +255,24 @@ def test_hive_partitions_come_out_as_arrow_wrote_them(tmp_path: Path) -> None:
         for row in batch.to_pylist()
     ]
     assert sorted(rows, key=lambda row: row["text"]) == table.to_pylist()
+
+
+@pytest.mark.parametrize("suffix", ["bz2", "xz", "gz"])
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_compressed_files_are_read(tmp_path: Path, suffix: str, kind: str) -> None:
+    content = (
+        '{"text": "Who ?", "n": "1"}\n' * 3 if kind == "jsonl" else "text,n\n" + "Who ?,1\n" * 3
+    )
+    module: Any = {"bz2": bz2, "xz": lzma, "gz": gzip}[suffix]
+    path = written(tmp_path / f"a.{kind}.{suffix}", module.compress(content.encode()))
+    assert read(path) == [{"text": "Who ?", "n": "1"}] * 3
+    damaged = written(tmp_path / f"b.{kind}.{suffix}", path.read_bytes()[:-7])
+    with pytest.raises(UnreadableFileError, match="Cannot read"):
+        read(damaged)
+
+
+def test_parquet_in_gzip_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["a"]}), tmp_path / "a.parquet")
+    path = written(tmp_path / "a.parquet.gz", gzip.compress((tmp_path / "a.parquet").read_bytes()))
+    with pytest.raises(UnreadableFileError, match="decompress the file first"):
+        read(path)
