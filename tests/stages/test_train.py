@@ -208,9 +208,10 @@ def test_a_training_that_diverges_is_tried_once_more_then_says_what_to_lower(
     command = ["train", corpus_file, "--output", tmp_path / "m", *TINY, *settings, "--workers", 2]
     outcome = run(capfd, *command)
     assert outcome.code == 1
-    assert "Back to the initial weights, and on with a learning rate of 2.5" in outcome.err
-    assert outcome.err.count("Back to") == 1
-    assert "at a learning rate of 2.5 too" in outcome.err
+    assert "restarts from the initial weights with a learning rate of 2.5" in outcome.err
+    assert outcome.err.count("restarts from") == 1
+    assert "diverged again" in outcome.err
+    assert "with a learning rate of 2.5: " in outcome.err
     assert "Lower training.learning_rate (now 10) or training.clip_norm (now 1)" in outcome.err
     assert "Traceback" not in outcome.err
     assert not (tmp_path / "m/model.json").exists()

@@ -41,8 +41,8 @@ def prediction_columns(
         return _label_set_columns(predictions, label_names, kind)
     known = predictions.has_text
     scores = predictions.scores
-    sure = known if min_score is None else known & (np.nan_to_num(scores) >= min_score)
-    labels = label_names.take(pa.array(predictions.label_ids, mask=~sure))
+    confident = known if min_score is None else known & (np.nan_to_num(scores) >= min_score)
+    labels = label_names.take(pa.array(predictions.label_ids, mask=~confident))
     columns = dict(zip(PREDICTED, (labels, pa.array(scores, mask=~known)), strict=True))
     return columns if top_k is None else columns | _top_k(predictions, label_names, top_k)
 

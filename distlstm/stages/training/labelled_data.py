@@ -137,7 +137,7 @@ def _describe(corpus: EncodedCorpus, inherited: Inherited | None, on_event: OnEv
         Note(
             f"{summary.num_training:,} training and {summary.num_validation:,} validation rows, "
             f"{len(corpus.labels)} labels, a vocabulary of {len(corpus.vocabulary):,} tokens "
-            f"({summary.unknown_share:.1%} of the tokens in the text unknown, "
+            f"({summary.unknown_share:.1%} of all tokens unknown, "
             f"{summary.truncated_share:.1%} of the rows cut short)."
         )
     )
@@ -163,7 +163,7 @@ def _describe_inherited(corpus: EncodedCorpus, inherited: Inherited, on_event: O
     on_event(
         Note(
             f"{inherited.num_tokens:,} of {len(corpus.vocabulary):,} tokens and "
-            f"{len(inherited.labels)} of {len(corpus.labels)} labels come from the earlier model."
+            f"{len(inherited.labels)} of {len(corpus.labels)} labels kept from the earlier model."
         )
     )
     present = {corpus.labels.names[i] for i in np.unique(corpus.training.label_ids)}
