@@ -77,7 +77,7 @@ def test_one_and_two_workers_have_the_same_losses(
         ({"label": [1, 2] * 150}, "300 rows"),
         ({"text": [None, "", "  "] + [f"word {i}" for i in range(297)]}, "2 with empty text"),
         ({"label": [None] * 7 + ["a", "b", "c"] * 97 + ["a", "b"]}, "7 with no label"),
-        ({"label": ["only here"] + ["a", "b", "c"] * 99 + ["a", "b"]}, "single training row"),
+        ({"label": ["only here"] + ["a", "b", "c"] * 99 + ["a", "b"]}, "at most one training row"),
     ],
 )
 def test_data_as_users_have_it_is_trained_on(

@@ -25,7 +25,7 @@ def predict_column(
         UserError: the column is not text.
     """
     if not is_text_type(column.type):
-        raise UserError(f"The texts have type {column.type}; they must be strings.")
+        raise UserError(f"The texts have type {column.type}, not text.")
     model = predictor.model
     names = pa.array(model.labels.names, pa.string())
     threads = torch.get_num_threads()

@@ -86,4 +86,4 @@ def _check_first_readable(files: Sequence[SourceFile], settings: PredictionSetti
 def _check_text(file: SourceFile, schema: pa.Schema, column: str) -> None:
     kind = schema.field(column).type
     if not is_text_type(kind):
-        raise UserError(f"Column {column!r} of {file.path} has type {kind}; it must be text.")
+        raise UserError(f"Column {column!r} of {file.path} has type {kind}, not text.")
