@@ -1,7 +1,6 @@
-"""The command line: parse, call the function of the API, print its result.
+"""The command line: each command parses its options, calls the API, and prints the result.
 
-What takes long to import is imported by the functions of the API, so `--help` and usage errors are
-instant.
+Slow imports are in the functions of the API, so `--help` and usage errors are instant.
 """
 
 import sys
@@ -36,7 +35,10 @@ _TEXTS_AT_ONCE = 256
 
 _data_argument = click.argument("data", nargs=-1, required=True, metavar="DATA...")
 _validation_option = click.option(
-    "--validation", multiple=True, metavar="DATA", help="Held-out data; may be repeated."
+    "--validation",
+    multiple=True,
+    metavar="DATA",
+    help="Validation data [default: a part of DATA]. May be repeated.",
 )
 
 
@@ -45,8 +47,8 @@ _validation_option = click.option(
 def cli() -> None:
     """Train, tune and apply LSTM text classifiers on Ray.
 
-    DATA is a file, directory, glob or URI, or several: Parquet, CSV or JSON lines. Run the same
-    command again and it carries on where it stopped.
+    DATA is one or more files, directories, globs or URIs: Parquet, CSV or JSON lines. To resume a
+    command that was stopped, run it again.
     """
 
 
@@ -57,7 +59,7 @@ def cli() -> None:
     "--init",
     type=click.Path(path_type=Path),
     metavar="MODEL",
-    help="Model directory to go on from; its vocabulary and labels grow by those of DATA.",
+    help="Model directory to continue from. New tokens and labels of DATA are added to its own.",
 )
 @_validation_option
 @label_options
@@ -118,13 +120,13 @@ def train(
     "--warm-start",
     type=click.Path(path_type=Path),
     metavar="STUDY",
-    help="Another study, whose best settings are tried first.",
+    help="Study directory; its best settings are tried first.",
 )
 @click.option(
-    "--time-budget", type=Duration(), help="Stop all trials after this long: 90s, 30m, 2h."
+    "--time-budget", type=Duration(), help="Stop all trials after this time, such as 90s, 30m, 2h."
 )
 @click.option(
-    "--concurrency", type=click.IntRange(1), help="Trials at once [default: all that fit]."
+    "--concurrency", type=click.IntRange(1), help="Trials at once [default: as many as fit]."
 )
 @config_options
 @cluster_options
@@ -201,7 +203,7 @@ def evaluate(
     as_json: bool,
     debug: bool,
 ) -> None:
-    """Judge a model on labelled DATA it has not seen."""
+    """Measure a model on labelled DATA that it has not seen."""
     from distlstm.console import results
     from distlstm.console.terminal import TerminalProgress
 
@@ -224,13 +226,15 @@ def evaluate(
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @model_option
 @output_options("predictions")
-@click.option("--text-column", help="Column with the text [default: the one trained on].")
-@click.option("--columns", help="Input columns to keep, with commas between [default: all].")
+@click.option("--text-column", help="Column with the text [default: that of the training data].")
+@click.option("--columns", help="Input columns to keep, separated by commas [default: all].")
 @click.option("--top-k", type=click.IntRange(1), help="Also write the K most probable labels.")
 @click.option(
-    "--min-score", type=click.FloatRange(0, 1), help="Leave predicted_label null below this score."
+    "--min-score",
+    type=click.FloatRange(0, 1),
+    help="Make predicted_label null if its score is lower.",
 )
-@click.option("--dry-run", is_flag=True, help="Print what there is to do and what it will take.")
+@click.option("--dry-run", is_flag=True, help="Only estimate the time and memory of the run.")
 @cluster_options
 @display_options
 def batch_predict(
@@ -248,7 +252,7 @@ def batch_predict(
     as_json: bool,
     debug: bool,
 ) -> None:
-    """Write a label for every row of INPUT to Parquet."""
+    """Predict a label for every row of INPUT, and write them to Parquet."""
     from distlstm.console import results
     from distlstm.console.terminal import TerminalProgress
 
@@ -296,15 +300,15 @@ def batch_predict(
 @json_option
 @debug_option
 def verify(directory: Path, as_json: bool, debug: bool) -> None:  # noqa: ARG001 (main)
-    """Re-count a batch-predict output against its manifest and its input, from footers alone."""
+    """Check a batch-predict output against its manifest and input, by Parquet footers."""
     from distlstm.console import results
 
     result = distlstm.verify(directory)
     results.print_json(result.to_json()) if as_json else results.print_verification(result)
     if result.faults:
         raise RunError(
-            f"{len(result.faults)} faults in {directory}. Run batch-predict again: it mends what "
-            "is missing or damaged and keeps the rest."
+            f"{len(result.faults)} faults in {directory}. Run batch-predict again: it rewrites "
+            "missing and damaged parts and keeps the others."
         )
 
 
@@ -313,7 +317,7 @@ def verify(directory: Path, as_json: bool, debug: bool) -> None:  # noqa: ARG001
 @json_option
 @debug_option
 def report(path: Path, as_json: bool, debug: bool) -> None:  # noqa: ARG001 (main)
-    """(Re)write the HTML report of a model, a study, an evaluation or a prediction output."""
+    """Write the HTML report of a model, study, evaluation or prediction output again."""
     from distlstm.console import results
 
     written = str(distlstm.write_report(path))
@@ -325,7 +329,7 @@ def report(path: Path, as_json: bool, debug: bool) -> None:  # noqa: ARG001 (mai
 @model_option
 @debug_option
 def predict(texts: tuple[str, ...], model: Path, debug: bool) -> None:  # noqa: ARG001 (main)
-    """Label one or more TEXTs, or lines from standard input; prints JSON lines."""
+    """Predict labels of TEXTs, or of lines on standard input, as JSON lines."""
     from distlstm.console import results
 
     loaded = distlstm.load_model(model)
@@ -349,7 +353,7 @@ def _lines() -> Iterator[str]:
 @quiet_option
 @debug_option
 def demo(directory: Path, quiet: bool, debug: bool) -> None:
-    """Build a real corpus offline, then tune, train, evaluate and predict on it, in DIR."""
+    """Build a corpus offline in DIR, then tune, train, evaluate and predict on it."""
     from distlstm.demo.run import run_demo
 
     def run(arguments: Iterable[str]) -> None:
@@ -359,7 +363,7 @@ def demo(directory: Path, quiet: bool, debug: bool) -> None:
 
 
 def main() -> None:
-    """Run the command line; the exit code tells how it ended (see docs/reference.md)."""
+    """Run the command line, and exit with one of the codes in docs/reference.md."""
     invocation = Invocation()
     try:
         cli.main(standalone_mode=False, obj=invocation)
@@ -385,4 +389,4 @@ def main() -> None:
 
 
 def _unexpected(error: Exception) -> str:
-    return f"{type(error).__name__}: {error} (this should not happen; --debug shows where)"
+    return f"{type(error).__name__}: {error} (this should not happen; --debug shows the traceback)"

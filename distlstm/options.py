@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they become."""
+"""Command-line options that several commands share, and their value types."""
 
 import functools
 import re
@@ -16,7 +16,7 @@ _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
 def several(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
-    """One decorator that adds options in the order in which `--help` shows them."""
+    """Combine options into one decorator; `--help` shows them in this order."""
 
     def decorate(command: _Command) -> _Command:
         return functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
@@ -42,14 +42,14 @@ def gathered(
 
 @dataclass
 class Invocation:
-    """What `main` must know of the command that ran, whose context is gone by then."""
+    """The command that ran. `main` needs it for errors, when the click context is gone."""
 
     command: str | None = None
     debug: bool = False
 
 
 def _remember(context: click.Context, parameter: click.Parameter, debug: bool) -> bool:
-    """Every command has `--debug`, whose value is processed before an error can be."""
+    """Record the command. As the callback of an eager option, this runs before any error."""
     del parameter
     invocation = context.ensure_object(Invocation)
     invocation.command, invocation.debug = context.command.name, debug
@@ -63,17 +63,17 @@ def output_options(kind: str) -> Callable[[_Command], _Command]:
             "--output",
             type=click.Path(path_type=Path),
             required=True,
-            help=f"Directory for the {kind}; on a cluster, one that every node can reach.",
+            help=f"Directory for the {kind}. On a cluster, every node must be able to access it.",
         ),
         overwrite_option,
     )
 
 
 overwrite_option = click.option(
-    "--overwrite", is_flag=True, help="Replace an output that another command made."
+    "--overwrite", is_flag=True, help="Replace the output if it exists."
 )
 model_option = click.option(
-    "--model", type=click.Path(path_type=Path), required=True, help="A model directory."
+    "--model", type=click.Path(path_type=Path), required=True, help="Model directory."
 )
 quiet_option = click.option("--quiet", is_flag=True, help="Show no progress.")
 json_option = click.option(
@@ -105,17 +105,18 @@ class Cluster(TypedDict):
 cluster_options = gathered(
     "cluster",
     Cluster,
-    workers=click.option("--workers", type=click.IntRange(1), help="Worker processes to use."),
+    workers=click.option("--workers", type=click.IntRange(1), help="Number of worker processes."),
     gpu=click.option("--gpu/--no-gpu", default=None, help="Use GPUs [default: if there are any]."),
     cpus_per_worker=click.option(
         "--cpus-per-worker",
         type=click.IntRange(1),
         default=1,
         show_default=True,
-        help="CPUs, and threads, of each worker.",
+        help="CPUs and threads of each worker.",
     ),
     address=click.option(
-        "--address", help="Ray cluster to use [default: RAY_ADDRESS, else one started here]."
+        "--address",
+        help="Address of a Ray cluster [default: RAY_ADDRESS, else Ray is started here].",
     ),
 )
 
@@ -138,7 +139,7 @@ config_options = gathered(
         "settings",
         multiple=True,
         metavar="SECTION.FIELD=VALUE",
-        help="Change one value of the config; may be repeated.",
+        help="Change one value of the config. May be repeated.",
     ),
     seed=click.option("--seed", type=int, help="Short for --set seed=N."),
 )
@@ -152,7 +153,7 @@ class Duration(click.ParamType[float]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        """Seconds as a float; a usage error if it is no duration."""
+        """Convert to seconds; a usage error if the value is not a duration."""
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", str(value).strip())
         if match is None or float(match[1]) == 0:
             self.fail(f"{value!r} is not a duration such as 90s, 30m or 2h.", param, ctx)

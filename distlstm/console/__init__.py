@@ -1,1 +1,1 @@
-"""What the user sees: the only modules that print."""
+"""Progress and results in the terminal and in notebooks. Only these modules print."""

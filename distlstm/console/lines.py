@@ -1,4 +1,4 @@
-"""Events and figures as plain lines of text."""
+"""Events and numbers as plain lines of text."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from distlstm.stages.run.events import EpochDone, RowsPredicted, TrialRow, Trial
 
 
 def share_of_study(event: TrialsChanged) -> float:
-    """From 0 to 1; a running trial counts by its epochs, though it may be stopped earlier."""
+    """The finished share of a study, from 0 to 1; a running trial counts by its epochs."""
     shares = [
         row.epoch / max(1, row.num_epochs) if row.state == "running" else 1.0
         for row in event.trials
@@ -15,14 +15,14 @@ def share_of_study(event: TrialsChanged) -> float:
 
 
 def trial_line(row: TrialRow, metric: str) -> str:
-    """A trial that has ended."""
+    """The line of a trial that has ended."""
     values = ", ".join(f"{k.partition('.')[2]}={short(v)}" for k, v in row.parameters.items())
     outcome = row.error or f"{metric} {short(row.metrics.get(metric))} after epoch {row.epoch}"
     return f"trial {row.trial[:8]} {row.state}: {values}: {outcome}"
 
 
 def epoch_line(event: EpochDone) -> str:
-    """An epoch that has ended."""
+    """The line of a finished epoch."""
     result = event.result
     return (
         f"epoch {result.epoch:>2} of up to {event.num_epochs}: "
@@ -34,7 +34,7 @@ def epoch_line(event: EpochDone) -> str:
 
 
 def rows_detail(event: RowsPredicted) -> str:
-    """How far a prediction run is."""
+    """The progress of a prediction run: rows, speed and parts."""
     done = "" if event.share is None else f" ({event.share:.0%})"
     reused = f", {event.parts_reused:,} reused" if event.parts_reused else ""
     return (
@@ -44,7 +44,7 @@ def rows_detail(event: RowsPredicted) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person would say them."""
+    """A duration in seconds, minutes or hours."""
     minutes, hours = round(seconds / 60), round(seconds / 3600, 1)
     if seconds < 90:
         return f"{seconds:.0f} s"
@@ -52,5 +52,5 @@ def duration(seconds: float) -> str:
 
 
 def short(value: Any) -> str:
-    """A value in a few characters."""
+    """A value as short text; None is empty."""
     return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)

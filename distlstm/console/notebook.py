@@ -1,4 +1,4 @@
-"""Progress of a function of the API in a notebook cell."""
+"""Shows the progress of an API function in a notebook cell."""
 
 import time
 from html import escape
@@ -28,7 +28,7 @@ class NotebookProgress:
             from IPython.display import HTML, display
         except ImportError as error:
             raise UserError(
-                "NotebookProgress needs IPython, which every notebook has; in a terminal, use "
+                "NotebookProgress needs IPython, which every notebook has. In a terminal, use "
                 "TerminalProgress."
             ) from error
         self._html: Any = HTML
@@ -77,7 +77,7 @@ class NotebookProgress:
             self._handle.update(self._html(self.to_html()))
 
     def to_html(self) -> str:
-        """What the cell shows now."""
+        """The current content of the cell."""
         lines = "\n".join(self._lines[-_MAX_LINES:])
         bar = f'<progress max="1" value="{self._share:.3f}"></progress>'
         state = f"{bar} {escape(self._title)}: {escape(self._detail)}" if self._title else ""

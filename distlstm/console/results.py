@@ -1,4 +1,4 @@
-"""What the commands print at their end: results on stdout, errors on stderr."""
+"""Prints the results of the commands to stdout, and errors to stderr."""
 
 import json
 import shlex
@@ -27,45 +27,45 @@ _WIDTH_OF_FILES = 120
 
 
 def print_json(result: Mapping[str, Any]) -> None:
-    """One JSON object on stdout."""
+    """Print a JSON object as one line on stdout."""
     sys.stdout.write(json.dumps(result, ensure_ascii=False) + "\n")
     sys.stdout.flush()
 
 
 def print_error(message: str) -> None:
-    """One message on stderr."""
+    """Print an error message on stderr."""
     Console(stderr=True, highlight=False, soft_wrap=True).print(
         f"[bold red]Error:[/] {escape(message)}"
     )
 
 
 def print_interrupted(command: Sequence[str] | None) -> None:
-    """Tell how to carry on after Ctrl-C; None: there is nothing to carry on with."""
+    """Print how to resume after Ctrl-C; `command` is None if there is nothing to resume."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     if command is None:
         console.print("\nInterrupted.")
         return
-    console.print("\nInterrupted; what was finished is kept. The same command carries on:")
+    console.print("\nInterrupted. Finished work is kept. Resume with the same command:")
     console.print(f"  {escape(shlex.join(command))}")
 
 
 def print_traceback() -> None:
-    """The current exception in full, for `--debug`."""
+    """Print the current exception with its traceback, for `--debug`."""
     Console(stderr=True).print_exception()
 
 
 def print_text(text: str) -> None:
-    """A line on stdout."""
+    """Print a line on stdout."""
     _stdout().print(escape(text))
 
 
 def print_command(command: str) -> None:
-    """A command that is being run, to be copied."""
+    """Print a command before it runs."""
     _stdout().print(f"\n[bold]$ {escape(command)}[/]")
 
 
 def print_train(result: TrainResult) -> None:
-    """What training gave, beside what simpler models reach on the same rows."""
+    """Print the metrics of a trained model, and those of the baselines on the same rows."""
     console, metadata = _stdout(), result.metadata
     console.print(comparison_table(metadata))
     verdict = baseline_verdict(metadata)
@@ -73,14 +73,14 @@ def print_train(result: TrainResult) -> None:
         console.print(verdict)
     metrics = metadata["metrics"]
     console.print(
-        f"Scores calibrated at temperature {metadata['temperature']:.3f}: expected calibration "
-        f"error "
-        f"{metrics['ece_uncalibrated']:.4f} before, {metrics['ece']:.4f} after, on validation."
+        f"Scores calibrated with temperature {metadata['temperature']:.3f}: expected calibration "
+        f"error {metrics['ece_uncalibrated']:.4f} before, {metrics['ece']:.4f} after, on the "
+        "validation rows."
     )
     if "cascade" in metadata:
         console.print(
             f"{metadata['cascade']['share']:.1%} of the validation rows are answered by the linear "
-            "model alone, which is sure of them."
+            "model alone (early exit)."
         )
     console.print(
         f"{result.epochs} epochs, {result.steps:,} steps, {result.seconds:.0f} s in all, "
@@ -91,7 +91,7 @@ def print_train(result: TrainResult) -> None:
 
 
 def print_tune(result: TuneResult, *, metric: str) -> None:
-    """The trials of a study and where its best model lies."""
+    """Print the trials of a study, and the location of its best model."""
     console = _stdout()
     rows = [TrialRow(**row) for row in result.trials]
     console.print(trials_table(rows, metric, title=f"{len(rows)} trials, best first"))
@@ -103,7 +103,7 @@ def print_tune(result: TuneResult, *, metric: str) -> None:
 
 
 def print_evaluation(result: EvaluationResult) -> None:
-    """The figures of an evaluation, in all and by label."""
+    """Print the metrics of an evaluation, over all rows and by label."""
     console, report = _stdout(), result.to_json()
     table = Table(title=f"{report['num_rows']:,} rows")
     table.add_column("metric")
@@ -126,7 +126,7 @@ def print_evaluation(result: EvaluationResult) -> None:
 
 
 def print_batch_predict(result: BatchPredictResult) -> None:
-    """What a prediction run wrote."""
+    """Print the counts and the speed of a prediction run."""
     console = _stdout()
     console.print(
         f"{result.rows_out:,} rows out of {result.rows_in:,} rows in, "
@@ -136,7 +136,7 @@ def print_batch_predict(result: BatchPredictResult) -> None:
     if result.parts_written:
         console.print(
             f"{result.seconds:.0f} s in all; {result.rows_per_second:,.0f} rows/s and "
-            f"{result.tokens_per_second:,.0f} tokens/s once the workers ran"
+            f"{result.tokens_per_second:,.0f} tokens/s without the start of the workers"
         )
     if result.partner_share:
         console.print(
@@ -146,7 +146,7 @@ def print_batch_predict(result: BatchPredictResult) -> None:
 
 
 def print_verification(result: Verification) -> None:
-    """What a prediction output holds, and each fault."""
+    """Print the counts of a prediction output, and each fault."""
     console = _stdout()
     for fault in result.faults:
         console.print(f"[red]fault[/] {escape(fault)}")
@@ -158,20 +158,20 @@ def print_verification(result: Verification) -> None:
 
 
 def print_estimate(result: Estimate) -> None:
-    """What a prediction run would do and take."""
+    """Print the work, time and memory of a prediction run, as estimated."""
     about = "" if result.rows_are_exact else "about "
     rows = {
         "input": f"{result.files:,} files, {result.bytes / 2**20:,.1f} MiB, "
         f"{about}{result.rows:,} rows",
-        "parts": f"{result.parts:,}, of which {result.parts_done:,} are done",
+        "parts": f"{result.parts:,}, of which {result.parts_done:,} are done already",
         "sample": f"{result.sampled_rows:,} rows, {result.tokens_per_row:.1f} tokens each, "
         f"{result.rows_without_text:,} without a text",
         "unknown tokens": f"{result.unknown_share:.1%}",
         "rows cut short": f"{result.truncated_share:.1%}",
-        "speed": f"{result.rows_per_second_per_worker:,.0f} rows/s a worker, "
+        "speed": f"{result.rows_per_second_per_worker:,.0f} rows/s per worker, "
         f"{result.workers} workers",
-        "time": f"about {duration(result.seconds)} for what is not done",
-        "memory": f"about {result.worker_memory_bytes / 2**30:.1f} GiB a worker",
+        "time": f"about {duration(result.seconds)} for the missing parts",
+        "memory": f"about {result.worker_memory_bytes / 2**30:.1f} GiB per worker",
     }
     table = Table(show_header=False)
     for name, value in rows.items():

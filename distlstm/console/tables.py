@@ -1,4 +1,4 @@
-"""Tables that both the terminal and the results show."""
+"""Tables of the progress display and of the printed results."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ _MAX_TRIALS_SHOWN = 12
 
 
 def start_up_table(seconds: Mapping[str, float]) -> Table:
-    """The parts of the way to a training's first step."""
+    """The duration of each phase from the start of a training to its first step."""
     table = Table(title="To the first step", title_justify="left", box=None)
     table.add_column("part")
     table.add_column("seconds", justify="right")
@@ -24,7 +24,7 @@ def start_up_table(seconds: Mapping[str, float]) -> Table:
 
 
 def comparison_table(metadata: Mapping[str, Any]) -> Table:
-    """Model, linear baseline and majority class on the validation rows."""
+    """The model and the baselines, with their metrics on the validation rows."""
     table = Table(title=f"Validation, {metadata['metrics']['num_rows']:,} rows")
     table.add_column("")
     table.add_column("accuracy", justify="right")
@@ -42,18 +42,18 @@ def comparison_table(metadata: Mapping[str, Any]) -> Table:
 
 
 def baseline_verdict(metadata: Mapping[str, Any]) -> str | None:
-    """A plain word if the linear model is as good."""
+    """A warning if the linear model alone is at least as accurate; else None."""
     own, linear = metadata["metrics"]["accuracy"], metadata["baseline"]["linear"]["accuracy"]
     if own > linear:
         return None
     return (
-        f"The linear model is as good or better here ({linear:.4f} against {own:.4f}): word order "
-        "adds little on this data, or there are too few rows to learn it."
+        f"The linear model alone is at least as accurate on this data ({linear:.4f}, this model "
+        f"{own:.4f}): word order adds little here, or there are too few rows to learn it."
     )
 
 
 def trials_table(rows: Iterable[TrialRow], metric: str, *, title: str | None = None) -> Table:
-    """Trials, best first."""
+    """A table of trials, best first."""
     rows = list(rows)
     table = Table(title=title)
     parameters = list(dict.fromkeys(name for row in rows for name in row.parameters))
@@ -77,6 +77,6 @@ def trials_table(rows: Iterable[TrialRow], metric: str, *, title: str | None = N
 
 
 def _rows_shown(rows: Sequence[TrialRow]) -> list[TrialRow]:
-    """The best ones, and whatever runs."""
+    """The best trials, and all running ones."""
     best = {row.trial for row in rows[:_MAX_TRIALS_SHOWN]}
     return [row for row in rows if row.trial in best or row.state == "running"]

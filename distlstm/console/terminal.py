@@ -1,7 +1,7 @@
-"""Progress of a command in a terminal, or as plain lines elsewhere.
+"""Shows the progress of a command: a live display in a terminal, plain lines elsewhere.
 
-It goes to stderr, through a descriptor of its own, as Ray's is silenced meanwhile. In a terminal it
-is drawn live; elsewhere it is plain lines, seconds apart.
+It is written to stderr through a descriptor of its own, because descriptors 1 and 2 are silenced
+while Ray runs. Lines of progress are at least five seconds apart.
 """
 
 import os
@@ -40,7 +40,7 @@ _SECONDS_BETWEEN_LINES = 5.0
 class TerminalProgress:
     """Shows the events of a command: `on_event=TerminalProgress()`.
 
-    Entered as a context manager, it draws a live display in a terminal; else it writes lines.
+    As a context manager, it draws a live display in a terminal; otherwise it writes lines.
     """
 
     def __init__(self, *, quiet: bool = False, debug: bool = False) -> None:
@@ -64,7 +64,7 @@ class TerminalProgress:
         )
 
     def __enter__(self) -> Self:
-        """Start drawing."""
+        """Start the live display, if stderr is a terminal."""
         if self.console.is_terminal and not self.quiet:
             self.live.start()
         return self
@@ -75,7 +75,7 @@ class TerminalProgress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Leave the terminal as it was, with the lines that were printed."""
+        """Remove the live display; printed lines stay."""
         self.live.stop()
 
     def __call__(self, event: Event) -> None:
@@ -112,9 +112,9 @@ class TerminalProgress:
         return Group(*table, self.bar)
 
     def _progress(self, title: str, *, share: float | None, detail: str, left: str = "") -> None:
-        """Move the bar, which shows the time left by itself, or write a line.
+        """Update the bar, which shows the time left by itself, or write a line.
 
-        `share` is from 0 to 1; None while it cannot be told.
+        `share` is from 0 to 1; None while it is unknown.
         """
         if title != self.title:
             if self.task is not None:
@@ -144,7 +144,7 @@ class TerminalProgress:
 
 
 def _own_stderr() -> IO[str]:
-    """The terminal (or file) behind stderr, under a descriptor that nothing else redirects."""
+    """The terminal or file of stderr, with a descriptor that nothing else redirects."""
     try:
         return os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding="utf-8", buffering=1)
     except (OSError, ValueError):

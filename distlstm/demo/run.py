@@ -1,6 +1,6 @@
-"""`distlstm demo`: the main job from beginning to end, on a corpus made from the running Python.
+"""`distlstm demo`: all main commands, on a corpus made from the running Python.
 
-It runs the very commands that it prints, in this process, over one embedded Ray.
+It prints each command and runs it in this process; all use one embedded Ray.
 """
 
 import shlex
@@ -33,13 +33,13 @@ grace_epochs = 2
 def run_demo(
     directory: Path, *, run: Callable[[Sequence[str]], None], quiet: bool, debug: bool
 ) -> None:
-    """Build the corpus, then tune, train, evaluate and predict; everything lies in `directory`.
+    """Build the corpus, then tune, train, evaluate and predict on it.
 
     Args:
-        directory: for all that is written.
-        run: runs the command line with these arguments, in this process.
+        directory: where everything is written.
+        run: runs the command line with the given arguments, in this process.
         quiet: show no progress.
-        debug: let Ray's own output through.
+        debug: show Ray's own output.
     """
     _build(directory, quiet=quiet)
     with environment.prepared():
@@ -51,16 +51,16 @@ def run_demo(
                 run(arguments)
     print_text(
         f"\nEverything is in {directory}: the corpus in data/, the study in study/, the model in "
-        "model/ (open model/report.html), the test figures in evaluation/, the labelled rows in "
+        "model/ (open model/report.html), the test metrics in evaluation/, the predicted rows in "
         "predictions/."
     )
 
 
 def _build(directory: Path, *, quiet: bool) -> None:
-    """Make the corpus and the experiment, unless an earlier run did."""
+    """Build the corpus and the experiment, unless they exist from an earlier run."""
     experiment = directory / "experiment.toml"
     if experiment.exists():
-        print_text(f"Using the corpus that is in {directory / 'data'}.")
+        print_text(f"Using the existing corpus in {directory / 'data'}.")
         return
     with TerminalProgress(quiet=quiet) as display:
         display(Progress("reading the documentation of this Python", 0, 1))
@@ -68,9 +68,9 @@ def _build(directory: Path, *, quiet: bool) -> None:
         display(Progress("reading the documentation of this Python", 1, 1))
     experiment.write_text(_EXPERIMENT, encoding="utf-8")
     print_text(
-        f"A corpus of paragraphs from this Python's own documentation, to be told apart by what "
-        f"they document: {', '.join(corpus.families)}. {corpus.num_train:,} rows to train on, "
-        f"{corpus.num_test:,} to test on, {corpus.num_unlabelled:,} without a label."
+        "The corpus has paragraphs from this Python's own documentation. Their label is the topic: "
+        f"{', '.join(corpus.families)}. {corpus.num_train:,} rows are for training, "
+        f"{corpus.num_test:,} for the test, and {corpus.num_unlabelled:,} have no label."
     )
 
 

@@ -1,8 +1,8 @@
-"""Weighing logits so that a classifier's probabilities are honest, and partners speak as one.
+"""Weights for the logits of one or more models, so that the probabilities are calibrated.
 
-Dividing logits by a temperature never changes which label is predicted, only how sure the model
-says it is (Guo et al. 2017, On Calibration of Modern Neural Networks). With a second set of logits,
-one more number says how much they count beside the first.
+Dividing the logits of one model by a temperature does not change the predicted label, only its
+probability (Guo et al. 2017, On Calibration of Modern Neural Networks). In an ensemble, each model
+has such a factor, its ensemble weight.
 """
 
 from collections.abc import Callable
@@ -13,36 +13,39 @@ import numpy as np
 from distlstm.model.metrics import AllReduce, one_worker
 
 SCORE_BINS = 20
-_FIRST_WEIGHT, _LEAST_WEIGHT, _MOST_WEIGHT = 0.5, 0.05, 20.0
-_STEPS, _HALVINGS, _ENOUGH, _DAMPING = 50, 20, 1e-10, 1e-9
+_INITIAL_WEIGHT, _MIN_WEIGHT, _MAX_WEIGHT = 0.5, 0.05, 20.0
+_STEPS, _HALVINGS, _TOLERANCE, _DAMPING = 50, 20, 1e-10, 1e-9
 
 
 def score_histogram(scores: np.ndarray) -> np.ndarray:
-    """Rows by score, in 20 bins of equal width from 0 to 1 (int64)."""
+    """Number of rows by score, in 20 bins of equal width from 0 to 1 (int64)."""
     return np.histogram(scores, SCORE_BINS, (0, 1))[0]
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Probabilities (float64 [B, C]), each by itself; nothing overflows."""
+    """Independent probabilities (float64 [B, C]) of logits, without overflow."""
     return np.asarray(0.5 * (1 + np.tanh(logits.astype(np.float64) / 2)))
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities (float64 [B, C]) that sum to 1 in each row."""
+    """Probabilities (float64 [B, C]) of logits; each row sums to 1."""
     logits = logits.astype(np.float64)
     powers = np.exp(logits - logits.max(1, keepdims=True))
     return np.asarray(powers / powers.sum(1, keepdims=True))
 
 
 class LossAt(NamedTuple):
-    """A loss at K ensemble weights, summed over rows: its value, slope [K], curvature [K, K]."""
+    """A loss as a function of K ensemble weights, summed over rows.
+
+    Its value, gradient [K] and Hessian [K, K] at a point.
+    """
 
     loss: float
     slope: np.ndarray
     curvature: np.ndarray
 
     def summed(self, all_reduce: AllReduce) -> "LossAt":
-        """The same over the rows of all workers."""
+        """The loss over the rows of all workers."""
         count = len(self.slope)
         sums = all_reduce(np.concatenate([[self.loss], self.slope, self.curvature.ravel()]))
         loss, slope, curvature = np.split(sums, [1, 1 + count])
@@ -50,7 +53,7 @@ class LossAt(NamedTuple):
 
 
 def cross_entropy(logits: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> LossAt:
-    """Cross-entropy of weighted logits [K, B, C] against the labels' probabilities [B, C]."""
+    """Cross-entropy of the weighted sum of logits [K, B, C] with label probabilities [B, C]."""
     scores = np.tensordot(weights, logits, axes=1)
     probabilities = softmax(scores)
     highest = scores.max(1, initial=-np.inf)
@@ -63,7 +66,7 @@ def cross_entropy(logits: np.ndarray, targets: np.ndarray, weights: np.ndarray) 
 
 
 def binary_cross_entropy(logits: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> LossAt:
-    """The same where each label is present or absent by itself."""
+    """Binary cross-entropy, for labels that are independent of each other."""
     scores = np.tensordot(weights, logits, axes=1)
     probabilities = sigmoid(scores)
     loss = np.logaddexp(0, scores).sum() - (targets * scores).sum()
@@ -79,25 +82,24 @@ def fit_weights(
     loss_at: Callable[[np.ndarray, np.ndarray, np.ndarray], LossAt] = cross_entropy,
     all_reduce: AllReduce = one_worker,
 ) -> np.ndarray:
-    """How much each of K models' logits count, [K]: the sum with the least log loss.
+    """Find the weights [K] of K models' logits for which the weighted sum has the lowest loss.
 
-    The loss is convex in the weights: Newton steps, halved until they help, within 0.05 and 20 for
-    the first model, 0 and 20 for the others. `all_reduce` sums a vector over the workers, so that
-    the rows of all workers count. Without rows the first weight is 1, the others 0.
+    The loss is convex in the weights, and is minimised by Newton steps with step halving. Weights
+    are from 0.05 to 20 for the first model, from 0 to 20 for the others. Without rows, the first
+    weight is 1 and the others are 0.
 
     Args:
         logits: of held-out rows, [K, B, C].
-        targets: the labels' probabilities in these rows, [B, C]: the scores are to be as sure as
-            whoever gave them.
-        loss_at: the loss that the weights minimise.
-        all_reduce: sums a vector over the workers.
+        targets: the label probabilities of these rows, [B, C].
+        loss_at: the loss to minimise.
+        all_reduce: sums a vector over the workers, so that the rows of all workers count.
     """
     count = len(logits)
     if all_reduce(np.array([float(len(targets))]))[0] == 0:
         return np.asarray(np.eye(count)[0])
     logits = logits.astype(np.float64)
-    least = np.where(np.arange(count) == 0, _LEAST_WEIGHT, 0.0)
-    weights = np.full(count, _FIRST_WEIGHT)
+    least = np.where(np.arange(count) == 0, _MIN_WEIGHT, 0.0)
+    weights = np.full(count, _INITIAL_WEIGHT)
     here = loss_at(logits, targets, weights).summed(all_reduce)
     for _ in range(_STEPS):
         free = (weights > least) | (here.slope < 0)
@@ -106,7 +108,7 @@ def fit_weights(
             here.curvature[np.ix_(free, free)] + _DAMPING * np.eye(free.sum()), -here.slope[free]
         )
         for halving in range(_HALVINGS):
-            tried = np.clip(weights + step * 0.5**halving, least, _MOST_WEIGHT)
+            tried = np.clip(weights + step * 0.5**halving, least, _MAX_WEIGHT)
             there = loss_at(logits, targets, tried).summed(all_reduce)
             if there.loss <= here.loss:
                 break
@@ -114,6 +116,6 @@ def fit_weights(
             break
         gained = here.loss - there.loss
         weights, here = tried, there
-        if gained <= _ENOUGH * abs(here.loss):
+        if gained <= _TOLERANCE * abs(here.loss):
             break
     return weights

@@ -1,8 +1,8 @@
-"""Sparing the recurrent model the rows that its linear partner is sure of.
+"""Early exit (cascade): the linear model answers confident rows alone, without the LSTM.
 
-The partner costs a twentieth of the recurrent layers. Where its best label leads by far enough, its
-answer is final (as in Viola and Jones 2001, Rapid Object Detection using a Boosted Cascade of
-Simple Features).
+The linear model costs a twentieth of the recurrent layers. If the logit of its best label leads by
+enough, its answer is final (as in Viola and Jones 2001, Rapid Object Detection using a Boosted
+Cascade of Simple Features).
 
 Shape letters: B rows, C labels.
 """
@@ -15,34 +15,34 @@ from distlstm.model.calibration import fit_weights, softmax
 from distlstm.model.metrics import AllReduce, one_worker
 
 _GRID = np.arange(1, 2_001) / 100
-"""Leads are hundredths, so that sums over workers stay small."""
+"""Candidate leads, in hundredths, so that the all-reduce stays small."""
 
 
 @dataclass(frozen=True)
 class Cascade:
-    """When the linear partner's answer is final; its logits are taken as they are in the model."""
+    """When the answer of the linear model is final. Its logits include the ensemble weight."""
 
     lead: float
     """How far the best label's logit must be above all others."""
     temperature: float
-    """By which the logits are divided where the partner answers."""
+    """The logits are divided by it if the linear model answers alone."""
     share: float
-    """Of the validation rows, those that it answers."""
+    """Share of the validation rows that the linear model answers alone."""
 
     def is_final(self, linear_logits: np.ndarray) -> np.ndarray:
-        """Whether the partner answers, by row: [B, C] -> bool [B]."""
+        """Whether the linear model answers alone, by row: [B, C] -> bool [B]."""
         return leads(linear_logits) >= self.lead
 
     def probabilities(self, linear_logits: np.ndarray) -> np.ndarray:
-        """The partner's answers (float64 [B, C])."""
+        """The answers of the linear model (float64 [B, C])."""
         return softmax(linear_logits / self.temperature)
 
     def applied(self, linear_logits: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-        """What is delivered ([B, C]) where both models together say `probabilities`."""
-        delivered = probabilities.copy()
+        """Replace the `probabilities` [B, C] of both models in rows whose answer is final."""
+        result = probabilities.copy()
         final = self.is_final(linear_logits)
-        delivered[final] = self.probabilities(linear_logits[final])
-        return delivered
+        result[final] = self.probabilities(linear_logits[final])
+        return result
 
 
 def leads(logits: np.ndarray) -> np.ndarray:
@@ -60,17 +60,16 @@ def fit_cascade(
     tolerance: float,
     all_reduce: AllReduce = one_worker,
 ) -> Cascade | None:
-    """The cascade of the least lead that changes few enough labels of held-out rows.
+    """Find the smallest lead that changes at most a `tolerance` share of the labels.
 
-    None if there is no such lead. `all_reduce` sums a vector over the workers, so that the rows of
-    all workers count.
+    Returns None if there is no such lead.
 
     Args:
-        linear_logits: the partner's, [B, C].
-        probabilities: what both models together say, [B, C].
-        targets: the labels' probabilities, [B, C]; the temperature is fitted to them.
+        linear_logits: of the linear model for held-out rows, [B, C].
+        probabilities: of both models together, [B, C].
+        targets: the label probabilities, [B, C], to which the temperature is fitted.
         tolerance: share of all rows whose label may change.
-        all_reduce: adds a vector up over the workers.
+        all_reduce: sums a vector over the workers, so that the rows of all workers count.
     """
     reached = np.searchsorted(_GRID, leads(linear_logits), side="right")
     changed = linear_logits.argmax(1) != probabilities.argmax(1)

@@ -1,7 +1,7 @@
-"""What workers on the same steps tell one another; how they do it is the process group's.
+"""Communication between data-parallel workers, through the process group of torch.
 
-A step ends in one exchange, of all gradients in one piece: those of the recurrent layers and of the
-rows of the embedding that the step uses, which are the same ones for all workers.
+Each step has one all-reduce of all gradients together: those of the recurrent layers and of the
+embedding rows that the step uses, which are the same rows in all workers.
 """
 
 from collections.abc import Sequence
@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 
 def share_weights(model: nn.Module) -> None:
-    """Give a model the weights that the first worker's has."""
+    """Copy the weights of the first worker's model into this model."""
     for value in model.state_dict().values():
         dist.broadcast(value, 0)
 
 
 def average(gradients: Sequence[Tensor]) -> None:
-    """Average gradients over the workers, in place; each worker has as many, of the same shapes."""
+    """Average gradients over the workers, in place; all workers have the same shapes."""
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     dist.all_reduce(flat)
     flat /= dist.get_world_size()
@@ -29,7 +29,7 @@ def average(gradients: Sequence[Tensor]) -> None:
 
 
 def all_reduce(vector: np.ndarray, *, device: torch.device) -> np.ndarray:
-    """A vector's sum over the workers (gloo takes what is on the CPU, nccl what is on a GPU)."""
+    """The sum of a vector over the workers; `device` is the CPU for gloo, a GPU for nccl."""
     tensor = torch.from_numpy(vector.copy()).to(device)
     dist.all_reduce(tensor)
     return np.asarray(tensor.cpu().numpy())

@@ -1,8 +1,8 @@
-"""When a training has diverged, and the state from which it is tried again.
+"""Detects that a training has diverged, and keeps the state from which it restarts.
 
-It has diverged if the loss or the norm of the gradient is no finite number, if the validation loss
-is none, or if the mean training loss of an epoch after the warm-up is above 10 ln(num_labels): ten
-times that of a model that knows nothing.
+A training has diverged if its loss, gradient norm or validation loss is not finite, or if the mean
+training loss of an epoch after the warm-up is above 10 ln(num_labels): ten times the loss of
+uniform predictions.
 """
 
 import copy
@@ -18,17 +18,17 @@ from distlstm.model.classifier import Classifier
 from distlstm.model.row_adamw import RowAdamW
 
 RATE_AFTER = 0.25
-"""Share of the learning rate with which a training that diverged is tried again."""
+"""Factor of the learning rate with which a diverged training restarts."""
 _LOSS_LIMIT = 10.0
 
 
 class DivergenceError(Exception):
-    """Training has diverged; the message says how."""
+    """Training has diverged; the message has the value that shows it."""
 
 
 @dataclass(frozen=True)
 class GoodState:
-    """Copies of weights and optimizers' states at the end of an epoch, or before any."""
+    """Copies of weights and optimizer states, from the start or the end of an epoch."""
 
     weights: dict[str, Tensor]
     optimizer: dict[str, Any]
@@ -36,32 +36,32 @@ class GoodState:
 
     @classmethod
     def of(cls, model: Classifier, optimizer: Optimizer, embedding: RowAdamW) -> "GoodState":
-        """The state as it is."""
+        """Copy the current state."""
         parts = model, optimizer, embedding
         return cls(*(copy.deepcopy(part.state_dict()) for part in parts))
 
     def put_back(self, model: Classifier, optimizer: Optimizer, embedding: RowAdamW) -> None:
-        """Make the state what it was."""
+        """Restore the copied state."""
         model.load_state_dict(self.weights)
         optimizer.load_state_dict(copy.deepcopy(self.optimizer))
         embedding.load_state_dict(self.embedding)
 
 
 def check_finite(what: str, values: np.ndarray, *, step: int) -> None:
-    """See that figures which are the same on all workers are finite.
+    """Check that values, which must be the same on all workers, are finite.
 
     Raises:
-        DivergenceError: one is not.
+        DivergenceError: a value is not finite.
     """
     if not np.isfinite(values).all():
-        raise DivergenceError(f"{what} is no finite number at step {step + 1}")
+        raise DivergenceError(f"{what} is not finite at step {step + 1}")
 
 
 def check_loss(loss: float, *, num_labels: int) -> None:
-    """See that the mean loss of an epoch's training rows is not beyond all measure.
+    """Check that the mean training loss of an epoch is not too high.
 
     Raises:
-        DivergenceError: it is.
+        DivergenceError: it is above the limit.
     """
     limit = _LOSS_LIMIT * math.log(max(2, num_labels))
     if loss > limit:

@@ -1,7 +1,7 @@
-"""The LSTM and the linear model as one classifier, fitted to the validation rows.
+"""Combines the LSTM and the linear model into one classifier, fitted on the validation rows.
 
-In order: a temperature and an ensemble weight by log loss, thresholds of label sets by F1, the
-early exit (cascade) by the labels that it may change. All are pure functions of arrays.
+Fitted are, in this order: temperature and ensemble weight by log loss, thresholds of label sets by
+F1, and the early exit (cascade) by the share of labels that it changes.
 
 Shape letters: B rows, C labels.
 """
@@ -19,7 +19,7 @@ from distlstm.text.labels import one_hot
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationLogits:
-    """What both models give for a worker's validation rows, and the rows' labels."""
+    """The logits of both models for a worker's validation rows, and the true labels."""
 
     recurrent: np.ndarray
     """Logits of the LSTM (float32 [B, C])."""
@@ -28,11 +28,11 @@ class ValidationLogits:
     label_ids: np.ndarray
     """int64 [B]."""
     targets: np.ndarray | None
-    """Probabilities of the labels (float32 [B, C]); None if each row has one certain label."""
+    """Label probabilities (float32 [B, C]); None if each row has one certain label."""
 
     @property
     def true_labels(self) -> TrueLabels:
-        """Label ids, and the targets as members."""
+        """The label ids, with the targets as members."""
         return TrueLabels(self.label_ids, self.targets)
 
     @property
@@ -45,18 +45,19 @@ class ValidationLogits:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """How the two models are combined, and the metrics of the result on validation."""
+    """How the two models are combined, and the validation metrics of the result."""
 
     temperature: float
+    """The logits of the LSTM are divided by it."""
     linear_weight: float
-    """Factor of the linear model's logits; 0 without one."""
+    """Ensemble weight: the factor of the linear model's logits; 0 without a linear model."""
     metrics: Metrics
     recurrent: Metrics
-    """Of the recurrent model alone, at a temperature of its own."""
+    """Metrics of the recurrent model alone, with its own temperature."""
     score_histogram: list[int]
-    """Rows by the score of the predicted label, as `score_histogram` counts them."""
+    """Number of rows by score of the predicted label; see `score_histogram`."""
     thresholds: tuple[float, ...] = ()
-    """By label id, of a model that gives sets of labels."""
+    """By label id; empty unless the model gives label sets."""
     cascade: Cascade | None = None
     """When the linear model answers alone; None if it never does."""
 
@@ -71,10 +72,10 @@ def calibrate(
     """Fit temperature, ensemble weight, thresholds and cascade, and measure the result.
 
     Args:
-        rows: of this worker; several workers fit the rows of all of them.
+        rows: the validation rows of this worker.
         kind: of the labels.
         cascade_tolerance: share of the rows whose label the cascade may change; 0: no cascade.
-        all_reduce: sums a vector over the workers.
+        all_reduce: sums a vector over the workers, so that the rows of all workers count.
     """
     logits, targets = rows.recurrent[None], rows.probabilities
     if rows.linear is not None:
@@ -110,7 +111,7 @@ def calibrate(
 def _measure(
     kind: LabelKind, probabilities: np.ndarray, truth: TrueLabels, all_reduce: AllReduce
 ) -> Metrics:
-    """Over the rows of all workers."""
+    """The metrics over the rows of all workers."""
     totals = kind.zero(probabilities.shape[1])
     if len(truth.label_ids):
         totals += kind.totals(probabilities, truth.label_ids, truth.members)

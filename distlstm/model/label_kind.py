@@ -1,7 +1,7 @@
-"""What a row's answer is: exactly one label, or a set of any number of them.
+"""The kind of labels: each row has exactly one label, or a set of any number of labels.
 
-Whatever depends on that in training, validation, evaluation and prediction is a member of
-`LabelKind`; `OneLabel` and `LabelSets` are the two kinds.
+`OneLabel` and `LabelSets` are the two kinds. Everything in training, validation, evaluation and
+prediction that depends on the kind is a member of `LabelKind`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,28 +22,31 @@ ONE_LABEL = OneLabel()
 
 
 class Sums(Protocol):
-    """Addable sums over rows, of one kind."""
+    """Sums over rows, from which the metrics are calculated; they can be added."""
 
     @property
     def log_loss(self) -> float:
-        """Of all rows together."""
+        """The sum over all rows."""
         ...
 
     def __add__(self, other: Any) -> "Sums":
-        """Those over the rows of both."""
+        """The sums over the rows of both."""
         ...
 
     def to_vector(self) -> np.ndarray:
-        """All sums in one float64 vector."""
+        """All sums in one float64 vector, for an all-reduce."""
         ...
 
     def renumbered(self, ids: Sequence[int], num_labels: int) -> "Sums":
-        """The same sums among more labels: label id i becomes `ids[i]`."""
+        """The same sums with more labels: label id i becomes `ids[i]`."""
         ...
 
 
 class LabelKind(Protocol):
-    """Shape letters: B rows, C labels. `members` [B, C] is 1 where a row has the label."""
+    """All that depends on the kind of labels.
+
+    Shape letters: B rows, C labels. `members` [B, C] is 1 where a row has the label.
+    """
 
     @property
     def name(self) -> str:
@@ -52,7 +55,7 @@ class LabelKind(Protocol):
 
     @property
     def description(self) -> str:
-        """What a row has, for messages: `one label a row` or `sets of labels`."""
+        """The kind in messages: `one label per row` or `sets of labels`."""
         ...
 
     @property
@@ -62,49 +65,49 @@ class LabelKind(Protocol):
 
     @property
     def thresholds(self) -> tuple[float, ...]:
-        """By label id; empty if there are none."""
+        """The thresholds by label id; empty if the kind has none."""
         ...
 
     def check(self, num_labels: int) -> None:
-        """Raise a ValueError if the thresholds are not those of this many labels."""
+        """Raise a ValueError if the thresholds do not fit this number of labels."""
         ...
 
     def to_metadata(self) -> dict[str, Any]:
-        """The entries of `model.json`, from which `label_kind` makes the same kind."""
+        """The entries of `model.json`, from which `kind_of` creates the same kind."""
         ...
 
     def losses(self, logits: Tensor, batch: Batch, *, label_smoothing: float) -> Tensor:
-        """Each row's loss, [B]."""
+        """The loss of each row, [B]."""
         ...
 
     def loss_at(self, logits: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> LossAt:
-        """The loss of several models' weighted logits [K, B, C]; see `fit_weights`."""
+        """The loss of the weighted sum of K models' logits [K, B, C]; see `fit_weights`."""
         ...
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """Probabilities (float64 [B, C]) of logits."""
+        """The probabilities (float64 [B, C]) of logits [B, C]."""
         ...
 
     def decided(self, probabilities: np.ndarray) -> np.ndarray:
-        """Which labels each row gets: bool [B, C]."""
+        """The predicted labels of each row: bool [B, C]."""
         ...
 
     def certain(self, margins: np.ndarray) -> np.ndarray:
-        """The answer to margins [B, C], as probabilities 0 and 1."""
+        """The prediction for margins [B, C], as probabilities 0 and 1."""
         ...
 
     def fitted(
         self, probabilities: np.ndarray, members: np.ndarray | None, all_reduce: AllReduce
     ) -> Self:
-        """The same with thresholds fitted on held-out rows, if it has any; see `fit_thresholds`."""
+        """This kind with thresholds fitted on held-out rows, if it has any (`fit_thresholds`)."""
         ...
 
     def with_unknown(self, num_unknown: int) -> Self:
-        """The same with labels behind its own that are never predicted."""
+        """This kind with more labels at the end, which are never predicted."""
         ...
 
     def true_labels(self, labels: pa.Array, names: LabelSet) -> TrueLabels:
-        """The numbers of a label column: strings, or lists of strings."""
+        """The true labels of a label column of strings, or of lists of strings."""
         ...
 
     def zero(self, num_labels: int) -> Sums:
@@ -114,15 +117,15 @@ class LabelKind(Protocol):
     def totals(
         self, probabilities: np.ndarray, label_ids: np.ndarray, members: np.ndarray | None
     ) -> Sums:
-        """Sums over rows of these true labels."""
+        """The sums over rows with these probabilities and true labels."""
         ...
 
     def from_vector(self, vector: np.ndarray) -> Sums:
-        """What `to_vector` made."""
+        """The inverse of `Sums.to_vector`."""
         ...
 
     def metrics(self, totals: Any) -> Metrics:
-        """Divide the sums."""
+        """The metrics of these sums."""
         ...
 
     def report(self, totals: Any, labels: Sequence[str]) -> dict[str, Any]:
@@ -130,21 +133,21 @@ class LabelKind(Protocol):
         ...
 
     def quality(self, metrics: Metrics) -> float:
-        """The figure by which the best epoch is chosen."""
+        """The metric by which the best epoch is chosen."""
         ...
 
 
 def kind_of(metadata: Mapping[str, Any]) -> LabelKind:
-    """The kind of a model, by its `model.json`; raises ValueError if there is no such kind."""
+    """The kind of a model, from its `model.json`; raises ValueError if the kind is unknown."""
     return label_kind(metadata.get("kind", OneLabel.name), metadata.get("thresholds", ()))
 
 
 def label_kind(name: str, thresholds: Sequence[float] = ()) -> LabelKind:
-    """The kind of this name.
+    """The kind with this name.
 
     Raises:
         ValueError: there is none.
     """
     if name not in (OneLabel.name, LabelSets.name):
-        raise ValueError(f"its kind of labels is {name!r}")
+        raise ValueError(f"its kind of labels, {name!r}, is unknown")
     return ONE_LABEL if name == OneLabel.name else LabelSets(tuple(thresholds))

@@ -1,4 +1,4 @@
-"""Rows that have any number of labels: a sigmoid, binary cross-entropy and a threshold for each.
+"""The kind of labels where each row has any number: sigmoid, binary cross-entropy, thresholds.
 
 Shape letters: B rows, C labels. `members` [B, C] is 1 where a row has the label.
 """
@@ -20,21 +20,21 @@ from distlstm.text.labels import LabelSet
 
 _Array = TypeVar("_Array", Tensor, np.ndarray)
 _GRID = 100
-"""Thresholds are hundredths: fine enough for validation rows, and sums over workers stay small."""
+"""Thresholds are hundredths: precise enough for validation rows, and the all-reduce stays small."""
 
 
 @dataclass(frozen=True)
 class LabelSets:
-    """The kind of rows that have any number of labels."""
+    """Each row has a set of any number of labels; see `LabelKind`."""
 
     name: ClassVar[str] = "multi"
     description: ClassVar[str] = "sets of labels"
     gives_sets: ClassVar[bool] = True
     thresholds: tuple[float, ...] = ()
-    """By label id; 0.5 for all while they are not fitted."""
+    """By label id; empty until they are fitted, which means 0.5 for all."""
 
     def check(self, num_labels: int) -> None:
-        """Raise a ValueError if there is not one threshold between 0 and 1 for each label."""
+        """Raise a ValueError unless each label has a threshold between 0 and 1."""
         right = all(type(value) is float and 0 < value < 1 for value in self.thresholds)
         if not right or len(self.thresholds) != num_labels:
             raise ValueError(f"its thresholds are not {num_labels} numbers between 0 and 1")
@@ -48,7 +48,7 @@ class LabelSets:
         return binary_cross_entropy(logits, targets, weights)
 
     def with_unknown(self, num_unknown: int) -> Self:
-        """The same with thresholds of 1 for labels behind its own."""
+        """Add thresholds of 1 for labels after its own."""
         return replace(self, thresholds=(*self.thresholds, *[1.0] * num_unknown))
 
     def true_labels(self, labels: pa.Array, names: LabelSet) -> TrueLabels:
@@ -56,26 +56,26 @@ class LabelSets:
         return TrueLabels(np.zeros(len(labels), np.int64), names.members_of(labels))
 
     def losses(self, logits: Tensor, batch: Batch, *, label_smoothing: float) -> Tensor:
-        """Binary cross-entropy, the mean over the labels; smoothing moves targets towards 1/2."""
-        targets = _there(batch.targets) * (1 - label_smoothing) + label_smoothing / 2
+        """Mean binary cross-entropy over the labels; smoothing moves targets towards 1/2."""
+        targets = _required(batch.targets) * (1 - label_smoothing) + label_smoothing / 2
         return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(1)
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """Each between 0 and 1 by itself."""
+        """Sigmoid: the probabilities of the labels are independent."""
         return sigmoid(logits)
 
     def decided(self, probabilities: np.ndarray) -> np.ndarray:
-        """The labels at or above their threshold; what is no number is below."""
+        """The labels at or above their threshold; NaN is below."""
         return np.asarray(probabilities >= np.array(self.thresholds or 0.5))
 
     def certain(self, margins: np.ndarray) -> np.ndarray:
-        """The labels of positive margin."""
+        """The labels with positive margins."""
         return (margins > 0).astype(np.float64)
 
     def fitted(
         self, probabilities: np.ndarray, members: np.ndarray | None, all_reduce: AllReduce
     ) -> Self:
-        """With a threshold for each label."""
+        """Fit a threshold for each label."""
         if members is None:  # a worker without a row
             members = np.zeros_like(probabilities)
         return replace(
@@ -89,20 +89,20 @@ class LabelSets:
     def totals(
         self, probabilities: np.ndarray, label_ids: np.ndarray, members: np.ndarray | None
     ) -> SetTotals:
-        """Against the members alone."""
+        """The sums for `members`; the label ids are ignored."""
         del label_ids
-        return SetTotals.of(probabilities, _there(members), self.decided(probabilities))
+        return SetTotals.of(probabilities, _required(members), self.decided(probabilities))
 
     def from_vector(self, vector: np.ndarray) -> SetTotals:
-        """What `to_vector` made."""
+        """The inverse of `SetTotals.to_vector`."""
         return SetTotals.from_vector(vector)
 
     def metrics(self, totals: SetTotals) -> Metrics:
-        """Divide the sums."""
+        """The metrics of these sums."""
         return set_metrics_of(totals)
 
     def report(self, totals: SetTotals, labels: Sequence[str]) -> dict[str, Any]:
-        """Without a confusion matrix: a row has no one label that another stands in for."""
+        """The content of `metrics.json`; a confusion matrix is not defined for label sets."""
         return set_report_of(totals, labels)
 
     def quality(self, metrics: Metrics) -> float:
@@ -110,7 +110,7 @@ class LabelSets:
         return metrics.micro_f1
 
 
-def _there(members: _Array | None) -> _Array:
+def _required(members: _Array | None) -> _Array:
     if members is None:
         raise ValueError("these rows have no sets of labels")
     return members
@@ -122,10 +122,15 @@ def fit_thresholds(
     *,
     all_reduce: AllReduce = one_worker,
 ) -> tuple[float, ...]:
-    """Each label's threshold with the highest F1 on held-out rows ([B, C] both), in hundredths.
+    """Find each label's threshold with the highest F1 on held-out rows, in hundredths.
 
-    From 0.01 to 0.99; the one nearest 0.5 of equals, and 0.5 for a label that no row has. With
-    `all_reduce`, which adds a vector up over workers, the rows are those of all workers together.
+    Thresholds are from 0.01 to 0.99. Among equal ones, the one nearest to 0.5 is taken; a label
+    that no row has gets 0.5.
+
+    Args:
+        probabilities: [B, C].
+        members: [B, C].
+        all_reduce: sums a vector over the workers, so that the rows of all workers count.
     """
     num_labels = probabilities.shape[1]
     cells = np.floor(probabilities * _GRID + 1e-9).astype(np.int64).clip(0, _GRID)

@@ -1,10 +1,10 @@
-"""The epoch loop: batches in, epoch results out. It knows no Ray, and no file format.
+"""The training loop: batches in, epoch results out. It depends on no Ray and no file format.
 
-Every epoch starts from a random state of its own, derived from seed, epoch and rank, so a run
-that is resumed at an epoch draws the same dropout masks as one that was never interrupted.
+Every epoch starts from its own random state, derived from seed, epoch and rank. So a resumed
+training draws the same dropout masks as an uninterrupted one.
 
-A training that diverges goes back to the end of the epoch before, once, and on with a quarter of
-the learning rate. All workers judge by the same sums, so they do so at the same step.
+If a training diverges, it restarts once from the end of the last good epoch, with a quarter of the
+learning rate. All workers check the same sums, so they do this at the same step.
 """
 
 import math
@@ -43,23 +43,23 @@ class Batches(Protocol):
     """A known number of batches."""
 
     def __len__(self) -> int:
-        """How many there are."""
+        """The number of batches."""
         ...
 
     def __iter__(self) -> Iterator[Batch]:
-        """Each of them once."""
+        """Each batch once."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Worker:
-    """This process's place among the workers of a run; by default it is the only one."""
+    """The rank of this process among the workers of a run; by default, it is the only one."""
 
     rank: int = 0
     world_size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     share_weights: Callable[[nn.Module], None] = lambda _model: None
-    """Gives a model the weights that the first worker's has."""
+    """Copies the weights of the first worker's model into a model."""
     average: Callable[[Sequence[Tensor]], None] = lambda _gradients: None
     """Averages gradients over the workers, in place."""
     all_reduce: AllReduce = one_worker
@@ -67,10 +67,10 @@ class Worker:
 
 
 class _Sums(NamedTuple):
-    """Sums over training steps; float64 scalars, tensors while an epoch runs."""
+    """Sums over training steps: float64 scalars, which are tensors while an epoch runs."""
 
     loss: Any
-    """Of the rows that count."""
+    """Over rows with a weight above 0, as are `rows` and `tokens`."""
     rows: Any
     tokens: Any
     padded_tokens: Any
@@ -80,24 +80,24 @@ class _Sums(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class EpochResult:
-    """What one epoch gave. `epoch` counts from 1, as people read it."""
+    """The result of one epoch; `epoch` counts from 1."""
 
     epoch: int
     steps: int
     training_loss: float
-    """Mean over the training rows, each counting the same, with dropout on."""
+    """Unweighted mean over the training rows, with dropout."""
     validation: Metrics
     is_best: bool
     seconds: float
-    """Of the training steps, validation aside."""
+    """Duration of the training steps, without validation."""
     num_tokens: int
-    """Training tokens of all workers, padding left out."""
+    """Training tokens of all workers, without padding."""
     padding_share: float
-    """Padding over true tokens."""
+    """Ratio of padding to tokens."""
     highest_rate: float
-    """Learning rate at the top of the schedule: the configured one, or less after a divergence."""
+    """Peak of the learning rate schedule: the configured rate, or less after a divergence."""
     learning_rate: float
-    """Of its last step."""
+    """The learning rate of the last step."""
 
 
 class Training:
@@ -138,7 +138,7 @@ class Training:
 
     @property
     def best(self) -> EpochResult | None:
-        """The epoch whose weights are kept: the last one that was better than all before it."""
+        """The epoch whose weights are kept: the last one that is better than all before it."""
         return next((result for result in reversed(self.history) if result.is_best), None)
 
     @property
@@ -161,7 +161,7 @@ class Training:
             training: this worker's batches of an epoch (from 0), as many for every worker.
             validation: this worker's share of the validation batches.
             on_step: called after a step with the steps done and the steps of this epoch.
-            on_note: called with what a user should know.
+            on_note: called with messages for the user.
 
         Raises:
             RunError: training diverged a second time, or the workers' weights differ.
@@ -171,10 +171,10 @@ class Training:
             try:
                 result = self._epoch(training, validation, on_step)
             except DivergenceError as divergence:
-                note = self._lower_rate(divergence)
+                message = self._lower_rate(divergence)
                 good.put_back(self.model, self.optimizer, self.embedding)
                 if on_note is not None:
-                    on_note(note)
+                    on_note(message)
                 continue
             check_same_weights(self.model, self.worker, result.epoch)
             good = GoodState.of(self.model, self.optimizer, self.embedding)
@@ -189,7 +189,7 @@ class Training:
         validation: Callable[[], Iterable[Batch]],
         on_step: Callable[[int, int], None] | None,
     ) -> EpochResult:
-        """Train for one epoch and validate; raises DivergenceError on all workers, or on none."""
+        """Train for one epoch and validate; raises DivergenceError on all workers or on none."""
         epoch = len(self.history)
         torch.manual_seed(_random_state(self.seed, epoch, self.worker.rank))
         started = time.perf_counter()
@@ -205,20 +205,20 @@ class Training:
         return self._epoch_result(len(batches), sums, metrics, seconds)
 
     def _lower_rate(self, divergence: DivergenceError) -> str:
-        """A quarter of the rate, once; returns what to say of it."""
+        """Lower the learning rate to a quarter, once; returns the message for the user."""
         epoch = len(self.history)
         if self.highest_rate < self.config.learning_rate:
             raise RunError(
-                f"Training diverged in epoch {epoch + 1}, at a learning rate of "
-                f"{self.highest_rate:g} too: {divergence}. Lower training.learning_rate (now "
+                f"Training diverged again, in epoch {epoch + 1}, with a learning rate of "
+                f"{self.highest_rate:g}: {divergence}. Lower training.learning_rate (now "
                 f"{self.config.learning_rate:g}) or training.clip_norm (now "
                 f"{self.config.clip_norm:g})."
             ) from divergence
         self.highest_rate = self.config.learning_rate * RATE_AFTER
-        back = f"the end of epoch {epoch}" if epoch else "the initial weights"
+        start = f"the end of epoch {epoch}" if epoch else "the initial weights"
         return (
-            f"Training diverged in epoch {epoch + 1}: {divergence}. Back to {back}, and on with "
-            f"a learning rate of {self.highest_rate:g} in place of {self.config.learning_rate:g}."
+            f"Training diverged in epoch {epoch + 1}: {divergence}. It restarts from {start} with "
+            f"a learning rate of {self.highest_rate:g} instead of {self.config.learning_rate:g}."
         )
 
     def validate(self, batches: Iterable[Batch]) -> Sums:
@@ -231,7 +231,7 @@ class Training:
         return kind.from_vector(self.worker.all_reduce(totals.to_vector()))
 
     def _is_best(self, metrics: Metrics) -> bool:
-        """By accuracy, of all rows or of each label alike as the loss has it; then by log loss."""
+        """Compare by the quality of the kind (balanced: by macro recall), then by log loss."""
         balanced = self.config.class_weights == "balanced"
 
         def quality(of: Metrics) -> tuple[float, float]:
@@ -242,7 +242,7 @@ class Training:
     def _train_epoch(
         self, epoch: int, batches: Batches, on_step: Callable[[int, int], None] | None
     ) -> _Sums:
-        """One pass; returns the sums over all workers."""
+        """Train on all batches once; returns the sums over all workers."""
         self.model.train()
         sums = torch.zeros(len(_Sums._fields), dtype=torch.float64, device=self.worker.device)
         for step, batch in enumerate(batches):
@@ -303,38 +303,38 @@ class Training:
 
 
 def apply_rows(model: Classifier, used: UsedRows, batch: Batch) -> Tensor:
-    """Logits [B, C] of a model whose embedding has the rows in use alone, so these are learnt."""
+    """Logits [B, C] of a model with the used embedding rows only, so that these get gradients."""
     inputs = used.index_of(batch.token_ids), batch.lengths
     logits: Tensor = functional_call(model, {"embedding.weight": used.weights}, inputs)
     return logits
 
 
 def check_same_weights(model: Classifier, worker: Worker, epoch: int) -> None:
-    """See that all workers hold the same weights, by sum and squared norm of every tensor.
+    """Check that all workers have the same weights, by sum and squared norm of every tensor.
 
-    Each worker's figures go to a place of their own in a vector that is added up.
+    Each worker writes its own section of a vector; the all-reduce gives all sections to all.
 
     Raises:
-        RunError: they do not.
+        RunError: the weights differ.
     """
     sums = [(p.double().sum(), p.double().square().sum()) for p in model.parameters()]
-    mine = torch.stack([torch.stack(pair) for pair in sums]).detach().cpu().numpy().ravel()
-    places = np.zeros((worker.world_size, len(mine)))
-    places[worker.rank] = mine
-    found = worker.all_reduce(places.ravel()).reshape(places.shape)
+    own = torch.stack([torch.stack(pair) for pair in sums]).detach().cpu().numpy().ravel()
+    sections = np.zeros((worker.world_size, len(own)))
+    sections[worker.rank] = own
+    found = worker.all_reduce(sections.ravel()).reshape(sections.shape)
     if not np.allclose(found, found[0], rtol=1e-4, atol=1e-3):
         raise RunError(
-            f"The workers' weights differ after epoch {epoch}, so this epoch is not kept. Run the "
-            "same command again, which carries on from the epoch before, or use --workers 1."
+            f"The workers' weights differ after epoch {epoch}, so this epoch is discarded. Run the "
+            "same command again to resume from the epoch before, or use --workers 1."
         )
 
 
 def predict(
     model: Classifier, batches: Iterable[Batch], *, device: torch.device
 ) -> Iterator[tuple[np.ndarray, Batch]]:
-    """Logits (float32 [B, C]) of each batch, and the batch, without dropout.
+    """Yield the logits (float32 [B, C]) of each batch without dropout, and the batch.
 
-    A batch's logits are fetched after the next one has been sent, so that a GPU never waits for it.
+    The logits of a batch are copied back after the next batch is sent, so that a GPU never waits.
     """
     model.eval()
     sent: tuple[Tensor, Batch] | None = None
@@ -350,13 +350,13 @@ def predict(
 
 
 def epochs_for(config: TrainingConfig, steps_per_epoch: int) -> int:
-    """Epochs that make about `config.steps` steps, at least `min_epochs`, at most `max_epochs`."""
+    """The epochs for about `config.steps` steps, at least `min_epochs`, at most `max_epochs`."""
     wanted = math.ceil(config.steps / max(1, steps_per_epoch))
     return min(config.max_epochs, max(config.min_epochs, wanted))
 
 
 def rate_share(progress: float) -> float:
-    """Share of the highest learning rate after a share of the run: linear up, then linear down."""
+    """The learning rate as a share of its peak, by progress (0 to 1): linear up, then down."""
     if progress < _WARM_UP:
         return max(_FINAL_RATE, progress / _WARM_UP)
     return max(_FINAL_RATE, (1 - progress) / (1 - _WARM_UP))

@@ -1,4 +1,4 @@
-"""Rows that have exactly one label: softmax and cross-entropy.
+"""The kind of labels where each row has exactly one: softmax and cross-entropy.
 
 Shape letters: B rows, C labels.
 """
@@ -20,20 +20,20 @@ from distlstm.text.labels import LabelSet
 
 @dataclass(frozen=True)
 class OneLabel:
-    """The kind of rows that have exactly one label."""
+    """Each row has exactly one label; see `LabelKind`."""
 
     name: ClassVar[str] = "single"
-    description: ClassVar[str] = "one label a row"
+    description: ClassVar[str] = "one label per row"
     gives_sets: ClassVar[bool] = False
     thresholds: tuple[float, ...] = ()
 
     def check(self, num_labels: int) -> None:
-        """There are no thresholds to check."""
+        """Raise a ValueError if there are thresholds."""
         if self.thresholds:
-            raise ValueError(f"it has thresholds, and one label a row of {num_labels}")
+            raise ValueError(f"it has thresholds, but one label per row, of {num_labels} labels")
 
     def to_metadata(self) -> dict[str, Any]:
-        """Nothing: this kind is what is meant where `model.json` names none."""
+        """No entries: this kind is the default in `model.json`."""
         return {}
 
     def loss_at(self, logits: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> LossAt:
@@ -41,19 +41,19 @@ class OneLabel:
         return cross_entropy(logits, targets, weights)
 
     def with_unknown(self, num_unknown: int) -> Self:
-        """The most probable label is never one of probability 0."""
+        """Unchanged: the most probable label never has probability 0."""
         del num_unknown
         return self
 
     def true_labels(self, labels: pa.Array, names: LabelSet) -> TrueLabels:
-        """Label ids alone."""
+        """Label ids only."""
         label_ids = names.ids_of(labels).to_numpy(zero_copy_only=False)
         return TrueLabels(label_ids.astype(np.int64), None)
 
     def losses(self, logits: Tensor, batch: Batch, *, label_smoothing: float) -> Tensor:
-        """Cross-entropy against the label, smoothed, or against the row's distribution.
+        """Cross-entropy with the smoothed label, or with the label probabilities of the row.
 
-        A distribution is not smoothed; it says by itself how sure of a label one can be.
+        Label probabilities are not smoothed, because they express uncertainty themselves.
         """
         if batch.targets is not None:
             return F.cross_entropy(logits, batch.targets, reduction="none")
@@ -62,7 +62,7 @@ class OneLabel:
         )
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """Those of a row sum to 1."""
+        """Softmax: the probabilities of a row sum to 1."""
         return softmax(logits)
 
     def decided(self, probabilities: np.ndarray) -> np.ndarray:
@@ -70,13 +70,13 @@ class OneLabel:
         return np.asarray(probabilities.argmax(1)[:, None] == np.arange(probabilities.shape[1]))
 
     def certain(self, margins: np.ndarray) -> np.ndarray:
-        """The label of the largest margin."""
+        """The label with the largest margin."""
         return self.decided(margins).astype(np.float64)
 
     def fitted(
         self, probabilities: np.ndarray, members: np.ndarray | None, all_reduce: AllReduce
     ) -> Self:
-        """Nothing is fitted."""
+        """Unchanged: there are no thresholds to fit."""
         del probabilities, members, all_reduce
         return self
 
@@ -87,20 +87,20 @@ class OneLabel:
     def totals(
         self, probabilities: np.ndarray, label_ids: np.ndarray, members: np.ndarray | None
     ) -> Totals:
-        """Against the label ids alone."""
+        """The sums for the label ids; `members` are ignored."""
         del members
         return Totals.of(probabilities, label_ids)
 
     def from_vector(self, vector: np.ndarray) -> Totals:
-        """What `to_vector` made."""
+        """The inverse of `Totals.to_vector`."""
         return Totals.from_vector(vector)
 
     def metrics(self, totals: Totals) -> Metrics:
-        """Divide the sums."""
+        """The metrics of these sums."""
         return metrics_of(totals)
 
     def report(self, totals: Totals, labels: Sequence[str]) -> dict[str, Any]:
-        """With a confusion matrix."""
+        """The content of `metrics.json`, with a confusion matrix."""
         return report_of(totals, labels)
 
     def quality(self, metrics: Metrics) -> float:

@@ -1,1 +1,1 @@
-"""The commands' work. The one place where columns meet tensors, and both meet Ray."""
+"""The work of the commands. Only here do columns, tensors and Ray come together."""

@@ -1,7 +1,7 @@
-"""`distlstm batch-predict`: a label for every row, each exactly once.
+"""`distlstm batch-predict`: predicts every row of the input exactly once.
 
-The output is the ledger. A part's footer says which unit of which input it holds and which model
-made it; a restart reads the footers and runs only what is missing.
+The output is its own ledger. The footer of a part names its unit, its input file and its model; a
+restarted command reads the footers and predicts only the missing units.
 """
 
 import time
@@ -41,33 +41,34 @@ from distlstm.stages.run.output import Output, State, opened, writing
 from distlstm.stages.run.results import BatchPredictResult
 from distlstm.stages.run.session import Resources, ray_session
 
-if TYPE_CHECKING:  # which imports torch; this process needs none
+if TYPE_CHECKING:  # imports torch, which this process does not need
     from distlstm.stages.prediction.predictor import Predictor
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictRequest:
-    """What to label, which columns come out, and where to."""
+    """What to predict, which columns to write, and where to."""
 
     inputs: tuple[str, ...]
     model: Path
     output: Path
     resources: Resources
     text_column: str | None = None
-    """None: the one that the model was trained on."""
+    """None: the column that the model was trained on."""
     columns: tuple[str, ...] | None = None
+    """Input columns to keep; None: all."""
     top_k: int | None = None
     min_score: float | None = None
     overwrite: bool = False
 
 
 def batch_predict(request: PredictRequest, *, on_event: OnEvent) -> BatchPredictResult:
-    """Label every row of the inputs into the output, or what of it is not yet done.
+    """Predict every row of the inputs, except those that the output has already.
 
     Raises:
-        UserError: bad input, an output that another model or other settings made, or one that
-            another command is at work on.
-        RunError: a file could not be read or a part not written; all others are done and kept.
+        UserError: the input is bad, the output was made with another model or other settings, or
+            another command is at work on it.
+        RunError: a file could not be read or a part not written; all other parts are kept.
     """
     started = time.perf_counter()
     model_metadata = load_metadata(request.model)
@@ -85,7 +86,7 @@ def batch_predict(request: PredictRequest, *, on_event: OnEvent) -> BatchPredict
         try:
             if state is not State.FINISHED:
                 run.predict()
-        except UserError as error:  # in a worker: what is done is kept
+        except UserError as error:  # of a worker; finished parts are kept
             run.count_unreported()
             raise RunError(str(error)) from error
         except BaseException:
@@ -98,10 +99,10 @@ def batch_predict(request: PredictRequest, *, on_event: OnEvent) -> BatchPredict
 
 
 def settings_of(request: PredictRequest, model_metadata: Mapping[str, Any]) -> PredictionSettings:
-    """What decides the content of the parts.
+    """The settings that determine the content of the parts.
 
     Raises:
-        UserError: the model is damaged, or gives sets of labels, which have no order to cut.
+        UserError: the model is damaged, or gives label sets while `top_k` or `min_score` is set.
     """
     label_sets = gives_label_sets(model_metadata)
     refuse_cut(label_sets=label_sets, top_k=request.top_k, min_score=request.min_score)
@@ -117,7 +118,7 @@ def settings_of(request: PredictRequest, model_metadata: Mapping[str, Any]) -> P
 
 @dataclass(kw_only=True)
 class _Run:
-    """One command's work on an output, with what has come of it so far."""
+    """The work of one command on an output, and its results so far."""
 
     request: PredictRequest
     settings: PredictionSettings
@@ -137,7 +138,7 @@ class _Run:
 
     @property
     def output(self) -> Output:
-        """The footers of the parts hold the settings; a run has always something to check."""
+        """The output. Its identity is the settings, as recorded in the footers of the parts."""
         return Output(
             path=self.path,
             marks=(MANIFEST_FILE,),
@@ -148,17 +149,17 @@ class _Run:
 
     @cached_property
     def limit(self) -> Size:
-        """How large the units are: as large as those of earlier runs."""
+        """The size limit of the units: that of earlier runs, if there were any."""
         return recorded_limit(self.path) or unit_limit(self.files)
 
     @cached_property
     def units(self) -> list[Unit]:
-        """Of the input."""
+        """The units of the input."""
         return cut_input(self.files, self.limit)
 
     @cached_property
     def ledger(self) -> Ledger:
-        """The parts that are there when the command begins; the output must be locked."""
+        """The parts that exist when the command begins; the output must be locked."""
         return read_ledger(self.path, self.units)
 
     @property
@@ -167,7 +168,7 @@ class _Run:
         return [unit for unit in self.units if part_name(unit) not in self.ledger.done]
 
     def begin(self) -> None:
-        """Report what is done; from here on the output is not finished."""
+        """Report the finished parts, and mark the output as unfinished."""
         remove_leftovers(self.path)
         if self.ledger.done:
             self.on_event(
@@ -175,13 +176,13 @@ class _Run:
             )
         if self.ledger.stale:
             self.on_event(
-                Note(f"{len(self.ledger.stale)} parts are made anew: their input has changed.")
+                Note(f"{len(self.ledger.stale)} parts are predicted again: their input changed.")
             )
         (self.path / SUCCESS_FILE).unlink(missing_ok=True)
         self._write_manifest()
 
     def predict(self) -> None:
-        """Run what is missing on the cluster; what cannot be read is added to `errors`."""
+        """Predict the missing units on the cluster; failures are added to `errors`."""
         missing, resources = self.missing, self.request.resources
         meter = Meter(
             num_bytes=sum(unit.num_bytes for unit in missing),
@@ -216,13 +217,13 @@ class _Run:
                 meter.finished(units, num_rows=num_rows, num_parts=len(result.parts))
 
     def count_unreported(self) -> None:
-        """Add the parts of workers that were ended before they could report them."""
+        """Add the parts of workers that were stopped before they could report them."""
         known = {part.name for part in self.parts}
         done = read_ledger(self.path, self.units).done
         self.written += [part for name, part in done.items() if name not in known]
 
     def record(self) -> None:
-        """Write down what there is now, however the run went."""
+        """Write the manifest, and remove outdated files, whether or not the run succeeded."""
         for name in self.ledger.stale.keys() - {part.name for part in self.written}:
             (self.path / name).unlink(missing_ok=True)
         remove_leftovers(self.path)
@@ -230,15 +231,15 @@ class _Run:
         self._write_manifest()
 
     def finish(self) -> None:
-        """Declare the output complete, if it is.
+        """Mark the output as complete.
 
         Raises:
-            RunError: it is not.
+            RunError: it is not complete.
         """
         if self.errors:
             raise RunError(
-                f"{len(self.errors)} of {len(self.units)} parts could not be written; the others "
-                f"are kept. {' '.join(self.errors[:3])}"
+                f"{len(self.errors)} of {len(self.units)} parts could not be written; the other "
+                f"parts are kept. {' '.join(self.errors[:3])}"
             )
         if self.drift is not None:
             self.on_event(Note(str(self.drift)))
@@ -262,7 +263,7 @@ class _Run:
             write_manifest(self.path, self.settings, everything, run, self.limit, self.drift)
 
     def result(self, seconds: float) -> BatchPredictResult:
-        """What the command reports."""
+        """The result of the command."""
         totals, written = totals_of(self.parts), totals_of(self.written)
         working = max(self.worker_seconds / self.num_workers, 1e-9)
         return BatchPredictResult(
@@ -281,7 +282,7 @@ class _Run:
 
 @dataclass(frozen=True)
 class _Predicted:
-    """What a worker made of a bundle."""
+    """A worker's result for a bundle."""
 
     parts: list[Part]
     errors: list[str]
@@ -289,7 +290,7 @@ class _Predicted:
 
 
 class _PredictWork:
-    """In a worker: writes the parts of bundles."""
+    """Writes the parts of bundles; runs in a worker."""
 
     def __init__(
         self, predictor: "Predictor", *, output: Path, settings: PredictionSettings

@@ -1,7 +1,7 @@
-"""`distlstm batch-predict --dry-run`: what a run would do and take, measured on a sample.
+"""`distlstm batch-predict --dry-run`: estimates the time and memory of a run from a sample.
 
 Nothing is written. A worker like those of the run predicts a few rows of some units; the rest is
-arithmetic.
+calculated.
 """
 
 import resource
@@ -34,27 +34,27 @@ from distlstm.stages.run.output import check_kind, check_same
 from distlstm.stages.run.results import Estimate
 from distlstm.stages.run.session import ray_session
 
-if TYPE_CHECKING:  # which imports torch
+if TYPE_CHECKING:  # imports torch
     from distlstm.stages.prediction.predictor import Predictor
 
 _SAMPLED_UNITS = 8
 _SAMPLED_ROWS = 2_048
 _WARM_UP_ROWS = 256
-_MOST_FOOTERS = 1_000
+_MAX_FOOTERS = 1_000
 _TEXT_COMPRESSION = 3
 _STARTUP_SECONDS = 8.0
-"""From the command to the first row, as measured on two cores."""
-_WINDOWS_HELD = 5
-"""Memory beside the model, in windows: the rows, their texts, tokens, predictions, the output."""
+"""Time from the start of the command to the first row, measured on two cores."""
+_WINDOWS_IN_MEMORY = 5
+"""Memory besides the model, in windows: the rows, their texts, tokens, predictions, the output."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What a worker found in some rows."""
+    """A worker's measurements on some rows."""
 
     num_rows: int
     num_bytes: float
-    """About, on disk."""
+    """Approximate size on disk."""
     num_tokens: int
     num_unknown: int
     num_truncated: int
@@ -64,10 +64,11 @@ class Sample:
 
 
 def estimate(request: PredictRequest, *, on_event: OnEvent) -> Estimate:
-    """Count what there is to do, measure a sample of it, and estimate what the whole will take.
+    """Count the work to do, measure a sample of it, and estimate time and memory of the whole.
 
     Raises:
-        UserError: whatever would stop the run itself before it starts.
+        UserError: in every case in which the run itself would raise it before it starts.
+        RunError: the workers died on the sample.
     """
     output, resources = request.output.absolute(), request.resources
     settings = settings_of(request, load_metadata(request.model))
@@ -92,12 +93,12 @@ def estimate(request: PredictRequest, *, on_event: OnEvent) -> Estimate:
         )
         samples = [entry.result for entry in news if isinstance(entry, Done)]
     if not samples:
-        raise RunError("Workers died on the sample, probably out of memory.")
+        raise RunError("The workers died on the sample, probably out of memory.")
     return _arithmetic(files, units, missing, samples[0], num_workers)
 
 
 def _spread(units: Sequence[Unit]) -> list[Unit]:
-    """A few units, from all over the bytes of the input: a large one is the likelier."""
+    """A few units at evenly spaced bytes of the input, so large units are more likely."""
     ends = list(accumulate(max(1, unit.num_bytes) for unit in units))
     places = [ends[-1] * (2 * i + 1) // (2 * _SAMPLED_UNITS) for i in range(_SAMPLED_UNITS)]
     chosen = dict.fromkeys(bisect_right(ends, place) for place in places)
@@ -135,13 +136,13 @@ def _arithmetic(
         rows_per_second_per_worker=speed,
         workers=num_workers,
         seconds=_STARTUP_SECONDS + working if missing else 0.0,
-        worker_memory_bytes=sample.memory_bytes + _WINDOWS_HELD * WINDOW_BYTES,
+        worker_memory_bytes=sample.memory_bytes + _WINDOWS_IN_MEMORY * WINDOW_BYTES,
     )
 
 
 def _count_parquet(files: Sequence[SourceFile]) -> int | None:
-    """The rows of all files; None if not all say theirs, or they are too many to ask."""
-    if len(files) > _MOST_FOOTERS or any(file.format != "parquet" for file in files):
+    """The total number of rows; None if a file does not record it, or there are too many files."""
+    if len(files) > _MAX_FOOTERS or any(file.format != "parquet" for file in files):
         return None
     try:
         return sum(map(count_rows, files))
@@ -150,7 +151,7 @@ def _count_parquet(files: Sequence[SourceFile]) -> int | None:
 
 
 class _SampleWork:
-    """In a worker: measures the prediction of the first rows of some units."""
+    """Measures the prediction of the first rows of some units; runs in a worker."""
 
     progress = None
 
@@ -186,7 +187,7 @@ class _SampleWork:
 
 
 def _bytes_on_disk(piece: Rows, num_rows: int) -> float:
-    """About what the first rows of a piece take in their file."""
+    """The approximate size of the first rows of a piece in their file."""
     unit = piece.unit
     if unit.file.format == "parquet":
         rows_of_unit = count_rows(unit.file) / unit.num_units

@@ -1,4 +1,4 @@
-"""`distlstm evaluate`: how good a model is on labelled rows it has not seen."""
+"""`distlstm evaluate`: measures a model on labelled rows that it has not seen."""
 
 import json
 from collections import Counter
@@ -38,29 +38,29 @@ _MAX_ERROR_CHARACTERS = 2_000
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateRequest:
-    """What to evaluate, on which rows."""
+    """Which model to evaluate, and on which rows."""
 
     data: tuple[str, ...]
     model: Path
     resources: Resources
     text_column: str | None = None
-    """None: the one that the model was trained on; likewise the label column."""
+    """None: the column that the model was trained on; likewise for the label column."""
     label_column: str | None = None
     output: Path | None = None
     overwrite: bool = False
 
 
 def evaluate(request: EvaluateRequest, *, on_event: OnEvent) -> EvaluationResult:
-    """Judge a model on labelled data.
+    """Measure a model on labelled data.
 
-    A label the model has never seen counts as an error, since it cannot be predicted. With an
-    output, `metrics.json` and `errors.parquet` are written: the figures, and the wrong rows of
-    highest score. There the same command has nothing to do; a changed one is refused.
+    A label that the model does not have counts as an error. With an output, `metrics.json` and
+    `errors.parquet` are written: the metrics, and the wrongly classified rows with the highest
+    scores. For a finished output, the same command has nothing to do; a different one is refused.
 
     Raises:
-        UserError: bad data, a damaged model, or an output that is something else or that another
-            command made.
-        RunError: a file could not be read, or the output not written.
+        UserError: the data is bad, the model is damaged, or the output is something else or was
+            made by a different command.
+        RunError: a file could not be read, or the output could not be written.
     """
     metadata, files = load_metadata(request.model), find_files(request.data)
     fingerprint = model_fingerprint(request.model, metadata)
@@ -71,7 +71,7 @@ def evaluate(request: EvaluateRequest, *, on_event: OnEvent) -> EvaluationResult
     output = _output(request.output.absolute(), _identity(fingerprint, files, columns))
     with opened(output, overwrite=request.overwrite) as state:
         if state is State.FINISHED:
-            on_event(Note(f"{output.path} is this very evaluation already; nothing to do."))
+            on_event(Note(f"{output.path} already has this evaluation; nothing to do."))
             return _read(output.path)
         evaluation = work()
         _write(output, evaluation)
@@ -94,7 +94,7 @@ def _identity(fingerprint: str, files: Sequence[SourceFile], columns: Columns) -
 
 
 def _output(path: Path, identity: Identity) -> Output:
-    """`evaluation.json` holds the identity, and whether the files beside it are complete."""
+    """`evaluation.json` has the identity, and whether the other files are complete."""
     recorded = cache(partial(read_identity, path / EVALUATION_FILE))
 
     def run() -> Identity | None:
@@ -114,29 +114,29 @@ def _output(path: Path, identity: Identity) -> Output:
 
 @dataclass(frozen=True)
 class _Sums:
-    """What some rows gave. Labels the model does not know stand behind those it does."""
+    """Sums over some rows. In `totals`, unknown labels come after those of the model."""
 
     unknown_labels: tuple[str, ...]
     totals: Sums
     dropped: Counter[str]
     errors: pa.Table
-    """The wrong rows of highest score."""
+    """The wrongly classified rows with the highest scores."""
 
     @classmethod
     def zero(cls, known: LabelSet, kind: LabelKind) -> "_Sums":
-        """Of no rows."""
+        """The sums over no rows."""
         return cls((), kind.zero(len(known)), Counter(), _error_schema(kind).empty_table())
 
     def plus(self, other: "_Sums", known: LabelSet) -> "_Sums":
-        """Of the rows of both."""
+        """The sums over the rows of both."""
         unknown = tuple(dict.fromkeys((*self.unknown_labels, *other.unknown_labels)))
         names = LabelSet((*known.names, *unknown))
         totals = self.totals_among(names, known) + other.totals_among(names, known)
         errors = pa.concat_tables([self.errors, other.errors])
-        return _Sums(unknown, totals, self.dropped + other.dropped, _surest(errors))
+        return _Sums(unknown, totals, self.dropped + other.dropped, _most_confident(errors))
 
     def totals_among(self, names: LabelSet, known: LabelSet) -> Sums:
-        """The same sums among these labels, which hold all of these rows."""
+        """The same totals for the labels `names`, which include all labels of these rows."""
         own = (*known.names, *self.unknown_labels)
         if own == names.names:
             return self.totals
@@ -146,7 +146,7 @@ class _Sums:
 
 @dataclass(frozen=True)
 class _Evaluation:
-    """The figures, and the wrong rows of highest score."""
+    """The metrics, and the wrongly classified rows with the highest scores."""
 
     result: EvaluationResult
     errors: pa.Table
@@ -174,7 +174,7 @@ def _evaluate(
 def _sums_of_bundles(
     request: EvaluateRequest, files: Sequence[SourceFile], columns: Columns, on_event: OnEvent
 ) -> Iterator[_Sums]:
-    """Of each bundle of units, as the workers end them."""
+    """The sums of each bundle of units, when a worker has finished it."""
     units = cut_into_units(files, unit_limit(files))
     resources, num_done = request.resources, 0
     with ray_session(resources) as capacity:
@@ -212,7 +212,7 @@ def _pieces(rows: LabelledRows, size: int) -> Iterator[_Piece]:
 
 
 class _EvaluateWork:
-    """In a worker: judges the rows of bundles, a batch at a time."""
+    """Evaluates the rows of bundles in pieces; runs in a worker."""
 
     progress = None
 
@@ -228,10 +228,10 @@ class _EvaluateWork:
                 _check_kind(rows, unit, self.columns, kind)
                 sums.dropped.update(rows.dropped)
                 for piece in _pieces(rows, rows_at_once(len(known))):
-                    sums = sums.plus(self._judge(piece, unit), known)
+                    sums = sums.plus(self._evaluate_piece(piece, unit), known)
         return sums
 
-    def _judge(self, rows: _Piece, unit: Unit) -> _Sums:
+    def _evaluate_piece(self, rows: _Piece, unit: Unit) -> _Sums:
         known, kind = self.predictor.model.labels, self.predictor.model.kind
         predictions = self.predictor(rows.texts)
         found = pc.unique(each_label(rows.labels))
@@ -241,15 +241,15 @@ class _EvaluateWork:
             unknown,
             _totals(predictions.probabilities, rows.labels, names, kind),
             Counter(),
-            _surest(_wrong_rows(rows, predictions, known, kind, unit)),
+            _most_confident(_wrong_rows(rows, predictions, known, kind, unit)),
         )
 
 
 def _check_kind(rows: LabelledRows, unit: Unit, columns: Columns, kind: LabelKind) -> None:
     if len(rows.labels) and is_label_set(rows.labels.type) != kind.gives_sets:
         raise UserError(
-            f"The model gives {kind.description}; column {columns.label!r} of {unit.file.path} "
-            f"holds {rows.labels.type} values."
+            f"The model gives {kind.description}, but column {columns.label!r} of "
+            f"{unit.file.path} has type {rows.labels.type}."
         )
 
 
@@ -292,14 +292,14 @@ def _wrong_rows(
 
 
 def _differ(truth: pa.Array, predicted: pa.Array) -> pa.Array:
-    """Where two columns of labels differ; of lists, the order does not count."""
+    """Whether the labels of two columns differ, by row; the order of lists does not matter."""
     if not is_label_set(truth.type):
         return pc.not_equal(truth, predicted)
     pairs = zip(truth.to_pylist(), predicted.to_pylist(), strict=True)
     return pa.array([set(labels) != set(others) for labels, others in pairs], pa.bool_())
 
 
-def _surest(errors: pa.Table) -> pa.Table:
+def _most_confident(errors: pa.Table) -> pa.Table:
     return errors.sort_by([("predicted_score", "descending")]).slice(0, _MAX_ERRORS)
 
 
@@ -309,11 +309,11 @@ def _note_left_out(sums: _Sums, on_event: OnEvent) -> None:
         on_event(Note(f"Rows left out: {reasons}."))
     if sums.unknown_labels:
         names = ", ".join(map(repr, sorted(sums.unknown_labels)[:5]))
-        on_event(Note(f"Labels the model has never seen, counted as errors: {names}."))
+        on_event(Note(f"Labels that the model does not have, counted as errors: {names}."))
 
 
 def _write(output: Output, evaluation: _Evaluation) -> None:
-    """Replace what is there, now that all of it is known; a killed command does so again."""
+    """Replace the output; if this is interrupted, the same command does it again."""
     path = output.path
     with writing(path):
         _record(output, finished=False)

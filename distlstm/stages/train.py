@@ -1,7 +1,7 @@
-"""`distlstm train`: encode once, train data-parallel with Ray Train, write a MODEL directory.
+"""`distlstm train`: encodes the data, trains data-parallel with Ray Train, and writes a MODEL.
 
-What needs torch is imported late: torch alone takes a second and a half, and is there by the time
-Ray has started.
+Modules that need torch are imported late: importing torch takes 1.5 seconds, and runs while Ray
+starts.
 """
 
 import shutil
@@ -50,7 +50,7 @@ _DEFAULT_WORKERS = 2
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRequest:
-    """What to train, and where to."""
+    """What to train, and where to write the model."""
 
     data: DataRequest
     output: Path
@@ -60,15 +60,14 @@ class TrainRequest:
 
 
 def train(request: TrainRequest, *, on_event: OnEvent, began: float | None = None) -> TrainResult:
-    """Train a classifier into the output, or carry on where the same command stopped.
+    """Train a classifier into the output, or resume where the same command stopped.
 
-    On Ctrl-C the best epoch so far is written to `best/`, where it does not make the training look
-    finished, before KeyboardInterrupt goes on. The parts of the way to the first step are told
-    from `began` on, a time of `time.monotonic`.
+    On Ctrl-C, a MODEL of the best epoch so far is written to `best/`, and KeyboardInterrupt is
+    raised again. `began` is a time of `time.monotonic` from which the start-up is measured.
 
     Raises:
-        UserError: bad data, an output that another command began or is at work on, or a MODEL to
-            go on from that does not fit the config.
+        UserError: the data is bad, another command began the output or is at work on it, or the
+            MODEL to continue from does not fit the config.
         RunError: training diverged, or workers died too often.
     """
     started, watch = time.perf_counter(), Stopwatch(began)
@@ -88,14 +87,14 @@ def train(request: TrainRequest, *, on_event: OnEvent, began: float | None = Non
             on_event(Note(f"{path} is already trained by this very command; nothing to do."))
         else:
             if state is State.RESUMED:
-                on_event(Note(f"Carrying on with {path}."))
+                on_event(Note(f"Resuming {path}."))
             _train(request, spec, output, watch, on_event)
         _remove_unfinished(path)
         return _result(path, metadata(), started, resumed=state is not State.NEW)
 
 
 def _output(path: Path, identity: Identity, metadata: Callable[[], Mapping[str, Any]]) -> Output:
-    """`model.json` is written last, and holds the identity of a finished training."""
+    """`model.json` is written last, and has the identity of a finished training."""
 
     def recorded() -> Identity | None:
         if (path / METADATA_FILE).exists():
@@ -115,7 +114,7 @@ def _output(path: Path, identity: Identity, metadata: Callable[[], Mapping[str, 
 def _train(
     request: TrainRequest, spec: CorpusSpec, output: Output, watch: Stopwatch, on_event: OnEvent
 ) -> None:
-    """Train into an output that is locked."""
+    """Train into a locked output."""
     resources, config = request.resources, request.config
     run: TrainingRun | None = None
     try:
@@ -125,7 +124,8 @@ def _train(
             ray_session(resources) as capacity,
         ):
             watch.end("Ray")
-            from distlstm.stages.training import run as training  # while the corpus is encoded
+            # Imports torch; the corpus is encoded meanwhile.
+            from distlstm.stages.training import run as training
 
             num_workers = capacity.workers(resources.num_workers, default=_DEFAULT_WORKERS)
             corpus = encoded()
@@ -146,25 +146,25 @@ def _train(
 
 
 def _remove_unfinished(path: Path) -> None:
-    """What a finished training needs no more; a command may be killed before it is removed."""
+    """Remove what a finished training no longer needs; a killed command may have left it."""
     for name in (BEST, CHECKPOINTS):
         shutil.rmtree(path / name, ignore_errors=True)
 
 
 @contextmanager
 def _importing_torch() -> Iterator[None]:
-    """Import torch while a block begins; a later import waits for it."""
-    with ThreadPoolExecutor(max_workers=1) as aside:
-        aside.submit(import_module, "torch")
+    """Import torch in a thread during a block; another import of torch waits for it."""
+    with ThreadPoolExecutor(max_workers=1) as background:
+        background.submit(import_module, "torch")
         yield
 
 
 def _timed(watch: Stopwatch, on_event: OnEvent) -> OnEvent:
-    """Complete a worker's account of the way to the first step with what came before it."""
+    """Add the phases before the workers to a worker's `FirstStep` event, and report it once."""
 
     def handle(event: Event) -> None:
         if isinstance(event, FirstStep):
-            if "workers" in watch.parts:  # and these are others, in place of some that died
+            if "workers" in watch.parts:  # these workers replace others that died
                 return
             watch.end_with("workers", event.seconds)
             event = FirstStep(watch.parts)

@@ -1,4 +1,4 @@
-"""`distlstm tune`: Ray Tune runs trials, Optuna proposes and stops them, the best is a MODEL."""
+"""`distlstm tune`: Ray Tune runs trials, Optuna proposes and stops them; the best gives a MODEL."""
 
 import json
 import shutil
@@ -44,17 +44,17 @@ _MAX_FAILURES = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How much a study may take."""
+    """Limits of a study."""
 
     time_budget: float | None = None
-    """Seconds after which no trial goes on."""
+    """Seconds after which all trials are stopped."""
     concurrency: int | None = None
-    """Trials at once; None: as many as fit."""
+    """Number of trials at once; None: as many as fit."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TuneRequest:
-    """What to search on, and where to."""
+    """What to search on, and where to write the study."""
 
     data: DataRequest
     output: Path
@@ -62,20 +62,20 @@ class TuneRequest:
     resources: Resources
     limits: Limits = field(default_factory=Limits)
     warm_start: Path | None = None
-    """Another STUDY, whose best settings are tried first."""
+    """Another STUDY, the best settings of which are tried first."""
     overwrite: bool = False
 
 
 def tune(request: TuneRequest, *, on_event: OnEvent) -> TuneResult:
-    """Search for a good classifier into the output, or carry on where the same command stopped.
+    """Search for the best classifier, or resume where the same command stopped.
 
-    The number of trials is not part of what makes a command the same: a larger one adds trials. On
-    Ctrl-C the best so far is written to `best/` before KeyboardInterrupt goes on.
+    The number of trials is not part of the command's identity: a larger number adds trials. On
+    Ctrl-C, the best model so far is written to `best/`, and KeyboardInterrupt is raised again.
 
     Raises:
-        UserError: bad data, an output that another command began or is at work on, or more trials
-            at once than fit.
-        RunError: every trial failed, or most in the same way; names the error.
+        UserError: the data is bad, another command began the output or is at work on it, or fewer
+            trials fit at once than were asked for.
+        RunError: no trial gave a model, or most failed in the same way; the message has the error.
     """
     config = request.config
     spec = request.data.find(config)
@@ -93,14 +93,14 @@ def tune(request: TuneRequest, *, on_event: OnEvent) -> TuneResult:
             on_event(Note(f"{run.path} is already finished by this very command; nothing to do."))
             return run.recorded_result()
         if state is State.RESUMED:
-            on_event(Note(f"Carrying on with {run.path}."))
+            on_event(Note(f"Resuming {run.path}."))
         run.suggest_first(request.warm_start)
         run.search(spec, request.resources, request.limits)
         return run.finish(resumed=state is State.RESUMED)
 
 
 def _check_space(config: ExperimentConfig, on_event: OnEvent) -> None:
-    """Say what is not searched though the space has it; raises UserError if that is all."""
+    """Report the parameters of the space that are not searched; UserError if none is left."""
     fixed = [f"{name} {reason}, and not searched" for name, reason in config.fixed.items()]
     if not config.searched:
         raise UserError(f"{'; '.join(fixed)}; there is nothing else to search in search.space.")
@@ -117,7 +117,7 @@ def _identity(spec: CorpusSpec, config: ExperimentConfig, warm_start: Path | Non
 
 @dataclass(kw_only=True)
 class _Run:
-    """One command's work on a study."""
+    """The work of one command on a study."""
 
     path: Path
     config: ExperimentConfig
@@ -126,11 +126,11 @@ class _Run:
     started: float = field(default_factory=time.perf_counter)
     corpus: EncodedCorpus | None = None
     directory: Path | None = None
-    """Of this command's Tune."""
+    """Ray Tune's directory of this command."""
 
     @property
     def output(self) -> Output:
-        """`study.json` holds the identity, and the result once the study is finished."""
+        """`study.json` has the identity, and the result once the study is finished."""
         return Output(
             path=self.path,
             marks=(STUDY_FILE,),
@@ -150,7 +150,7 @@ class _Run:
         return None if recorded is None else recorded.get("run", {})
 
     def _is_finished(self) -> bool:
-        """Whether the result, the trials in the storage and `best/` are all there, and agree."""
+        """Whether the result, the trials in the storage and `best/` exist and agree."""
         recorded = read_identity(self.path / STUDY_FILE) or {}
         if not recorded.get("finished") or self.study.num_missing:
             return False
@@ -173,7 +173,7 @@ class _Run:
         write_text(self.path / STUDY_FILE, text + "\n")
 
     def suggest_first(self, warm_start: Path | None) -> None:
-        """Queue the points to try first; a point that has been proposed is not queued again."""
+        """Queue the settings to try first; those already proposed are not queued again."""
         space = self.study.space
         if self.config.search.algorithm == "grid":
             self.study.suggest_first(space.grid()[: self.study.num_trials])
@@ -185,7 +185,7 @@ class _Run:
         self.study.suggest_first([*earlier, *([own] if own else [])])
 
     def search(self, spec: CorpusSpec, resources: Resources, limits: Limits) -> None:
-        """Run the trials that are missing; on Ctrl-C, keep the best so far."""
+        """Run the missing trials; on Ctrl-C, write the best model so far."""
         nested = self.config.training.workers_per_trial > 1
         try:
             with ray_session(replace(resources, with_dashboard=nested)) as capacity:
@@ -196,9 +196,9 @@ class _Run:
                 self.corpus = prepare_corpus(spec, self.path, self.on_event)
                 check_weights(self.corpus, self.config)
                 if self.study.num_missing:
-                    self._record(finished=False)  # a result of fewer trials is one no more
+                    self._record(finished=False)  # discards the result of fewer trials
                     self.on_event(Progress("fitting the linear model", 0, 1))
-                    linear_model(self.corpus)  # once, for all trials
+                    linear_model(self.corpus)  # fitted once, for all trials
                     self.on_event(Progress("fitting the linear model", 1, 1))
                     self._run_trials(self.corpus, trial, concurrency, limits)
         except KeyboardInterrupt:
@@ -208,7 +208,7 @@ class _Run:
             raise
         finally:
             for file in filter(Path.is_file, (self.path / _RAY).glob("*/*")):
-                file.unlink()  # state of Tune's, here and of killed commands; the study needs none
+                file.unlink()  # Tune's state, also of killed commands; the study does not need it
 
     def _run_trials(
         self, corpus: EncodedCorpus, trial: TrialResources, concurrency: int, limits: Limits
@@ -247,24 +247,24 @@ class _Run:
 
     def _changed(self) -> None:
         rows, search = self._rows(), self.config.search
-        self._remove_losers(rows)
+        self._remove_checkpoints(rows)
         self.on_event(TrialsChanged(rows, self.study.num_trials, search.metric))
 
     def _rows(self) -> tuple[TrialRow, ...]:
-        """The trials, best first, with the one marked that is to be in `best/`."""
+        """The trials, best first; the one whose model goes to `best/` is marked."""
         rows = self.study.rows()
         chosen = choose(rows, self.config.search)
         return tuple(replace(row, is_chosen=row is chosen) for row in rows)
 
-    def _remove_losers(self, rows: Sequence[TrialRow]) -> None:
-        """Remove the checkpoints of trials that have ended and cannot be chosen any more."""
+    def _remove_checkpoints(self, rows: Sequence[TrialRow]) -> None:
+        """Remove the checkpoints of trials that can no longer be chosen."""
         kept = worth_keeping(rows, self.config.search)
         for directory in (self.path / _RAY).glob("*/[0-9]*"):
-            if directory.name not in kept or self._is_left_behind(directory):
+            if directory.name not in kept or self._is_outdated(directory):
                 shutil.rmtree(directory, ignore_errors=True)
 
-    def _is_left_behind(self, directory: Path) -> bool:
-        """Whether it is of an earlier command, and not where its trial's last checkpoint is."""
+    def _is_outdated(self, directory: Path) -> bool:
+        """Whether an earlier command wrote it, and its trial's last checkpoint is elsewhere."""
         made_by = directory.parent.with_name(directory.parent.name.removesuffix(_INSIDE))
         checkpoint = self.study.checkpoint(int(directory.name))
         return made_by != self.directory and (
@@ -272,19 +272,21 @@ class _Run:
         )
 
     def finish(self, *, resumed: bool) -> TuneResult:
-        """Write what the study gave.
+        """Write the best model and the result of the study.
 
         Raises:
-            RunError: it gave no model, or most trials failed in the same way.
+            RunError: no trial gave a model, or most trials failed in the same way.
         """
         chosen = self._keep_best()
         hopeless = self.study.hopeless
         if hopeless is not None:
-            raise RunError(f"The study is stopped, as most trials fail in the same way: {hopeless}")
+            raise RunError(
+                f"The study was stopped because most trials fail in the same way: {hopeless}"
+            )
         rows = self._rows()
         if chosen is None:
             errors = [row.error for row in rows if row.error]
-            reason = errors[0] if errors else "none got to the end of its first epoch"
+            reason = errors[0] if errors else "none finished its first epoch."
             raise RunError(f"No trial gave a model: {reason}")
         result = TuneResult(
             study=str(self.path),
@@ -304,7 +306,7 @@ class _Run:
         return result
 
     def _keep_best(self) -> TrialRow | None:
-        """Write the tables, and make the chosen trial's checkpoint a MODEL; returns the trial."""
+        """Write the tables and a MODEL of the chosen trial's checkpoint; returns the trial."""
         rows = self._rows()
         write_trials(self.path / TRIALS_FILE, rows)
         write_epochs(self.path / EPOCHS_FILE, self.study.epochs())
@@ -324,7 +326,7 @@ class _Run:
 
 
 def _next_directory(path: Path) -> Path:
-    """A numbered one that is not there yet; each command's Tune has its own."""
+    """The next numbered directory; each command's Ray Tune has its own."""
     numbers = [int(entry.name) for entry in path.glob("[0-9]*") if entry.name.isdigit()]
     return path / str(max(numbers, default=0) + 1)
 

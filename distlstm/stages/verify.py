@@ -1,7 +1,7 @@
-"""`distlstm verify`: whether a prediction output is whole, from footers alone.
+"""`distlstm verify`: checks that a prediction output is complete, by Parquet footers alone.
 
-Three accounts are compared: the manifest, the footers of the parts, and the input, as far as it is
-still there. No page of data is read.
+It compares the manifest, the footers of the parts, and the input files that still exist. It reads
+no data pages.
 """
 
 import time
@@ -25,7 +25,7 @@ def verify(output: Path) -> Verification:
     """Compare an output with its manifest and its input.
 
     Raises:
-        UserError: it is no output of batch-predict, or its manifest is damaged.
+        UserError: it is not an output of batch-predict, or its manifest is damaged.
     """
     started = time.perf_counter()
     output = output.absolute()
@@ -35,7 +35,7 @@ def verify(output: Path) -> Verification:
     parts = read_parts(output, names)
     predicted = {row["input"] for row in listed.values()}
     files = _files_of(manifest["run"]["inputs"])
-    files |= _files_of(predicted - files.keys())  # of earlier runs
+    files |= _files_of(predicted - files.keys())  # inputs of earlier runs
     faults = [
         *_faults_of_run(output, manifest),
         *_faults_of_parts(listed, names, parts, manifest["settings"]),
@@ -55,11 +55,13 @@ def _faults_of_run(output: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
     for error in manifest["run"]["errors"]:
         yield f"The last run reported: {error}"
     if not (output / SUCCESS_FILE).exists():
-        yield f"{SUCCESS_FILE} is missing: the last run did not end well."
+        yield f"{SUCCESS_FILE} is missing: the last run did not finish."
     for column in ("rows_in", "rows_out"):
         total = sum(row[column] for row in manifest["parts"])
         if manifest[column] != total:
-            yield f"The manifest says {column} {manifest[column]:,}; its parts sum to {total:,}."
+            yield (
+                f"{column} is {manifest[column]:,} in the manifest, but its parts sum to {total:,}."
+            )
 
 
 def _faults_of_parts(
@@ -74,11 +76,11 @@ def _faults_of_parts(
         if name not in there:
             yield f"{name} is missing: {row['rows_out']:,} rows of {row['input']}."
         elif part is None:
-            yield f"{name} is damaged: it is not the file that was written."
+            yield f"{name} is damaged: its content is not what was written."
         elif part.settings != settings:
             yield f"{name} was made with another model or other settings."
         elif any(getattr(part, column) != row[column] for column in IN_MANIFEST):
-            yield f"{name} is not the part that the manifest lists."
+            yield f"{name} differs from its entry in the manifest."
     for name in names:
         if name not in listed:
             yield f"{name} is not in the manifest."
@@ -103,13 +105,13 @@ def _faults_of_input(
         for file, count in zip(to_count, threads.map(_count, to_count), strict=True):
             predicted = sum(row["rows_in"] for row in rows_of[file.path])
             if count != predicted:
-                yield f"{file.path} has {_shown(count)} rows, its parts have {predicted:,}."
+                yield f"{file.path} has {_shown(count)} rows, but its parts have {predicted:,}."
     for path in sorted(files.keys() - rows_of.keys()):
-        yield f"{path} has no part: it is new, or could not be read."
+        yield f"{path} has no part: the file is new, or could not be read."
 
 
 def _files_of(sources: Iterable[str]) -> dict[str, SourceFile]:
-    """What these name now, by path; nothing for those that are gone."""
+    """The files that these sources name now, by path; sources without files are left out."""
     files: dict[str, SourceFile] = {}
     for source in sources:
         try:

@@ -254,7 +254,7 @@ def test_ctrl_c_keeps_what_is_finished_and_leaves_nothing_behind(
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of the foreground
     _, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 130, err
-    assert "The same command carries on" in err
+    assert "Resume with the same command" in err
     before = parts_of(job.output)
     job.wait_for_end_of_all()
     assert parts_of(job.output) == before
@@ -303,7 +303,7 @@ def test_a_full_disk_is_named_and_finished_parts_stay_until_there_is_room(
         assert (copies / f"{attempt}.code").read_text() == "1\n", err
         assert f"A file in {job.output} cannot be written" in err
         assert "No space left on device" in err
-        assert "Make room" in err
+        assert "Free some space" in err
         assert "should not happen" not in err
     before = parts_of(copies / "first")
     assert left_over(copies / "first") == []
@@ -352,8 +352,8 @@ def test_changed_and_new_input_is_named_and_just_that_is_predicted(
     assert outcome.code == 1
     assert [line for line in outcome.out.splitlines() if line.startswith("fault ")] == [
         f"fault {source}/b.parquet has changed since it was predicted.",
-        f"fault {source}/e.parquet has no part: it is new, or could not be read.",
-        f"fault {source}/f.parquet has no part: it is new, or could not be read.",
+        f"fault {source}/e.parquet has no part: the file is new, or could not be read.",
+        f"fault {source}/f.parquet has no part: the file is new, or could not be read.",
     ]
     result = run_job(capfd, small_job)
     assert result["parts_written"] == 3

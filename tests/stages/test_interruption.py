@@ -80,7 +80,7 @@ def test_an_ended_training_leaves_no_process_and_the_same_command_carries_on(
     _, err = process.communicate(timeout=300)
     if how == signal.SIGINT:
         assert process.returncode == 130
-        assert "The same command carries on" in err
+        assert "Resume with the same command" in err
         check_usable(output / "best", err)
     # Of a command that could not end its Ray, two idle agents outlive it for a while.
     agents = {"ray::DashboardAgent", "ray::RuntimeEnvAgent"} if how == signal.SIGKILL else set()

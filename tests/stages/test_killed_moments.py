@@ -238,7 +238,7 @@ def test_predict_on_standard_input_ends_with_130_on_ctrl_c(model: Path) -> None:
     assert process.returncode == 130, err
     assert json.loads(lines[-1])["predicted_label"] == "sport"
     assert b"Interrupted" in err
-    assert b"carries on" not in err
+    assert b"Resume with" not in err
 
 
 def test_debug_after_two_dashes_is_a_text(

@@ -120,7 +120,7 @@ def test_batch_predict_writes_the_labels_above_their_thresholds_best_first(
     for option in (["--top-k", 2], ["--min-score", 0.5]):
         refused = run(capfd, *command, tmp_path / "other", *option)
         assert refused.code == 2
-        assert "one label a row" in refused.err
+        assert "one label per row" in refused.err
         assert not (tmp_path / "other").exists()
     line = run(capfd, "predict", "--model", model, rows["text"][3]).out
     as_row = json.loads(line)

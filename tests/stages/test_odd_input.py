@@ -153,7 +153,7 @@ def test_an_output_among_the_input_or_of_another_input_is_refused(
     assert run(capfd, "batch-predict", first, *options, output).code == 0
     other = run(capfd, "batch-predict", second, *options, output)
     assert other.code == 2
-    assert f"holds the predictions of {first}" in other.err
+    assert f"contains the predictions of {first}" in other.err
     assert run(capfd, "batch-predict", tmp_path / "1", *options, tmp_path / "1/out").code == 0
     inside = run(capfd, "batch-predict", tmp_path / "1", *options, tmp_path / "1/out")
     assert inside.code == 2

@@ -77,7 +77,7 @@ def test_one_and_two_workers_have_the_same_losses(
         ({"label": [1, 2] * 150}, "300 rows"),
         ({"text": [None, "", "  "] + [f"word {i}" for i in range(297)]}, "2 with empty text"),
         ({"label": [None] * 7 + ["a", "b", "c"] * 97 + ["a", "b"]}, "7 with no label"),
-        ({"label": ["only here"] + ["a", "b", "c"] * 99 + ["a", "b"]}, "single training row"),
+        ({"label": ["only here"] + ["a", "b", "c"] * 99 + ["a", "b"]}, "at most one training row"),
     ],
 )
 def test_data_as_users_have_it_is_trained_on(
@@ -208,9 +208,10 @@ def test_a_training_that_diverges_is_tried_once_more_then_says_what_to_lower(
     command = ["train", corpus_file, "--output", tmp_path / "m", *TINY, *settings, "--workers", 2]
     outcome = run(capfd, *command)
     assert outcome.code == 1
-    assert "Back to the initial weights, and on with a learning rate of 2.5" in outcome.err
-    assert outcome.err.count("Back to") == 1
-    assert "at a learning rate of 2.5 too" in outcome.err
+    assert "restarts from the initial weights with a learning rate of 2.5" in outcome.err
+    assert outcome.err.count("restarts from") == 1
+    assert "diverged again" in outcome.err
+    assert "with a learning rate of 2.5: " in outcome.err
     assert "Lower training.learning_rate (now 10) or training.clip_norm (now 1)" in outcome.err
     assert "Traceback" not in outcome.err
     assert not (tmp_path / "m/model.json").exists()

@@ -161,8 +161,8 @@ def test_rows_of_several_labels_or_of_probabilities_are_searched_too(
         (["--concurrency", 999], "999 trials at once, of 1 workers of 1 CPUs each, do not fit"),
         (["--set", "training.workers_per_trial=99"], "of 99 workers of 1 CPUs each, do not fit"),
         (["--workers", 1, "--set", "training.workers_per_trial=2"], "less than the 2 workers"),
-        (["--warm-start", "nowhere"], "no study to start from"),
-        (["--set", "search.algorithm=grid"], "so there is no grid of it"),
+        (["--warm-start", "nowhere"], "is not a study"),
+        (["--set", "search.algorithm=grid"], "so it has no grid"),
     ],
 )
 def test_a_search_that_cannot_be_is_refused_before_it_begins_and_leaves_nothing(

@@ -53,7 +53,8 @@ def test_a_training_starts_from_the_vectors_and_says_how_much_they_cover(
     )
     ids = corpus.vocabulary.tokens.to_pylist()
     covered = np.isin(occurrences, [ids.index(token) for token in TOKENS]).mean()
-    expected = f"for 13 of the {len(corpus.vocabulary)} tokens known, {covered:.1%} of the text"
+    size = len(corpus.vocabulary)
+    expected = f"for 13 of the {size} tokens of the vocabulary, {covered:.1%} of the text"
     assert f"Pretrained vectors {expected}" in notes
     matched = corpus.vectors
     assert matched is not None
@@ -110,9 +111,9 @@ def test_the_trials_of_a_study_start_from_the_vectors(
             "train",
             "a 1 2 3\n",
             [],
-            "have 3 numbers, and model.embedding_dim is 12. Add --set",
+            "have dimension 3, but model.embedding_dim is 12. Add --set",
         ),
-        ("tune", "a 1 2 3\n", [], "have 3 numbers, and model.embedding_dim is 12. Add --set"),
+        ("tune", "a 1 2 3\n", [], "have dimension 3, but model.embedding_dim is 12. Add --set"),
         (
             "tune",
             "a 1 2 3\n",

@@ -1,7 +1,7 @@
-"""Spreading bundles of units over a pool of Ray actors, each with a model of its own.
+"""Distributes bundles of units over a pool of Ray actors, each with its own copy of the model.
 
-The actors are Ray's to place, to restart and to retry on. A bundle on which workers keep dying is
-taken apart, so that only the unit that kills them is given up.
+Ray places and restarts the actors and retries their tasks. If workers keep dying on a bundle, its
+units are run one by one, so that only the unit that kills them is given up.
 """
 
 from collections import deque
@@ -18,31 +18,31 @@ from distlstm.data.units import Unit, group_small
 from distlstm.errors import RunError
 from distlstm.stages.run.session import Capacity, our_error
 
-if TYPE_CHECKING:  # which imports torch; a command that only conducts needs none
+if TYPE_CHECKING:  # imports torch, which the command's own process does not need
     from distlstm.stages.prediction.predictor import Predictor
 
 _Result = TypeVar("_Result", covariant=True)
-_SECONDS_BETWEEN_LOOKS = 0.5
+_SECONDS_BETWEEN_POLLS = 0.5
 _RETRIES = 3
 _BUNDLES_PER_WORKER = 4
 
 
 class Work(Protocol[_Result]):
-    """What a worker does with a bundle of units; another thread may look at its progress."""
+    """What a worker does with a bundle of units; another thread may read `progress` meanwhile."""
 
     def __call__(self, units: Sequence[Unit]) -> _Result:
-        """Do all of it."""
+        """Process the whole bundle."""
         ...
 
     @property
     def progress(self) -> Any:
-        """How far it is with the units it was given last."""
+        """Progress on the current bundle."""
         ...
 
 
 @dataclass(frozen=True)
 class Done(Generic[_Result]):
-    """A bundle and what came of it."""
+    """A finished bundle and its result."""
 
     units: list[Unit]
     result: _Result
@@ -50,28 +50,28 @@ class Done(Generic[_Result]):
 
 @dataclass(frozen=True)
 class GivenUp:
-    """A unit on which workers died again and again."""
+    """A unit on which workers died in every attempt."""
 
     unit: Unit
 
     @property
     def message(self) -> str:
-        """Why, for the user."""
+        """The cause and the remedy, for the user."""
         return (
-            f"{_RETRIES + 1} workers died on {self.unit.file.path}, of too little memory perhaps: "
-            "run with fewer --workers, or cut the file into smaller row groups."
+            f"{_RETRIES + 1} workers died on {self.unit.file.path}, probably out of memory. "
+            "Use fewer --workers, or rewrite the file with smaller row groups."
         )
 
 
 @dataclass(frozen=True)
 class Looked:
-    """The progress of the workers on the bundles they hold, as far as they could be asked."""
+    """The progress on each running bundle whose worker answered in time."""
 
     of_bundles: list[Any]
 
 
 def bundles_for(num_workers: int, units: Sequence[Unit]) -> list[list[Unit]]:
-    """Several bundles for each worker, so that all end at about the same time."""
+    """Several bundles per worker, so that all workers finish at about the same time."""
     return group_small(units, num_groups=_BUNDLES_PER_WORKER * num_workers)
 
 
@@ -83,16 +83,17 @@ def map_bundles(
     num_workers: int,
     capacity: Capacity,
 ) -> Iterator[Done[_Result] | GivenUp | Looked]:
-    """Run `make_work(predictor)(units)` on every bundle; yields as they end, and looks between.
+    """Run `make_work(predictor)(units)` on every bundle, and yield each one when it ends.
 
-    Each worker loads the model once. What the work raises is raised here.
+    Yields a `Looked` whenever half a second passes without a finished bundle. Each worker loads the
+    model once. Errors of the work are raised here.
     """
     actor = ray.remote(
         num_cpus=capacity.cpus_per_worker,
         num_gpus=1 if capacity.use_gpu else 0,
         max_restarts=-1,
         max_task_retries=_RETRIES,
-        max_concurrency=2,  # of which one answers looks
+        max_concurrency=2,  # one thread works, one answers `progress`
     )(_Worker)
     pool: _Pool[_Result] = _Pool(
         idle=[actor.remote(make_work, model, capacity) for _ in range(num_workers)],
@@ -103,7 +104,7 @@ def map_bundles(
 
 @dataclass
 class _Pool(Generic[_Result]):
-    """Actors, the bundles they hold, and those that wait."""
+    """The actors, their running bundles, and the waiting bundles."""
 
     idle: list[Any]
     waiting: deque[list[Unit]]
@@ -114,11 +115,11 @@ class _Pool(Generic[_Result]):
             while self.waiting and self.idle:
                 actor, units = self.idle.pop(), self.waiting.popleft()
                 self.running[actor.work.remote(units)] = actor, units
-            ended, _ = ray.wait(list(self.running), timeout=_SECONDS_BETWEEN_LOOKS)
+            ended, _ = ray.wait(list(self.running), timeout=_SECONDS_BETWEEN_POLLS)
             for task in ended:
                 yield from self._take(task)
             if not ended:
-                yield self._look()
+                yield self._poll()
 
     def _take(self, task: Any) -> Iterator[Done[_Result] | GivenUp]:
         actor, units = self.running.pop(task)
@@ -135,21 +136,21 @@ class _Pool(Generic[_Result]):
             else:
                 self.waiting.extendleft([unit] for unit in reversed(units))
 
-    def _look(self) -> Looked:
-        """Workers that are starting, or starting again, do not answer in time."""
-        looks = [actor.progress.remote() for actor, _ in self.running.values()]
-        answered, _ = ray.wait(looks, num_returns=len(looks), timeout=_SECONDS_BETWEEN_LOOKS)
+    def _poll(self) -> Looked:
+        """Ask all busy workers for their progress; starting workers do not answer in time."""
+        calls = [actor.progress.remote() for actor, _ in self.running.values()]
+        answered, _ = ray.wait(calls, num_returns=len(calls), timeout=_SECONDS_BETWEEN_POLLS)
         found = []
-        for look in answered:
+        for call in answered:
             try:
-                found.append(ray.get(look))
+                found.append(ray.get(call))
             except RayActorError:
                 continue
         return Looked(found)
 
 
 class _Worker:
-    """In the actor's process."""
+    """The actor: loads the model and runs the work on bundles."""
 
     def __init__(
         self, make_work: "Callable[[Predictor], Work[Any]]", model: Path, capacity: Capacity
@@ -157,7 +158,7 @@ class _Worker:
         from distlstm.stages.prediction.predictor import Predictor
 
         pa.set_cpu_count(capacity.cpus_per_worker)
-        pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own keeps what was freed
+        pa.set_memory_pool(pa.system_memory_pool())  # Arrow's default pool keeps freed memory
         predictor = Predictor.load(
             model, num_threads=capacity.cpus_per_worker, use_gpu=capacity.use_gpu
         )

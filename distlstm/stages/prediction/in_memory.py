@@ -1,4 +1,4 @@
-"""Predicting a column that is in memory, as a worker predicts a file of just these rows."""
+"""Predicts a column in memory, with the same results as for a file with exactly these rows."""
 
 from collections.abc import Iterator
 
@@ -16,16 +16,16 @@ from distlstm.text.columns import is_text_type, read_texts
 def predict_column(
     predictor: Predictor, column: pa.Array, *, top_k: int | None, min_score: float | None
 ) -> pa.Table:
-    """The columns that are added to these rows; the process keeps its number of threads.
+    """The prediction columns of these rows. The process keeps its number of torch threads.
 
-    Arithmetic in bfloat16 depends, in its last digits, on the rows that go through the model
-    together. So windows are cut here as `read_windows` cuts them.
+    In bfloat16, the last digits depend on which rows go through the model together. So the rows are
+    cut into the same windows as in `read_windows`.
 
     Raises:
-        UserError: the column does not hold text.
+        UserError: the column is not text.
     """
     if not is_text_type(column.type):
-        raise UserError(f"The texts hold {column.type} values, not text.")
+        raise UserError(f"The texts have type {column.type}, not text.")
     model = predictor.model
     names = pa.array(model.labels.names, pa.string())
     threads = torch.get_num_threads()
@@ -44,7 +44,7 @@ def predict_column(
 
 
 def _windows(texts: pa.Array, num_labels: int) -> Iterator[pa.Array]:
-    """At least one, empty if there are no rows."""
+    """At least one window, which is empty if there are no rows."""
     max_rows = min(WINDOW_ROWS, rows_at_once(num_labels))
     start = 0
     while start < max(1, len(texts)):

@@ -1,4 +1,4 @@
-"""What a prediction run reads: the units of its input, checked before any work starts."""
+"""The input of a prediction run: its files and units, checked before any work starts."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from distlstm.text.columns import is_text_type
 
 
 def trained_on(model_metadata: Mapping[str, Any]) -> Columns:
-    """The columns that a model was trained on, by its metadata."""
+    """The columns that a model was trained on, from its metadata."""
     run, default = model_metadata.get("run", {}), Columns()
     return Columns(
         text=run.get("columns.text", default.text), label=run.get("columns.label", default.label)
@@ -31,13 +31,13 @@ def find_input(
     """The files of the input.
 
     Raises:
-        UserError: the first readable file lacks a column or would get one twice, no file can be
-            read, or the output lies among the input.
+        UserError: the first readable file lacks a column or already has an output column, no file
+            is readable, or the output lies inside the input.
     """
     for source in inputs:
         if would_find(source, str(output)):
             raise UserError(
-                f"The output {output} lies inside the input {source}, which would read it back. "
+                f"The output {output} lies inside the input {source}, so it would be read as input. "
                 "Choose an --output outside the input."
             )
     files = find_files(inputs)
@@ -46,7 +46,7 @@ def find_input(
 
 
 def cut_input(files: Sequence[SourceFile], limit: Size) -> list[Unit]:
-    """The units of the files.
+    """The units of the files; a file is cut into units of at most `limit`.
 
     Raises:
         UserError: two files would write the same part.
@@ -55,14 +55,14 @@ def cut_input(files: Sequence[SourceFile], limit: Size) -> list[Unit]:
     clashes = [name for name, count in Counter(map(part_name, units)).items() if count > 1]
     if clashes:
         raise UserError(
-            f"Two inputs would write the same part, {clashes[0]}. Name a directory above both, or "
-            "predict them into different outputs."
+            f"Two input files would write the same part, {clashes[0]}. Give a directory that "
+            "contains both, or use a different --output for each."
         )
     return units
 
 
 def _cut(file: SourceFile, limit: Size) -> list[Unit]:
-    """An unreadable file stays one unit; its worker will say what is wrong with it."""
+    """The units of a file. An unreadable file stays one unit; its worker reports the error."""
     try:
         return cut_into_units([file], limit)
     except UnreadableFileError:
@@ -87,4 +87,4 @@ def _check_first_readable(files: Sequence[SourceFile], settings: PredictionSetti
 def _check_text(file: SourceFile, schema: pa.Schema, column: str) -> None:
     kind = schema.field(column).type
     if not is_text_type(kind):
-        raise UserError(f"Column {column!r} of {file.path} holds {kind}, not text.")
+        raise UserError(f"Column {column!r} of {file.path} has type {kind}, not text.")

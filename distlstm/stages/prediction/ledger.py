@@ -1,4 +1,4 @@
-"""The ledger of a prediction output: what its parts say of the units of an input."""
+"""The ledger of a prediction output: which units of an input already have a finished part."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,22 +19,22 @@ from distlstm.stages.run.output import Identity
 
 @dataclass(frozen=True)
 class Ledger:
-    """The parts that an output directory holds, by name."""
+    """The parts of an output directory, by name."""
 
     done: dict[str, Part]
-    """Whole, and of just the units of this run."""
+    """Complete parts of the units of this run."""
     stale: dict[str, Part]
-    """Of inputs of this run that have changed or are cut differently now."""
+    """Parts of input files of this run that have changed or are now cut differently."""
     others: dict[str, Part]
-    """Of inputs that this run does not have."""
+    """Parts of input files that this run does not have."""
 
     def parts(self) -> Iterator[Part]:
-        """All of them."""
+        """All parts."""
         for group in (self.done, self.stale, self.others):
             yield from group.values()
 
     def settings_beside(self, settings: PredictionSettings) -> Identity | None:
-        """The settings of a part that has others than these, else of any; None without a part."""
+        """The settings of a part that differ from these, or else these; None without any part."""
         own, found = plain(settings), None
         for part in self.parts():
             found = part.settings
@@ -47,7 +47,7 @@ def read_ledger(output: Path, units: Sequence[Unit]) -> Ledger:
     """Read the footers of all parts.
 
     Raises:
-        UserError: a part of another input stands where this run would write.
+        UserError: this run would overwrite a part of another input.
     """
     expected = {part_name(unit): unit for unit in units}
     inputs = {unit.file.path for unit in units}
@@ -59,7 +59,7 @@ def read_ledger(output: Path, units: Sequence[Unit]) -> Ledger:
             ledger.stale[name] = part
         elif name in expected:
             raise UserError(
-                f"{output / name} holds the predictions of {part.input}, not of "
+                f"{output / name} contains the predictions of {part.input}, not of "
                 f"{expected[name].file.path}. Choose another --output for this input."
             )
         else:

@@ -1,4 +1,4 @@
-"""`_manifest.json`: what a prediction output holds, and how that compares with training."""
+"""`_manifest.json`: the content of a prediction output, compared with the training data."""
 
 import json
 from collections import Counter
@@ -25,20 +25,20 @@ class Totals:
     rows_in: int
     rows_out: int
     rows_without_prediction: dict[str, int]
-    """By reason."""
+    """Number of rows by reason."""
     label_counts: dict[str, int]
     score_histogram: list[int]
     num_tokens: int
     unknown_share: float
-    """Of the tokens."""
+    """Share of the tokens."""
     truncated_share: float
-    """Of the rows."""
+    """Share of the rows."""
     partner_share: float
-    """Of the rows, those that the linear partner answered alone."""
+    """Share of the rows that the linear model answered alone."""
 
 
 def totals_of(parts: Sequence[Part]) -> Totals:
-    """Add parts up."""
+    """Sum the figures of parts."""
     labels, reasons = Counter[str](), Counter[str]()
     for part in parts:
         labels.update(part.label_counts)
@@ -60,32 +60,34 @@ def totals_of(parts: Sequence[Part]) -> Totals:
 
 @dataclass(frozen=True, kw_only=True)
 class Drift:
-    """How far the predicted rows lie from those the model was trained on."""
+    """How much the predicted rows differ from those the model was trained on."""
 
     unknown_share: float
     unknown_share_in_training: float
     truncated_share: float
     truncated_share_in_training: float
     labels_moved: float
-    """Total variation distance, from 0 to 1, between the predicted labels and the true ones of the
-    training rows: the share of rows that would need another label for the two to be alike."""
+    """Total variation distance, from 0 to 1, between the predicted labels and the true labels of
+    the training rows: the share of rows that need another label to make both distributions equal.
+    """
     scores_moved: float
-    """Likewise, between the scores here and those on the validation rows, in 20 bins."""
+    """The same distance between these scores and those of the validation rows, in 20 bins."""
     label_counts_in_training: dict[str, int]
     validation_score_histogram: list[int]
 
     def __str__(self) -> str:
         """The figures as a sentence."""
         return (
-            f"Against training: {self.unknown_share:.1%} of the tokens unknown "
+            f"Compared with training: {self.unknown_share:.1%} of the tokens unknown "
             f"({self.unknown_share_in_training:.1%}), {self.truncated_share:.1%} of the rows cut "
-            f"short ({self.truncated_share_in_training:.1%}); labels moved by "
-            f"{self.labels_moved:.2f}, scores by {self.scores_moved:.2f} (from 0, alike, to 1)."
+            f"short ({self.truncated_share_in_training:.1%}); label distribution shifted by "
+            f"{self.labels_moved:.2f}, score distribution by {self.scores_moved:.2f} "
+            "(0: identical, 1: disjoint)."
         )
 
 
 def drift_of(totals: Totals, model_metadata: Mapping[str, Any]) -> Drift | None:
-    """Compare a run with `model.json`; None where there is nothing to compare."""
+    """Compare a run with `model.json`; None if one of the two has no figures."""
     corpus = model_metadata.get("corpus", {})
     in_training = corpus.get("label_counts", {})
     validation_scores = model_metadata.get("validation_score_histogram", [])
@@ -108,7 +110,7 @@ def drift_of(totals: Totals, model_metadata: Mapping[str, Any]) -> Drift | None:
 
 
 def _distance(first: Sequence[int], second: Sequence[int]) -> float:
-    """Total variation distance between two distributions, given as counts."""
+    """Total variation distance between two distributions, which are given as counts."""
     shares = [np.array(counts) / max(1, sum(counts)) for counts in (first, second)]
     return float(np.abs(shares[0] - shares[1]).sum() / 2)
 
@@ -131,7 +133,7 @@ def write_manifest(
     limit: Size,
     drift: Drift | None = None,
 ) -> None:
-    """Write the manifest, a line for each part."""
+    """Write the manifest, with one line per part."""
     head = {
         "settings": plain(settings),
         "unit_limit": asdict(limit),
@@ -147,10 +149,10 @@ def write_manifest(
 
 
 def read_manifest(output: Path) -> dict[str, Any]:
-    """What `write_manifest` wrote.
+    """Read the manifest of an output.
 
     Raises:
-        UserError: there is none, or it is damaged.
+        UserError: it is missing or damaged.
     """
     path = output / MANIFEST_FILE
     try:
@@ -159,7 +161,7 @@ def read_manifest(output: Path) -> dict[str, Any]:
             return dict(manifest)
     except FileNotFoundError as error:
         raise UserError(
-            f"{output} is no output of batch-predict: it has no {path.name}."
+            f"{output} is not an output of batch-predict: it has no {path.name}."
         ) from error
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(f"{path} cannot be read: {error}.") from error
@@ -167,7 +169,7 @@ def read_manifest(output: Path) -> dict[str, Any]:
 
 
 def recorded_limit(output: Path) -> Size | None:
-    """How large the units of earlier runs were at the most, to which later ones keep."""
+    """The unit size limit of earlier runs, which later runs reuse; None if none is recorded."""
     try:
         return Size(**read_manifest(output)["unit_limit"])
     except (UserError, TypeError):

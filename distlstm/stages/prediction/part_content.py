@@ -1,4 +1,4 @@
-"""What a part holds beside its input: the prediction columns, and sums over its rows."""
+"""What a part adds to its input: the prediction columns, and sums over its rows."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from distlstm.text.columns import TextColumn
 
 
 def answer_field(kind: LabelKind) -> pa.Field:
-    """Name and type of the column with a row's answer: a label, or a list of labels."""
+    """Name and type of the column with the answers: a label per row, or a list of labels."""
     if kind.gives_sets:
         return pa.field(TOP_K[0], pa.list_(pa.string()))
     return pa.field(PREDICTED[0], pa.string())
@@ -28,21 +28,21 @@ def prediction_columns(
     top_k: int | None = None,
     min_score: float | None = None,
 ) -> dict[str, pa.Array]:
-    """The columns that are added, null where there is no text; the answer comes first.
+    """The prediction columns, the answer first; null for rows without text.
 
     Args:
         predictions: of the rows.
         label_names: by label id (string, [C]).
-        kind: of the labels; the columns of label sets have no order to cut.
+        kind: of the labels; `top_k` and `min_score` have no effect on label sets.
         top_k: also list the k most probable labels, best first.
-        min_score: leave the label null where its score is lower.
+        min_score: make the label null if its score is lower.
     """
     if kind.gives_sets:
         return _label_set_columns(predictions, label_names, kind)
     known = predictions.has_text
     scores = predictions.scores
-    sure = known if min_score is None else known & (np.nan_to_num(scores) >= min_score)
-    labels = label_names.take(pa.array(predictions.label_ids, mask=~sure))
+    confident = known if min_score is None else known & (np.nan_to_num(scores) >= min_score)
+    labels = label_names.take(pa.array(predictions.label_ids, mask=~confident))
     columns = dict(zip(PREDICTED, (labels, pa.array(scores, mask=~known)), strict=True))
     return columns if top_k is None else columns | _top_k(predictions, label_names, top_k)
 
@@ -50,9 +50,10 @@ def prediction_columns(
 def _label_set_columns(
     predictions: Predictions, label_names: pa.Array, kind: LabelKind
 ) -> dict[str, pa.Array]:
-    """The columns that a model of label sets adds, null where there is no text.
+    """The prediction columns of a model of label sets; null for rows without text.
 
-    A row's labels that reach their threshold, the most probable first; perhaps none.
+    A row lists its labels that reach their threshold, the most probable first; the list can be
+    empty.
     """
     known = predictions.has_text
     probabilities = predictions.probabilities[known]
@@ -85,7 +86,7 @@ def _top_k(predictions: Predictions, label_names: pa.Array, top_k: int) -> dict[
 
 @dataclass
 class Tally:
-    """Sums over the rows of a unit; `label_counts` is float64 [C]."""
+    """Running sums over the rows of a unit; `label_counts` is float64 [C]."""
 
     label_counts: np.ndarray
     kind: LabelKind = ONE_LABEL
@@ -98,7 +99,7 @@ class Tally:
     num_by_partner: int = 0
 
     def add(self, predictions: Predictions, texts: TextColumn) -> None:
-        """Count some rows."""
+        """Add some rows to the sums."""
         known = predictions.has_text
         self.label_counts += self.kind.decided(predictions.probabilities[known]).sum(0)
         self.histogram += score_histogram(predictions.scores[known])

@@ -1,4 +1,4 @@
-"""Predicting units into parts, inside a worker."""
+"""Predicts units and writes their parts, inside a worker."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -37,14 +37,14 @@ from distlstm.stages.prediction.windows import WINDOW_ROWS, Rows, Unreadable, Wi
 
 @dataclass(frozen=True)
 class Failure:
-    """A unit that could not be predicted, and why."""
+    """Why a unit could not be predicted."""
 
     message: str
 
 
 @dataclass(frozen=True)
 class _Predicted:
-    """Rows and what the model says of them."""
+    """Rows and their predictions."""
 
     rows: Rows
     predictions: Predictions
@@ -55,7 +55,7 @@ class _Predicted:
 
 
 class PartWriter:
-    """Writes parts with a model that is loaded once; another thread may look at `progress`."""
+    """Writes parts with a loaded model; another thread may read `progress` meanwhile."""
 
     def __init__(self, predictor: Predictor, output: Path, settings: PredictionSettings) -> None:
         self.predictor = predictor
@@ -65,10 +65,10 @@ class PartWriter:
         self.progress = Progress()
 
     def write(self, units: Sequence[Unit]) -> Iterator[Part | Failure]:
-        """Predict and write units, in order; what comes of each.
+        """Predict and write units in order; yields the part or the failure of each.
 
-        A part appears whole, by rename, or not at all. One that is there already, since a worker
-        died on a later unit, is kept.
+        A part is complete when it appears, because it is renamed into place. A finished part that a
+        worker wrote before it died is kept.
 
         Raises:
             OSError: a part cannot be written.
@@ -88,7 +88,7 @@ class PartWriter:
                 yield Failure(str(error))
 
     def _predict(self, units: Sequence[Unit]) -> Iterator[_Predicted | Unreadable]:
-        """All pieces of the units, in order, with the predictions of their rows."""
+        """All pieces of the units in order, with the predictions of their rows."""
         for window, texts in self._encoded_windows(units):
             self.progress.complete_rows += window.complete_rows
             self.progress.complete_bytes += window.complete_bytes
@@ -101,7 +101,7 @@ class PartWriter:
                 end = start + piece.batch.num_rows
                 yield _Predicted(piece, predictions.take(slice(start, end)))
                 start = end
-            del window, texts, predictions, piece  # before the next window is read
+            del window, texts, predictions, piece  # free the memory before the next window
             pa.default_memory_pool().release_unused()
 
     def _encoded_windows(self, units: Sequence[Unit]) -> Iterator[tuple[Window, EncodedTexts]]:
@@ -126,7 +126,9 @@ class PartWriter:
                 for batch in chain([first], batches):
                     writer.write_batch(batch)
                 if has_changed(unit.file):
-                    raise UserError(f"{unit.file.path} changed while it was read. Run this again.")
+                    raise UserError(
+                        f"{unit.file.path} changed while it was read. Run the command again."
+                    )
                 part = self._part(unit, tally)
                 writer.add_key_value_metadata({FOOTER_KEY: json.dumps(asdict(part))})
         return part

@@ -1,4 +1,4 @@
-"""Output parts of a prediction run: their names, and the ledger that their footers are."""
+"""The parts of a prediction output: their names, and the ledger entries in their footers."""
 
 import json
 from collections.abc import Iterable
@@ -23,32 +23,32 @@ _TAIL_BYTES = 8  # after the footer: its length and "PAR1"
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionSettings:
-    """What decides the content of a part, besides its input."""
+    """What determines the content of a part, besides its input."""
 
     model: str
     """Fingerprint of the model."""
     text_column: str
     columns: tuple[str, ...] | None
-    """Input columns to keep; None is all."""
+    """Input columns to keep; None: all."""
     top_k: int | None
     min_score: float | None
     label_sets: bool = False
-    """The model gives each row a set of labels."""
+    """Whether the model gives each row a set of labels."""
 
     def kept(self, schema: pa.Schema) -> list[str]:
-        """Columns of an input that come out."""
+        """The columns of an input that are copied to the output."""
         return schema.names if self.columns is None else list(self.columns)
 
     @property
     def to_read(self) -> list[str] | None:
-        """Columns to read; None is all."""
+        """The columns to read; None: all."""
         if self.columns is None:
             return None
         return list(dict.fromkeys([*self.columns, self.text_column]))
 
     @property
     def added(self) -> tuple[str, ...]:
-        """Columns that come out beside those of the input."""
+        """The prediction columns, which are added to those of the input."""
         if self.label_sets:
             return TOP_K
         return PREDICTED if self.top_k is None else (*PREDICTED, *TOP_K)
@@ -56,37 +56,37 @@ class PredictionSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """An output file and what it holds; kept in the file's own Parquet footer."""
+    """An output file and its figures, which are stored in its own Parquet footer."""
 
     name: str
     """Path below the output directory."""
     input: str
     unit: dict[str, Any]
-    """The unit's key: size and time of the input file, row groups and rows."""
+    """The `unit_key`: size and time of the input file, row groups and rows."""
     settings: dict[str, Any]
     rows_in: int = 0
     rows_out: int = 0
     rows_without_prediction: dict[str, int] = field(default_factory=dict)
     label_counts: dict[str, int] = field(default_factory=dict)
     score_histogram: list[int] = field(default_factory=lambda: [0] * SCORE_BINS)
-    """Rows by predicted score, in 20 bins from 0 to 1."""
+    """Number of rows by predicted score, in 20 bins from 0 to 1."""
     num_tokens: int = 0
     num_unknown: int = 0
     num_truncated: int = 0
     num_by_partner: int = 0
-    """Rows that the linear partner answered alone."""
+    """Number of rows that the linear model answered alone."""
 
     def is_of(self, unit: Unit) -> bool:
-        """Whether this is the finished part of that unit, under whatever settings."""
+        """Whether this is the finished part of that unit, with any settings."""
         return self.input == unit.file.path and self.unit == unit_key(unit)
 
     def matches(self, unit: Unit, settings: PredictionSettings) -> bool:
-        """Whether this is the finished part of that unit under those settings."""
+        """Whether this is the finished part of that unit with those settings."""
         return self.is_of(unit) and self.settings == plain(settings)
 
 
 def unit_key(unit: Unit) -> dict[str, Any]:
-    """What identifies a unit of a file: of a changed file, the key is another."""
+    """Identifies a unit of a file; if the file changes, the key changes."""
     return {
         "size": unit.file.size,
         "modified": unit.file.modified,
@@ -96,7 +96,7 @@ def unit_key(unit: Unit) -> dict[str, Any]:
 
 
 def plain(settings: PredictionSettings) -> dict[str, Any]:
-    """The settings as JSON gives them back; `label_sets` only where it says something."""
+    """The settings as JSON values; `label_sets` only if it is true."""
     table = asdict(settings)
     if not settings.label_sets:
         del table["label_sets"]
@@ -104,7 +104,7 @@ def plain(settings: PredictionSettings) -> dict[str, Any]:
 
 
 def part_name(unit: Unit) -> str:
-    """The part's path below the output directory: the input's, numbered where it was cut.
+    """The part's path below the output directory: the input's, with a number if it is cut.
 
     `2026/a.parquet` stays, or becomes `2026/a-00003-of-00008.parquet`; `b.csv.gz` becomes
     `b.csv.gz.parquet`.
@@ -116,25 +116,25 @@ def part_name(unit: Unit) -> str:
 
 
 def refuse_cut(*, label_sets: bool, top_k: int | None, min_score: float | None) -> None:
-    """Raise a UserError if sets of labels, which have no order to cut, are to be cut."""
+    """Raise a UserError if `top_k` or `min_score` is given for a model of label sets."""
     if label_sets and not (top_k is None and min_score is None):
         raise UserError(
-            "--top-k and --min-score are for models of one label a row; this one writes every "
-            "label that reaches its threshold."
+            "--top-k and --min-score are for models with one label per row; this model writes "
+            "every label that reaches its threshold. Leave them out."
         )
 
 
 def refuse_clash(path: str, kept: Iterable[str], added: Iterable[str]) -> None:
-    """Raise a UserError if a column to be added is already among those kept."""
+    """Raise a UserError if a kept column has the name of a prediction column."""
     clash = sorted(set(kept) & set(added))
     if clash:
         raise UserError(
-            f"{path} already has a column {clash[0]!r}; name the columns to keep with --columns."
+            f"{path} already has a column {clash[0]!r}. List the columns to keep with --columns."
         )
 
 
 def read_part(path: Path) -> Part | None:
-    """The ledger entry in a part's footer; None if the file is absent, damaged or not a part."""
+    """The part described in a file's footer; None if the file is missing, damaged or no part."""
     try:
         footer = pq.read_metadata(path)
         part = Part(**json.loads((footer.metadata or {})[FOOTER_KEY]))
@@ -145,12 +145,12 @@ def read_part(path: Path) -> Part | None:
 
 
 def part_names(output: Path) -> list[str]:
-    """The files of an output that are, or should be, parts."""
+    """The paths of all Parquet files of an output; all of them should be parts."""
     return sorted(str(path.relative_to(output)) for path in output.rglob("*.parquet"))
 
 
 def read_parts(output: Path, names: Iterable[str]) -> dict[str, Part]:
-    """The parts of these names that are there and whole."""
+    """The parts with these names that exist and are complete."""
     names = list(names)
     with ThreadPoolExecutor(FOOTERS_AT_ONCE) as threads:
         found = threads.map(lambda name: read_part(output / name), names)
@@ -158,7 +158,7 @@ def read_parts(output: Path, names: Iterable[str]) -> dict[str, Part]:
 
 
 def _size_by_footer(footer: pq.FileMetaData) -> int:
-    """Bytes that the file must have: our parts end their data where the footer begins."""
+    """The size in bytes that the file must have: in our parts, the footer follows the data."""
     ends = [4]
     for group in map(footer.row_group, range(footer.num_row_groups)):
         for column in map(group.column, range(group.num_columns)):

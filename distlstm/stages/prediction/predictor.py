@@ -1,4 +1,4 @@
-"""From texts to probabilities, in one process. Used by all commands that apply a model."""
+"""From texts to probabilities, in one process. All commands that apply a model use it."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,23 +18,23 @@ from distlstm.text.tokenizer import TokenIds, Tokenizer, run_indices
 from distlstm.text.vocabulary import UNKNOWN_ID
 
 _ROWS_TOKENISED_AT_ONCE = 8_192
-_ROWS_ANSWERED_AT_ONCE = 2_048
+_LINEAR_ROWS_AT_ONCE = 2_048
 _MOST_PROBABILITIES = 2**24
 
 
 def rows_at_once(num_labels: int) -> int:
-    """Rows whose probabilities are in memory together, at the most."""
+    """The maximum number of rows whose probabilities are in memory at once."""
     return max(1, _MOST_PROBABILITIES // num_labels)
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model says of some rows.
+    """The predictions of a model for some rows.
 
-    `probabilities` (float32, [rows, C], calibrated) is NaN where there is no text. `num_tokens` and
-    `num_unknown` (int64, [rows]) are each row's tokens and those the vocabulary does not know;
-    `is_truncated` (bool, [rows]) marks rows cut short, `by_linear` (bool, [rows]) those that the
-    linear partner answered alone.
+    `probabilities` (float32, [rows, C], calibrated) is NaN for rows without text. `num_tokens` and
+    `num_unknown` (int64, [rows]) count each row's tokens and those outside the vocabulary.
+    `is_truncated` (bool, [rows]) marks rows that were cut short, `by_linear` (bool, [rows]) those
+    that the linear model answered alone.
     """
 
     probabilities: np.ndarray
@@ -50,16 +50,16 @@ class Predictions:
 
     @property
     def label_ids(self) -> np.ndarray:
-        """Most probable label id of each row; 0 where there is no text."""
+        """Most probable label id of each row; 0 for rows without text."""
         return np.asarray(np.nan_to_num(self.probabilities).argmax(1))
 
     @property
     def scores(self) -> np.ndarray:
-        """Probability of the most probable label; NaN where there is no text."""
+        """Probability of the most probable label; NaN for rows without text."""
         return np.asarray(self.probabilities.max(1))
 
     def take(self, rows: np.ndarray | slice) -> "Predictions":
-        """Those of some rows."""
+        """The predictions of some of the rows."""
         return Predictions(**{name: values[rows] for name, values in vars(self).items()})
 
 
@@ -68,15 +68,15 @@ class EncodedTexts:
     """Texts as token ids, each distinct text once."""
 
     tokens: TokenIds
-    """Of the distinct texts; the last one is no text, with no tokens."""
+    """Of the distinct texts; the last entry stands for a missing text and has no tokens."""
     index: np.ndarray
-    """Each row's place among the distinct texts (int64, [rows])."""
+    """Index of each row's text among the distinct texts (int64, [rows])."""
     linear_logits: np.ndarray
-    """What the linear partner says of the distinct texts (float32, [texts, C]); 0 without one."""
+    """Logits of the linear model for the distinct texts (float32, [texts, C]); 0 without one."""
 
 
 class Predictor:
-    """A model ready to classify, on one device, with rows of like length side by side."""
+    """Classifies texts with a model on one device, in batches of rows of similar length."""
 
     def __init__(self, model: TrainedModel, *, device: torch.device, num_threads: int = 1) -> None:
         self.model = model
@@ -96,20 +96,20 @@ class Predictor:
         num_threads: int,
         use_gpu: bool,
     ) -> "Predictor":
-        """Load a MODEL directory in this process; its metadata are read if they are not given.
+        """Load a MODEL directory in this process; `metadata` is read from it if not given.
 
         Raises:
-            UserError: the directory is no model, or damaged.
+            UserError: the directory is not a model, or is damaged.
         """
         device = torch.device("cuda" if use_gpu else "cpu")
         return cls(load_model(path, metadata), device=device, num_threads=num_threads)
 
     def __call__(self, texts: pa.Array) -> Predictions:
-        """Classify texts (string, [rows]); null is no text."""
+        """Classify texts (string, [rows]); null is a missing text."""
         return self.classify(self.encode(texts))
 
     def encode(self, texts: pa.Array) -> EncodedTexts:
-        """Token ids of texts (string, [rows]): the part of the work that needs no device."""
+        """Tokenise texts (string, [rows]) and apply the linear model; runs on the CPU only."""
         encoded = texts.dictionary_encode()
         distinct = encoded.dictionary
         index = encoded.indices.fill_null(len(distinct)).to_numpy(zero_copy_only=False)
@@ -133,14 +133,15 @@ class Predictor:
         """Classify each distinct text once.
 
         Args:
-            texts: what `encode` gave.
-            on_rows: called with the rows that the partner's answers, then each batch, were worth,
-                duplicates included; they sum to all rows, if any has a text.
+            texts: the result of `encode`.
+            on_rows: called with a number of rows when the linear model has answered its rows, and
+                after each batch. The number is in proportion to the tokens and includes duplicates;
+                the numbers sum to all rows, if any row has a text.
         """
-        torch.set_num_threads(self.num_threads)  # OpenMP keeps a number for each calling thread
+        torch.set_num_threads(self.num_threads)  # OpenMP has a setting for each calling thread
         tokens = texts.tokens
         rows_per_token = len(texts.index) / max(1, len(tokens.values))
-        probabilities, by_linear = self._first_answers(texts)
+        probabilities, by_linear = self._linear_answers(texts)
         if on_rows is not None and by_linear.any():
             on_rows(rows_per_token * float(tokens.lengths[by_linear].sum()))
         batches = list(self._cut(tokens, np.flatnonzero((tokens.lengths > 0) & ~by_linear)))
@@ -168,15 +169,19 @@ class Predictor:
         )
         return of_distinct.take(texts.index)
 
-    def _first_answers(self, texts: EncodedTexts) -> tuple[np.ndarray, np.ndarray]:
-        """Probabilities (float32 [texts, C]) where the partner's are final, and where that is."""
+    def _linear_answers(self, texts: EncodedTexts) -> tuple[np.ndarray, np.ndarray]:
+        """The final answers of the linear model.
+
+        Returns probabilities (float32 [texts, C], else NaN), and which texts are final (bool
+        [texts]).
+        """
         probabilities = np.full(texts.linear_logits.shape, np.nan, np.float32)
         final = np.zeros(len(probabilities), bool)
         cascade = self.model.cascade
         if cascade is None:
             return probabilities, final
-        for start in range(0, len(final), _ROWS_ANSWERED_AT_ONCE):
-            some = slice(start, start + _ROWS_ANSWERED_AT_ONCE)
+        for start in range(0, len(final), _LINEAR_ROWS_AT_ONCE):
+            some = slice(start, start + _LINEAR_ROWS_AT_ONCE)
             linear_logits = texts.linear_logits[some]
             final[some] = cascade.is_final(linear_logits) & (texts.tokens.lengths[some] > 0)
             probabilities[some][final[some]] = cascade.probabilities(linear_logits[final[some]])

@@ -1,4 +1,4 @@
-"""Doing the next piece of work in a thread while this one is being used."""
+"""Prefetch: a thread produces the next items while the current one is used."""
 
 import queue
 import threading
@@ -10,10 +10,10 @@ _DEPTH = 2
 
 
 def prefetch(items: Iterator[_Item]) -> Iterator[_Item]:
-    """The same items, up to two of which are made ahead, in a thread.
+    """Yield the same items; a thread produces up to two of them ahead.
 
-    What the iterator raises is raised here, after the items before it. If the consumer stops early,
-    so does the thread.
+    An error of the iterator is raised here, after the items before it. If the consumer stops early,
+    the thread stops too.
     """
     ready: queue.Queue[tuple[_Item] | BaseException | None] = queue.Queue(_DEPTH)
     stopped = threading.Event()

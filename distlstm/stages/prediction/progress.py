@@ -1,4 +1,4 @@
-"""How far a prediction run is: rows, speed and time left, from what its workers say."""
+"""Progress of a prediction run: rows, speed and time left, from the reports of its workers."""
 
 import time
 from collections import deque
@@ -13,39 +13,39 @@ _SECONDS_OF_SPEED = 30.0
 
 @dataclass
 class Progress:
-    """How far a worker is with what it was given last."""
+    """Progress of a worker on its current bundle."""
 
     rows_done: float = 0.0
     complete_rows: int = 0
-    """Rows of the units that were read to their end."""
+    """Number of rows of the units that were read to their end."""
     complete_bytes: int = 0
-    """What those units are on disk."""
+    """Size of those units on disk."""
 
 
 @dataclass(kw_only=True)
 class Meter:
-    """Adds up what is finished and what is under way."""
+    """Sums the finished and the running bundles, and estimates the time left."""
 
     num_bytes: int
-    """Of all units to predict, on disk."""
+    """Size of all units to predict, on disk."""
     parts_total: int
     parts_reused: int
     parts: int = 0
     rows: int = 0
     bytes_done: int = 0
     rows_in_all: float | None = None
-    """As estimated last; what a worker knew is gone when it starts again."""
+    """The latest estimate of the total; kept here because a restarted worker loses its counts."""
     samples: deque[tuple[float, int]] = field(default_factory=deque)
-    """Time and rows predicted, of the last half minute."""
+    """Times and numbers of predicted rows, of the last half minute."""
 
     def finished(self, units: Sequence[Unit], *, num_rows: int, num_parts: int) -> None:
-        """A bundle is done."""
+        """Count a finished bundle."""
         self.rows += num_rows
         self.parts += num_parts
         self.bytes_done += sum(unit.num_bytes for unit in units)
 
     def look(self, under_way: Sequence[Progress], *, now: float | None = None) -> RowsPredicted:
-        """The state of the run, with what the workers have not finished yet."""
+        """The state of the run, including the bundles `under_way`."""
         rows = self.rows + int(sum(progress.rows_done for progress in under_way))
         rows = max(rows, self.samples[-1][1] if self.samples else 0)
         speed = self._speed(rows, time.monotonic() if now is None else now)
@@ -68,7 +68,7 @@ class Meter:
         )
 
     def _speed(self, rows: int, now: float) -> float:
-        """Rows a second over the last half minute, from the first row on."""
+        """Rows per second over the last half minute, not counting the time before the first row."""
         self.samples.append((now, rows))
         while len(self.samples) > 2 and (
             now - self.samples[0][0] > _SECONDS_OF_SPEED or self.samples[1][1] == 0

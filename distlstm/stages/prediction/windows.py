@@ -1,7 +1,7 @@
-"""Reading units as windows: rows that go through the model together.
+"""Reads units as windows: rows that go through the model together.
 
-Small files share a window, a large one passes in several. So neither a file's size nor the number
-of files changes how much a worker holds, or how well its batches are filled.
+Small files share a window, and a large file is read in several. So a worker's memory and the size
+of its batches do not depend on the size or the number of the files.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ WINDOW_ROWS = 32_768
 
 @dataclass(frozen=True)
 class Rows:
-    """Consecutive rows of a unit; none if the unit has none."""
+    """Consecutive rows of a unit; no rows if the unit is empty."""
 
     unit: Unit
     batch: pa.RecordBatch
@@ -32,7 +32,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """What stands in the place of a unit's rows, or of those not yet read, and why."""
+    """Stands for the rows of a unit that could not be read, from the error on."""
 
     unit: Unit
     error: UserError
@@ -40,13 +40,13 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class Window:
-    """Pieces of one unit or several, in order."""
+    """Pieces of one or more units, in order."""
 
     pieces: tuple[Rows | Unreadable, ...]
     complete_rows: int
-    """Rows of the units whose last piece is here, earlier pieces included."""
+    """Number of rows of the units that end in this window, including those in earlier windows."""
     complete_bytes: int
-    """What those units are on disk."""
+    """Size of those units on disk."""
 
     @property
     def texts(self) -> pa.Array:
@@ -58,7 +58,7 @@ class Window:
 def read_windows(
     units: Sequence[Unit], settings: PredictionSettings, *, max_rows: int = WINDOW_ROWS
 ) -> Iterator[Window]:
-    """The rows of units in order: at least one piece of each unit."""
+    """The rows of units in order, with at least one piece per unit."""
     filling = _Filling()
     for unit in units:
         num_rows = 0
@@ -84,7 +84,7 @@ class _Filling:
     complete_bytes: int = 0
 
     def add(self, piece: Rows | Unreadable) -> int:
-        """Add a piece; its rows."""
+        """Add a piece; returns its number of rows."""
         self.pieces.append(piece)
         if isinstance(piece, Unreadable):
             return 0
@@ -93,7 +93,7 @@ class _Filling:
         return int(piece.batch.num_rows)
 
     def window(self) -> Window:
-        """What it was filled with."""
+        """The filled window."""
         return Window(tuple(self.pieces), self.complete_rows, self.complete_bytes)
 
 
@@ -109,7 +109,7 @@ def _read_unit(unit: Unit, settings: PredictionSettings) -> Iterator[Rows | Unre
 
 
 def _read_batches(unit: Unit, settings: PredictionSettings) -> Iterator[pa.RecordBatch]:
-    """At least one batch, empty if the unit is."""
+    """At least one batch, which is empty if the unit is."""
     schema = read_schema(unit.file)
     kept = settings.kept(schema)
     check_columns(unit.file, schema, [settings.text_column, *kept])
@@ -130,7 +130,7 @@ def _read_batches(unit: Unit, settings: PredictionSettings) -> Iterator[pa.Recor
 
 
 def _texts_or_none(column: pa.Array) -> TextColumn:
-    """The texts of a column; of one that holds something else, every row is `not_text`."""
+    """The texts of a column; if it has another type, every value is counted as `not_text`."""
     if is_text_type(column.type):
         return read_texts(column)
     reasons = {"null": column.null_count, "not_text": len(column) - column.null_count}

@@ -1,1 +1,1 @@
-"""What every command needs: the connection to Ray, outputs, events, and the names of files."""
+"""What every command needs: the connection to Ray, output directories, events and file names."""

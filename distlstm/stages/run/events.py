@@ -1,4 +1,4 @@
-"""What a stage tells whoever watches it; the console draws these."""
+"""The events that a stage sends to its `on_event` callback; the console shows them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ if TYPE_CHECKING:  # which imports torch
 
 @dataclass(frozen=True)
 class Progress:
-    """So much of a long piece of work is done."""
+    """`done` of `total` steps of a long piece of work are done."""
 
     title: str
     done: int
@@ -20,23 +20,23 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class RowsPredicted:
-    """A prediction run, as it stands."""
+    """The state of a prediction run."""
 
     rows: int
-    """Predicted by this command so far."""
+    """Rows that this command has predicted so far."""
     rows_per_second: float
     share: float | None
-    """Of what this command has to do, from 0 to 1; None until it can be told."""
+    """Finished share of this command's work, from 0 to 1; None until it can be estimated."""
     seconds_left: float | None
     parts: int
-    """Written by this command."""
+    """Parts that this command has written."""
     parts_reused: int
     parts_total: int
 
 
 @dataclass(frozen=True)
 class Note:
-    """Something the user should know."""
+    """A message for the user."""
 
     text: str
 
@@ -51,32 +51,32 @@ class EpochDone:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRow:
-    """A trial of a study, as it stands."""
+    """The state of a trial of a study."""
 
     trial: str
     parameters: dict[str, Any]
     state: str
-    """`running`, `done` (all its epochs), `stopped` (it fell behind), `failed`, or, once nothing
-    runs any more, `unfinished`: the same command goes on with it."""
+    """`running`, `done` (all epochs), `stopped` (early, because it fell behind), `failed`, or, when
+    the command has ended, `unfinished`: the same command resumes it."""
     epoch: int = 0
-    """The last one that has ended."""
+    """The last finished epoch."""
     num_epochs: int = 0
-    """How many it is to have at the most; 0 before its first report."""
+    """The maximum number of epochs; 0 before the first report."""
     metrics: dict[str, float] = field(default_factory=dict)
-    """Validation figures of its best epoch."""
+    """Validation metrics of its best epoch."""
     seconds: float = 0.0
-    """Of work; waiting left out."""
+    """Working time, without waiting."""
     rows_per_second: float | None = None
-    """That one worker would classify, with a model of this size."""
+    """Rows per second that one worker classifies with a model of this size."""
     num_parameters: int | None = None
     is_chosen: bool = False
-    """Whether it is the model in `best/`."""
+    """Whether its model is the one in `best/`."""
     error: str | None = None
 
 
 @dataclass(frozen=True)
 class TrialsChanged:
-    """A trial reported, ended or failed; `trials` are all so far, best first."""
+    """A trial started, reported, ended or failed; `trials` are all so far, best first."""
 
     trials: tuple[TrialRow, ...]
     num_trials: int
@@ -85,10 +85,10 @@ class TrialsChanged:
 
 @dataclass(frozen=True)
 class FirstStep:
-    """A training has made its first step."""
+    """A training has finished its first step."""
 
     seconds: dict[str, float]
-    """Of each part of the way there, in order."""
+    """Duration of each phase up to there, in order."""
 
 
 Event = Progress | RowsPredicted | Note | EpochDone | TrialsChanged | FirstStep

@@ -1,7 +1,6 @@
-"""The process that a command runs in: what Ray changes in it is put back when the command ends.
+"""The host process of a command: restores what Ray changes in it when the command ends.
 
-The process may be a notebook's or a scheduler's, which has signal handlers, loggers and descriptors
-of its own.
+The host may be a notebook or a scheduler with its own signal handlers, loggers and descriptors.
 """
 
 import logging
@@ -21,20 +20,20 @@ _LOGGERS = ("ray", "ray.data", "ray.train", "ray.tune", _WIDGETS, "optuna")
 _OUTPUTS = (1, 2)
 _changing = threading.RLock()
 _real_outputs: list[int] = []
-"""Copies of descriptors 1 and 2 while they lead nowhere; a process has only one pair of them."""
+"""Copies of descriptors 1 and 2 while these write to /dev/null. Global, as descriptors are."""
 
 
 @contextmanager
 def unchanged() -> Iterator[None]:
-    """Put back, at the end of a block, what Ray changes.
+    """Restore, at the end of a block, what Ray changes.
 
-    That is the levels of loggers, the handler of SIGTERM, and the state of Python's `random`.
+    These are the levels of loggers, the SIGTERM handler, and the state of Python's `random`.
     """
     levels = {name: logging.getLogger(name).level for name in _LOGGERS}
     handler, state = signal.getsignal(signal.SIGTERM), random.getstate()
     try:
         with warnings.catch_warnings():
-            # In a notebook without widgets, Ray's import would give advice about its own output.
+            # In a notebook without widgets, importing Ray warns about its own progress bars.
             warnings.filterwarnings("ignore", message="IProgress not found")
             logging.getLogger(_WIDGETS).setLevel(logging.CRITICAL)
             yield
@@ -48,7 +47,7 @@ def unchanged() -> Iterator[None]:
 
 @contextmanager
 def silenced() -> Iterator[None]:
-    """Discard what Ray writes to descriptors 1 and 2, from C++ too, and what its loggers log."""
+    """Discard all output to descriptors 1 and 2 (Ray also prints from C++), and Ray's logs."""
     if _real_outputs:
         yield
         return
@@ -57,43 +56,43 @@ def silenced() -> Iterator[None]:
     with _changing:
         _flush()
         _real_outputs.extend(map(os.dup, _OUTPUTS))
-        _lead_nowhere()
+        _discard_outputs()
     try:
         yield
     finally:
         with _changing:
-            _lead_back()
+            _restore_outputs()
             for copy in _real_outputs:
                 os.close(copy)
             _real_outputs.clear()
 
 
 def audible(listener: Callable[[_Event], None]) -> Callable[[_Event], None]:
-    """The listener, which may print while the rest of the process is silenced."""
+    """Wrap a listener so that it can print while the process is silenced."""
 
     def call(event: _Event) -> None:
         with _changing:
             if not _real_outputs:
                 listener(event)
                 return
-            _lead_back()
+            _restore_outputs()
             try:
                 listener(event)
             finally:
                 _flush()
-                _lead_nowhere()
+                _discard_outputs()
 
     return call
 
 
-def _lead_nowhere() -> None:
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+def _discard_outputs() -> None:
+    null = os.open(os.devnull, os.O_WRONLY)
     for descriptor in _OUTPUTS:
-        os.dup2(nowhere, descriptor)
-    os.close(nowhere)
+        os.dup2(null, descriptor)
+    os.close(null)
 
 
-def _lead_back() -> None:
+def _restore_outputs() -> None:
     _flush()
     for descriptor, copy in zip(_OUTPUTS, _real_outputs, strict=True):
         os.dup2(copy, descriptor)

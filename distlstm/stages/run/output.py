@@ -1,6 +1,7 @@
-"""Outputs that carry on: the same command resumes, a changed one is refused.
+"""Output directories that can be resumed: the same command resumes, a different one is refused.
 
-`opened` decides it for every command that writes a directory: new, resumed, finished or refused.
+Every command that writes a directory calls `opened`, which locks it and decides whether the output
+is new, resumed, finished or refused.
 """
 
 import fcntl
@@ -21,11 +22,11 @@ LOCK_FILE = "_lock"
 _EMPTYING = "emptying"
 
 Identity = dict[str, Any]
-"""What makes two commands the same: a flat table of names and plain values."""
+"""Two commands are the same if their identities are equal: flat tables of JSON values."""
 
 
 def flat(tables: Mapping[str, Any], prefix: str = "") -> Identity:
-    """Nested tables as one, with dotted names and JSON values."""
+    """Flatten nested tables into one, with dotted names and JSON values."""
     identity: Identity = {}
     for name, value in tables.items():
         if isinstance(value, Mapping):
@@ -36,10 +37,10 @@ def flat(tables: Mapping[str, Any], prefix: str = "") -> Identity:
 
 
 class State(Enum):
-    """What a command finds at its output."""
+    """What a command finds in its output directory."""
 
     NEW = "new"
-    """Nothing, or what `--overwrite` replaces."""
+    """Nothing, or content that `--overwrite` replaces."""
     RESUMED = "resumed"
     """The unfinished work of the same command."""
     FINISHED = "finished"
@@ -48,29 +49,29 @@ class State(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """An output directory, and how it records which command began it and how far that came."""
+    """An output directory, and how it records its command and whether that has finished."""
 
     path: Path
     marks: tuple[str, ...]
-    """Names of which such an output has at least one. A directory without any is not touched."""
+    """File names; such an output has at least one of them. Other directories are refused."""
     identity: Identity
-    """Of this command."""
+    """Identity of this command."""
     recorded: Callable[[], Identity | None]
     """Reads the identity of the command that began the output; None if none is recorded."""
     is_finished: Callable[[], bool]
-    """Whether nothing is left to do; asked only if the identities agree."""
+    """Whether nothing is left to do; called only if the identities are equal."""
     begin: Callable[[], None] = lambda: None
     """Records the identity of this command in a new output."""
     is_replaced_at_end: bool = False
-    """`--overwrite` keeps the old content, which the command replaces once the new one is there."""
+    """With `--overwrite`, the old content stays until the command replaces it at its end."""
 
 
 def decide(output: Output) -> State:
-    """Whether a command starts anew, carries on, or has nothing to do.
+    """Decide whether a command starts anew, resumes, or has nothing to do.
 
     Raises:
-        UserError: the output belongs to another command, which is named by what differs, or is not
-            an output of this kind.
+        UserError: another command began the output (the message lists the differences), or it is
+            not an output of this kind.
     """
     check_kind(output.path, output.marks)
     recorded = output.recorded()
@@ -82,14 +83,14 @@ def decide(output: Output) -> State:
 
 @contextmanager
 def opened(output: Output, *, overwrite: bool) -> Iterator[State]:
-    """Lock an output for a block, and decide what the command does with it.
+    """Lock an output for a block, and yield what the command has to do with it.
 
-    With `overwrite`, what is there is removed first. If the block raises a UserError, what it began
-    anew is removed again.
+    With `overwrite`, the old content is removed first. If the block raises a UserError and the
+    directory was empty before, it is removed again.
 
     Raises:
         UserError: see `decide`; or another command is at work on the output.
-        RunError: the output cannot be made or written.
+        RunError: the output cannot be created or written.
     """
     check_kind(output.path, output.marks)
     with sole_use(output.path):
@@ -110,10 +111,10 @@ def opened(output: Output, *, overwrite: bool) -> Iterator[State]:
 
 
 def check_kind(path: Path, marks: tuple[str, ...]) -> None:
-    """Check that an output directory is new, or of a kind that has one of `marks`.
+    """Check that an output directory is new or empty, or has one of `marks`.
 
     Raises:
-        UserError: the directory holds something else.
+        UserError: the directory has other content.
     """
     if not path.exists() or (path.is_dir() and not _content(path)) or _is_being_emptied(path):
         return
@@ -123,13 +124,13 @@ def check_kind(path: Path, marks: tuple[str, ...]) -> None:
 
 @contextmanager
 def sole_use(path: Path) -> Iterator[None]:
-    """Hold an output directory, which is made if need be, for the time of a block.
+    """Lock an output directory for a block; the directory is created if it is missing.
 
-    The lock is the operating system's: it ends with the process that holds it, however that ends.
+    The lock belongs to the operating system: it ends with its process, even if that is killed.
 
     Raises:
-        UserError: another command is at work on it.
-        RunError: it cannot be made or written.
+        UserError: another command is at work on the directory.
+        RunError: the directory cannot be created or written.
     """
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
@@ -142,7 +143,7 @@ def sole_use(path: Path) -> Iterator[None]:
 
 
 def _lock(path: Path) -> int:
-    """A locked descriptor of a file that is still the one at its path."""
+    """Lock a file and return its descriptor; tries again if another process removed the file."""
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -160,18 +161,18 @@ def _lock(path: Path) -> int:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Say of what cannot be written into an output directory what the user can do.
+    """Turn an OSError of a block that writes to an output directory into advice for the user.
 
     Raises:
-        RunError: the operating system refused: the disk is full, say.
+        RunError: a file cannot be written, for example because the disk is full.
     """
     try:
         yield
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise RunError(
-            f"A file in {path} cannot be written: {reason}. Make room there, or make it writable, "
-            "and run the same command again: what is finished is kept."
+            f"A file in {path} cannot be written: {reason}. Free some space or make the directory "
+            "writable, and run the same command again. Finished work is kept."
         ) from error
 
 
@@ -182,8 +183,8 @@ def _content(path: Path) -> list[Path]:
 def _empty(path: Path) -> None:
     """Remove the content of a locked output.
 
-    A note in the lock file, which a killed command leaves behind, makes the next one go on with it:
-    what is left of the content must not pass for an output.
+    If the command is killed meanwhile, its note in the lock file makes the next command finish the
+    removal. Otherwise the rest of the content could be taken for an output.
     """
     lock = path / LOCK_FILE
     lock.write_text(_EMPTYING)
@@ -203,10 +204,10 @@ def _is_being_emptied(path: Path) -> bool:
 
 
 def check_same(path: Path, recorded: Identity, identity: Identity) -> None:
-    """Refuse to carry on with what another command began.
+    """Check that an output was begun by the same command.
 
     Raises:
-        UserError: says what differs.
+        UserError: it was not; the message lists the differences.
     """
     names = sorted(name for name in recorded | identity if recorded.get(name) != identity.get(name))
     if names:
@@ -215,18 +216,18 @@ def check_same(path: Path, recorded: Identity, identity: Identity) -> None:
         )
         more = f" and {len(names) - 5} more" if len(names) > 5 else ""
         raise UserError(
-            f"{path} was begun by another command: {shown}{more}. "
-            "Choose another --output, or replace it with --overwrite."
+            f"{path} was begun by a different command: {shown}{more}. "
+            "Choose another --output, or replace this one with --overwrite."
         )
 
 
 def record_identity(path: Path, identity: Identity) -> None:
-    """Keep a run's identity in a JSON file."""
+    """Write a command's identity to a JSON file."""
     write_text(path, json.dumps(identity, ensure_ascii=False, indent=1) + "\n")
 
 
 def read_identity(path: Path) -> Identity | None:
-    """What `record_identity` kept; None if there is none, or none that can be read."""
+    """Read an identity; None if the file is missing or unreadable."""
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError):

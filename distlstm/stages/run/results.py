@@ -1,4 +1,4 @@
-"""What the commands give: frozen dataclasses that print well, and are tables in a notebook."""
+"""The results of the commands: frozen dataclasses that print as text or as notebook tables."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,7 +10,7 @@ _MAX_ROWS = 60
 
 @dataclass(frozen=True)
 class TextTable:
-    """A small table: names of the columns, and cells as text."""
+    """A small table: column names, and cells as text."""
 
     header: Sequence[str]
     cells: Sequence[Sequence[str]]
@@ -20,7 +20,7 @@ class Result:
     """A result that `print` shows as aligned text and a notebook as an HTML table."""
 
     def as_table(self) -> TextTable:
-        """The figures, a name and a value in each row."""
+        """The result as a table."""
         raise NotImplementedError
 
     def to_json(self) -> dict[str, Any]:
@@ -52,30 +52,30 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult(Result):
-    """What `train` gives; the keys of its `--json` result, `metadata` aside."""
+    """The result of `train`; its fields are the keys of the `--json` result, except `metadata`."""
 
     model: str
     """The MODEL directory."""
     metrics: dict[str, float]
-    """Of the validation rows."""
+    """Metrics on the validation rows."""
     epochs: int
     steps: int
     seconds: float
-    """Of the whole command."""
+    """Duration of the whole command."""
     tokens_per_second: float
-    """Of the training steps, over all workers."""
+    """Speed of the training steps, over all workers."""
     resumed: bool
     metadata: Mapping[str, Any] = field(repr=False)
     """The content of `model.json`."""
 
     def to_json(self) -> dict[str, Any]:
-        """Without the metadata, which the MODEL holds."""
+        """All fields except the metadata, which are in the MODEL directory."""
         table = asdict(self)
         del table["metadata"]
         return table
 
     def as_table(self) -> TextTable:
-        """Model, metrics and cost."""
+        """Model, metrics, epochs and speed."""
         return _pairs(
             {
                 "model": self.model,
@@ -91,19 +91,19 @@ class TrainResult(Result):
 
 @dataclass(frozen=True, kw_only=True)
 class TuneResult(Result):
-    """What `tune` gives; the keys of its `--json` result."""
+    """The result of `tune`; its fields are the keys of the `--json` result."""
 
     study: str
     """The STUDY directory."""
     best: dict[str, Any]
-    """The trial in `best/`: parameters, and metrics on validation."""
+    """The trial whose model is in `best/`: its parameters and validation metrics."""
     trials: list[dict[str, Any]]
     """All trials, best first."""
     seconds: float
     resumed: bool
 
     def as_table(self) -> TextTable:
-        """A row for each trial, best first."""
+        """One row per trial, best first."""
         parameters = list(dict.fromkeys(name for t in self.trials for name in t["parameters"]))
         metrics = list(dict.fromkeys(name for t in self.trials for name in t["metrics"]))
         cells = [
@@ -120,7 +120,7 @@ class TuneResult(Result):
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationResult(Result):
-    """What `evaluate` gives: the content of `metrics.json`."""
+    """The result of `evaluate`: the content of `metrics.json`."""
 
     num_rows: int
     accuracy: float
@@ -133,23 +133,23 @@ class EvaluationResult(Result):
     ece: float
     labels: list[str]
     per_label: dict[str, dict[str, Any]]
-    """Label -> precision, recall, f1, support."""
+    """By label: precision, recall, f1, support."""
     confusion_matrix: list[list[int]] | None = None
-    """Rows by true label and columns by predicted label; None of a model of label sets."""
+    """Rows by true label and columns by predicted label; None for a model of label sets."""
 
     def to_json(self) -> dict[str, Any]:
         """The content of `metrics.json`."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     def as_table(self) -> TextTable:
-        """The figures of all rows together."""
+        """The metrics over all rows, without those by label."""
         table = self.to_json()
         return _pairs({name: v for name, v in table.items() if isinstance(v, int | float)})
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchPredictResult(Result):
-    """What `batch_predict` gives; the keys of the command's `--json` result."""
+    """The result of `batch_predict`; its fields are the keys of the `--json` result."""
 
     output: str
     rows_in: int
@@ -159,7 +159,7 @@ class BatchPredictResult(Result):
     parts_reused: int
     seconds: float
     rows_per_second: float
-    """Over all workers while they worked, start-up aside."""
+    """Over all workers, without their start-up."""
     tokens_per_second: float
     partner_share: float
     """Share of the rows that the linear model answered alone."""
@@ -171,14 +171,14 @@ class BatchPredictResult(Result):
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate(Result):
-    """What `estimate` gives; the keys of the `--json` result of `batch-predict --dry-run`."""
+    """The result of `estimate`; its fields are the keys of `batch-predict --dry-run --json`."""
 
     files: int
     bytes: int
-    """On disk."""
+    """Size on disk."""
     rows: int
     rows_are_exact: bool
-    """False: extrapolated from the sample's rows for each byte."""
+    """False: extrapolated from the rows per byte of the sample."""
     parts: int
     parts_done: int
     sampled_rows: int
@@ -186,13 +186,13 @@ class Estimate(Result):
     unknown_share: float
     truncated_share: float
     rows_without_text: int
-    """Of the sample."""
+    """Number of such rows in the sample."""
     rows_per_second_per_worker: float
     workers: int
     seconds: float
-    """Expected for what is not done yet, start-up included."""
+    """Expected duration of the remaining work, including start-up."""
     worker_memory_bytes: int
-    """Expected peak of a worker."""
+    """Expected peak memory of a worker."""
 
     def as_table(self) -> TextTable:
         """All figures."""
@@ -201,14 +201,14 @@ class Estimate(Result):
 
 @dataclass(frozen=True, kw_only=True)
 class Verification(Result):
-    """What `verify` gives; the keys of its `--json` result."""
+    """The result of `verify`; its fields are the keys of the `--json` result."""
 
     output: str
     parts: int
     rows_out: int
-    """In the parts that are whole."""
+    """Number of rows in the complete parts."""
     inputs_gone: int
-    """Input files that are no longer there to be counted."""
+    """Number of input files that no longer exist, so that their rows cannot be counted."""
     faults: list[str]
     seconds: float
 

@@ -1,7 +1,7 @@
-"""The connection to Ray: an embedded one of our own, or a cluster's.
+"""The connection to Ray: an embedded one that we start, or a running cluster.
 
 An embedded Ray listens on loopback only, with token authentication, and ends with the command.
-What Ray itself prints goes to its session logs; errors reach the user as ours.
+Ray's own output goes to its session logs; its errors are raised as ours.
 """
 
 import contextlib
@@ -22,25 +22,25 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What a command may use. From the command line only, never from a config file."""
+    """The resources that a command may use. They come from its options, never from a config."""
 
     num_workers: int | None = None
-    """None: the stage decides by what the cluster has."""
+    """None: the stage chooses by the size of the cluster."""
     use_gpu: bool | None = None
     """None: use GPUs if the cluster has them."""
     cpus_per_worker: int = 1
     address: str | None = None
-    """Of a running cluster; None: RAY_ADDRESS, else an embedded Ray."""
+    """Address of a running cluster; None: RAY_ADDRESS, else an embedded Ray."""
     show_ray_output: bool = False
-    """Let Ray's own lines through to the terminal."""
+    """Show Ray's own output in the terminal."""
     with_dashboard: bool = False
-    """Start an embedded Ray with it. Ray Train inside Ray Tune needs it: a trial that is stopped
-    would hold its workers' CPUs for ever."""
+    """Start an embedded Ray with its dashboard. Ray Train inside Ray Tune needs it: without it, a
+    stopped trial never frees the CPUs of its workers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Capacity:
-    """What the cluster has, and what each worker of this command takes of it."""
+    """The resources of the cluster, and those that each worker of this command takes."""
 
     num_cpus: int
     num_gpus: int
@@ -49,7 +49,7 @@ class Capacity:
 
     @property
     def max_workers(self) -> int:
-        """Workers that fit at once."""
+        """The number of workers that fit at once."""
         by_cpu = self.num_cpus // self.cpus_per_worker
         return min(by_cpu, self.num_gpus) if self.use_gpu else by_cpu
 
@@ -57,7 +57,7 @@ class Capacity:
         """The number of workers to start.
 
         Raises:
-            UserError: more are wanted than fit, with the arithmetic.
+            UserError: more are wanted than fit; the message lists the resources.
         """
         count = min(default, self.max_workers) if wanted is None else wanted
         if count > self.max_workers or count < 1:
@@ -72,12 +72,13 @@ class Capacity:
 
 @contextlib.contextmanager
 def ray_session(resources: Resources) -> Iterator[Capacity]:
-    """Connect to Ray for a block, unless this process is connected already; quietly.
+    """Connect to Ray for a block, without output, and yield the capacity of the cluster.
 
-    At the end of the block, descriptors, loggers and signal handlers are as they were.
+    If this process is connected already, that connection is used. At the end of the block,
+    descriptors, loggers and signal handlers are restored.
 
     Raises:
-        UserError: there is no cluster at the address, or no GPU where one was asked for.
+        UserError: there is no cluster at the address, or a GPU was asked for and there is none.
     """
     with unchanged(), contextlib.nullcontext() if resources.show_ray_output else silenced():
         if ray.is_initialized():
@@ -92,7 +93,7 @@ def ray_session(resources: Resources) -> Iterator[Capacity]:
 
 @contextlib.contextmanager
 def shared_ray(resources: Resources) -> Iterator[None]:
-    """Keep one Ray for the several stages of a block, each of which uses `ray_session`."""
+    """Keep one Ray for several stages in a block; each stage uses `ray_session`."""
     with unchanged():
         try:
             with silenced():
@@ -124,7 +125,7 @@ def _capacity(resources: Resources) -> Capacity:
     found = ray.cluster_resources()
     num_gpus = int(found.get("GPU", 0))
     if resources.use_gpu and num_gpus == 0:
-        raise UserError("--gpu was given, but Ray has no GPU here. Leave it out to use CPUs.")
+        raise UserError("--gpu was given, but Ray has no GPU here. Leave out --gpu to use CPUs.")
     return Capacity(
         num_cpus=int(found.get("CPU", 0)),
         num_gpus=num_gpus,
@@ -136,11 +137,11 @@ def _capacity(resources: Resources) -> Capacity:
 def run_interruptibly(
     work: Callable[[], _Result], *, meanwhile: Callable[[], None] = lambda: None
 ) -> _Result:
-    """Run Ray's blocking `fit` in a thread, so that Ctrl-C reaches this one at once.
+    """Run Ray's blocking `fit` in another thread, so that Ctrl-C interrupts this one at once.
 
-    Five times a second, and once at the end, `meanwhile` is called here. In the main thread Ray
-    installs a handler of its own, which takes its time. On Ctrl-C the caller leaves
-    `ray_session`, which ends the work's processes.
+    `meanwhile` is called in this thread five times a second, and once at the end. In the main
+    thread, Ray would install its own handler of Ctrl-C, which is slow. On Ctrl-C the caller leaves
+    `ray_session`, which ends the processes of the work.
     """
     outcome: dict[str, Any] = {}
 
@@ -162,16 +163,16 @@ def run_interruptibly(
 
 
 def our_error(error: BaseException) -> UserError | RunError | None:
-    """The UserError or RunError that lies under what Ray wrapped around it, if there is one."""
+    """The UserError or RunError inside an error of Ray, if there is one."""
     pending: list[BaseException | None] = [error]
     seen: list[BaseException] = []
     while pending:
         current = pending.pop(0)
         if current is None or current in seen:
             continue
-        cause = getattr(current, "cause", None)  # of a RayTaskError, which poses as its cause
+        cause = getattr(current, "cause", None)  # a RayTaskError is an instance of its cause's type
         if isinstance(current, UserError | RunError) and cause is None:
-            message = str(current).partition("\n")[0]  # Ray Data appends advice of its own
+            message = str(current).partition("\n")[0]  # Ray Data appends its own advice
             return UserError(message) if isinstance(current, UserError) else RunError(message)
         seen.append(current)
         failures = getattr(current, "worker_failures", {})

@@ -1,6 +1,6 @@
-"""What a recurrent network must beat: the most frequent label, and a linear n-gram model.
+"""The baselines of every training: the most frequent label, and the linear model of n-grams.
 
-The linear model is also the network's wide partner.
+With `model.wide`, the linear model is also a member of the ensemble.
 """
 
 from collections.abc import Sequence
@@ -24,24 +24,25 @@ _MAX_TOKENS = 20_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
-    """Validation metrics of the two simplest models, on the split the network was judged on."""
+    """Validation metrics of the two baselines, on the same split as the recurrent model."""
 
     majority: Metrics
     linear: Metrics
     linear_rows: int
-    """Training rows the linear model saw; a sample of a large corpus."""
+    """Number of training rows of the linear model; fewer than all if the corpus is large."""
 
 
 def ensemble_linear(corpus: EncodedCorpus, config: ExperimentConfig) -> LinearModel | None:
-    """The linear model, if the recurrent one is to have it for a partner.
+    """The linear model fitted on the training split; None if the ensemble does not use it.
 
-    Not where labels are balanced: it weighs all rows alike, and would unbalance them again.
+    Training with balanced labels does not use it: it gives all rows the same weight, which would
+    undo the balance.
     """
     return linear_model(corpus) if _uses_linear(config) else None
 
 
 def final_linear(corpus: EncodedCorpus, config: ExperimentConfig) -> LinearModel | None:
-    """The partner to be kept: rows held out to judge it by are no longer withheld from it."""
+    """The linear model of the finished MODEL: it is also fitted on the rows that were held out."""
     if not _uses_linear(config) or not corpus.summary.held_out:
         return ensemble_linear(corpus, config)
     return _fit(corpus, [corpus.training, corpus.validation])
@@ -52,7 +53,10 @@ def _uses_linear(config: ExperimentConfig) -> bool:
 
 
 def linear_model(corpus: EncodedCorpus) -> LinearModel:
-    """Fitted on the training split, or on some 20 million tokens of it; kept beside the corpus."""
+    """The linear model of the training split, or of about 20 million tokens of it.
+
+    It is fitted once and stored with the corpus.
+    """
     path = corpus.path / _LINEAR_FILE
     num_labels = len(corpus.labels)
     if path.exists():
@@ -82,13 +86,13 @@ def _fit(corpus: EncodedCorpus, splits: Sequence[Shards]) -> LinearModel:
 
 
 def _truth(corpus: EncodedCorpus, shards: Shards, sample: np.ndarray) -> np.ndarray:
-    """Label ids [rows], or which labels a row has [rows, C]."""
+    """Label ids [rows]; for label sets, 1 for each label of a row [rows, C]."""
     members = shards.targets_of(sample) if label_kind(corpus.kind).gives_sets else None
     return shards.label_ids[sample] if members is None else members
 
 
 def measure_baseline(corpus: EncodedCorpus) -> Baseline:
-    """Judge both on the validation split, or on some 20 million tokens of it."""
+    """Measure both baselines on the validation split, or on about 20 million tokens of it."""
     validation = corpus.validation.take(_sample(corpus.validation))
     margins = linear_model(corpus).logits(validation.token_ids, validation.offsets)
     truth = _truth(corpus, corpus.training, _sample(corpus.training))
@@ -102,7 +106,7 @@ def measure_baseline(corpus: EncodedCorpus) -> Baseline:
 
 
 def _sample(shards: Shards) -> np.ndarray:
-    """Row indices: all, or evenly spread ones with some 20 million tokens."""
+    """Sorted row indices: all, or a random sample of about 20 million tokens."""
     share = _MAX_TOKENS / max(1, int(shards.lengths.sum(dtype=np.int64)))
     if share >= 1:
         return np.arange(len(shards))

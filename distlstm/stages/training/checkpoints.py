@@ -1,4 +1,4 @@
-"""A training that is not finished: its last checkpoint, and the best model so far."""
+"""The state of an unfinished training: its last checkpoint, and the best model so far."""
 
 from pathlib import Path
 
@@ -12,14 +12,14 @@ from distlstm.stages.run.output import Identity
 from distlstm.stages.training.model_writer import write_checkpoint
 
 RAY_RUN = "run"
-"""Name of Ray Train's directory among the checkpoints."""
+"""Name of Ray Train's directory in the checkpoint directory."""
 
 
 def last_checkpoint(checkpoints: Path) -> Path | None:
-    """The last checkpoint that Ray Train has registered, if there is one."""
+    """The last checkpoint that Ray Train has registered; None if there is none."""
     try:
         found = ray.train.Result.from_path(str(checkpoints / RAY_RUN)).checkpoint
-    except (RuntimeError, ValueError, OSError):  # no epoch has been finished yet
+    except (RuntimeError, ValueError, OSError):  # no epoch is finished yet
         return None
     return Path(found.path) if found is not None else None
 
@@ -33,7 +33,7 @@ def finished_epochs(checkpoints: Path) -> list[EpochResult]:
 def write_best_so_far(
     path: Path, *, checkpoints: Path, corpus: EncodedCorpus, config: ExperimentConfig, run: Identity
 ) -> int | None:
-    """Make the best epoch so far a MODEL; returns its number, None if no epoch is finished."""
+    """Write a MODEL of the best epoch so far; returns its number, None if no epoch is finished."""
     checkpoint = last_checkpoint(checkpoints)
     if checkpoint is None:
         return None

@@ -1,4 +1,4 @@
-"""`history.parquet`: what each epoch of a training gave."""
+"""`history.parquet`: the results of each epoch of a training."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # which imports torch
 
 
 def write_history(path: Path, history: "Sequence[EpochResult]") -> None:
-    """A row per epoch, validation figures as `validation_` columns."""
+    """Write one row per epoch, with validation metrics as `validation_` columns."""
     rows = []
     for result in history:
         row = asdict(result)
@@ -26,5 +26,5 @@ def write_history(path: Path, history: "Sequence[EpochResult]") -> None:
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """The rows that `write_history` wrote."""
+    """Read the rows that `write_history` wrote."""
     return list(pq.read_table(path).to_pylist())

@@ -1,4 +1,4 @@
-"""Going on from an earlier model (`--init`): what must agree with it, and what is taken over."""
+"""Continues from an earlier model (`--init`): checks settings, takes over vocabulary and labels."""
 
 import json
 import shlex
@@ -14,16 +14,17 @@ from distlstm.stages.run.output import flat
 
 _FREE = (
     *("text.vectors", "model.dropout", "model.state_dropout", "model.token_dropout"),
-    *("model.wide", "model.cascade"),  # fitted anew
+    *("model.wide", "model.cascade"),  # fitted again
 )
-"""Fields of [text] and [model] that a later training may change: no kept weight depends on them."""
+"""Fields of [text] and [model] that may differ: no weight that is taken over depends on them."""
 
 
 def inherit(init: Path, config: ExperimentConfig) -> Inherited:
     """What a training takes over from a MODEL directory besides its weights.
 
     Raises:
-        UserError: it is no sound model, or of other [text] or [model] settings; names them.
+        UserError: the model is damaged, or its [text] or [model] settings differ; the message
+            lists them.
     """
     model = load_model(init)
     earlier, asked = _decisive(model.config), _decisive(config)
@@ -36,7 +37,7 @@ def inherit(init: Path, config: ExperimentConfig) -> Inherited:
         settings = " ".join(
             f"--set {shlex.quote(f'{name}={_value(value)}')}" for name, value in differing.items()
         )
-        raise UserError(f"{init} was trained with {were}. To go on from it, add {settings}.")
+        raise UserError(f"{init} was trained with {were}. To continue from it, add {settings}.")
     return Inherited(
         path=str(init.absolute()),
         fingerprint=model.fingerprint,
@@ -46,13 +47,13 @@ def inherit(init: Path, config: ExperimentConfig) -> Inherited:
 
 
 def check_apart(init: Path, output: Path) -> None:
-    """See that writing, or replacing, the output leaves the earlier model alone.
+    """Check that writing or replacing the output does not touch the earlier model.
 
     Raises:
-        UserError: the one is, or holds, the other.
+        UserError: the output is the directory of the earlier model, or contains it.
     """
     if output.resolve() in (init.resolve(), *init.resolve().parents):
-        raise UserError(f"{output} holds the model that --init names. Choose another --output.")
+        raise UserError(f"{output} contains the model of --init. Choose another --output.")
 
 
 def _decisive(config: ExperimentConfig) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""One training, as both `train` and the trials of `tune` run it in their workers."""
+"""One training in a worker. Both `train` and the trials of `tune` run it."""
 
 import copy
 from collections.abc import Iterator, Mapping
@@ -29,13 +29,13 @@ _VALIDATION_ROWS_PER_BATCH = 256
 
 @dataclass(frozen=True)
 class ShardBatches:
-    """Batches made of a corpus's rows as they are asked for."""
+    """Batches of the rows of a corpus, each read when it is needed."""
 
     shards: Shards
     steps: list[tuple[np.ndarray, np.ndarray]]
     """Row indices and weights of each batch."""
     shared: list[np.ndarray] | None = None
-    """Row indices of each step of all workers together, if these batches are one worker's."""
+    """Row indices of each step over all workers, if these batches are those of one of several."""
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -45,11 +45,11 @@ class ShardBatches:
         return np.concatenate([np.zeros(0, np.int64), *(rows for rows, _ in self.steps)])
 
     def label_ids(self) -> np.ndarray:
-        """Of all rows, batch after batch (int64, [rows])."""
+        """The label ids of all rows, in the order of the batches (int64, [rows])."""
         return np.asarray(self.shards.label_ids[self._rows], np.int64)
 
     def targets(self) -> np.ndarray | None:
-        """The labels' probabilities in all rows, batch after batch; None if no row has any."""
+        """The label probabilities of all rows, in the order of the batches; None without any."""
         return self.shards.targets_of(self._rows)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -66,7 +66,7 @@ class ShardBatches:
 
 
 class TrainingJob:
-    """A training over an encoded corpus, in one worker."""
+    """A training on an encoded corpus, in one worker."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class TrainingJob:
         *,
         init: Path | None = None,
     ) -> None:
-        """Begin with random weights, pretrained vectors if there are, and those of a MODEL."""
+        """Initialise the weights: random, then from pretrained vectors, then from a MODEL."""
         self.corpus = corpus
         self.config = config
         self.worker = worker
@@ -104,7 +104,7 @@ class TrainingJob:
         )
 
     def training_batches(self, epoch: int) -> ShardBatches:
-        """This worker's rows of every step of an epoch."""
+        """This worker's rows of each step of an epoch."""
         plan = self._plan(epoch)
         steps = [
             rows_of_rank(step, rank=self.worker.rank, world_size=self.worker.world_size)
@@ -117,7 +117,7 @@ class TrainingJob:
         )
 
     def validation_batches(self) -> ShardBatches:
-        """This worker's share of the validation rows, in batches of like length."""
+        """This worker's share of the validation rows, in batches of similar length."""
         lengths = self.corpus.validation.lengths
         batches = cut_by_length(
             np.arange(len(lengths)),
@@ -130,7 +130,7 @@ class TrainingJob:
         )
 
     def linear_logits(self, linear: LinearModel | None) -> np.ndarray | None:
-        """A linear partner's logits (float32, [rows, C]) of this worker's validation rows."""
+        """Logits of the linear model (float32, [rows, C]) for this worker's validation rows."""
         if linear is None:
             return None
         logits = [np.zeros((0, len(self.corpus.labels)), np.float32)]
@@ -143,11 +143,11 @@ class TrainingJob:
     def calibrate(
         self, linear_logits: np.ndarray | None, *, weights: Mapping[str, Tensor] | None = None
     ) -> Calibration:
-        """Combine the recurrent model and the linear one, and measure them on validation.
+        """Combine the recurrent and the linear model, and measure them on the validation rows.
 
         Args:
-            linear_logits: `linear_logits`, if the linear model is used.
-            weights: of the recurrent model; if not given, those of the best epoch so far.
+            linear_logits: the result of `linear_logits`; None if the linear model is not used.
+            weights: of the recurrent model; None: those of the best epoch so far.
         """
         model = copy.deepcopy(self.training.model)
         model.load_state_dict(self.training.best_weights if weights is None else weights)

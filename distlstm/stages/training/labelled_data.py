@@ -1,4 +1,4 @@
-"""The labelled data of `train` and `tune`, from the command's arguments to an encoded corpus."""
+"""The labelled data of `train` and `tune`, from the arguments of the command to the corpus."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,19 +22,19 @@ from distlstm.stages.run.session import our_error
 
 @dataclass(frozen=True, kw_only=True)
 class DataRequest:
-    """What the user named."""
+    """The data that the user asked for."""
 
     training: tuple[str, ...]
     validation: tuple[str, ...] = ()
     columns: Columns = field(default_factory=Columns)
     init: Path | None = None
-    """MODEL directory to go on from."""
+    """MODEL directory to continue from."""
 
     def find(self, config: ExperimentConfig) -> CorpusSpec:
-        """Find the files, and what is taken over from an earlier model.
+        """Find the files, and read what is taken over from an earlier model.
 
         Raises:
-            UserError: there are none, or the model does not fit the config.
+            UserError: there are no files, or the model does not fit the config.
         """
         return CorpusSpec.find(
             self.training,
@@ -48,18 +48,16 @@ class DataRequest:
     def _inherited(self, config: ExperimentConfig) -> Inherited | None:
         if self.init is None:
             return None
-        from distlstm.stages.training.initial_model import (
-            inherit,  # which loads the model, with torch
-        )
+        from distlstm.stages.training.initial_model import inherit  # imports torch
 
         return inherit(self.init, config)
 
 
 def check_first_file(spec: CorpusSpec) -> None:
-    """See, before Ray starts, that the first file of each split can be read and has the columns.
+    """Check, before Ray starts, that the first file of each split is readable and has the columns.
 
     Raises:
-        UserError: it cannot, or lists the columns that it has.
+        UserError: it is not, or a column is missing; the message lists its columns.
     """
     for files, columns in (
         (spec.training, spec.columns),
@@ -70,26 +68,26 @@ def check_first_file(spec: CorpusSpec) -> None:
 
 
 def check_vectors(spec: CorpusSpec, config: ExperimentConfig) -> None:
-    """See, before Ray starts, that the vectors can be read and have the embedding's dimension.
+    """Check, before Ray starts, that the pretrained vectors fit the embedding.
 
     Raises:
-        UserError: they do not; names both dimensions.
+        UserError: they are unreadable or have another dimension; the message has both dimensions.
     """
     if spec.vectors is None:
         return
     dimension, name = spec.vectors.dimension(), "model.embedding_dim"
     if config.model.embedding_dim != dimension:
         raise UserError(
-            f"The vectors of {spec.vectors.path} have {dimension} numbers, and {name} is "
+            f"The vectors in {spec.vectors.path} have dimension {dimension}, but {name} is "
             f"{config.model.embedding_dim}. Add --set {name}={dimension}."
         )
 
 
 def prepare_corpus(spec: CorpusSpec, directory: Path, on_event: OnEvent) -> EncodedCorpus:
-    """Encode a corpus below `directory`, or open it if that is done; says what was left out.
+    """Encode a corpus below `directory`, or open it if it exists, and report its figures.
 
     Raises:
-        UserError: the data cannot be read or trained on.
+        UserError: the data is unreadable or unfit for training.
     """
     path = directory / f"corpus-{spec.fingerprint}"
 
@@ -108,28 +106,29 @@ def prepare_corpus(spec: CorpusSpec, directory: Path, on_event: OnEvent) -> Enco
 def encoding_in_background(
     spec: CorpusSpec, directory: Path, on_event: OnEvent
 ) -> Iterator[Callable[[], EncodedCorpus]]:
-    """Let a small corpus be encoded while Ray starts; yields what waits for it.
+    """Encode a small corpus in a thread while Ray starts.
 
-    What is yielded raises as `prepare_corpus` does, which it calls for a corpus that needs Ray.
+    Yields a function that returns the corpus and raises the errors of `prepare_corpus`. A large
+    corpus, whose encoding needs Ray, is encoded when the function is called.
     """
     prepare = partial(prepare_corpus, spec, directory, on_event)
     if not is_small(spec):
         yield prepare
         return
-    with ThreadPoolExecutor(max_workers=1) as aside:
-        yield aside.submit(prepare).result
+    with ThreadPoolExecutor(max_workers=1) as background:
+        yield background.submit(prepare).result
 
 
 def check_weights(corpus: EncodedCorpus, config: ExperimentConfig) -> None:
-    """Raise a UserError if balanced labels are asked for where a row has a set of them."""
-    from distlstm.model.label_kind import label_kind  # with torch, which is imported meanwhile
+    """Raise a UserError if balanced class weights are asked for and rows have sets of labels."""
+    from distlstm.model.label_kind import label_kind  # imports torch
 
     domain = config.search.space.get("training.class_weights")
     asked = (config.training.class_weights, *(domain.values if domain else ()))
     if label_kind(corpus.kind).gives_sets and "balanced" in asked:
         raise UserError(
-            "training.class_weights = balanced needs rows of one label; these have lists of them. "
-            "Weigh single rows with training.weight_column instead."
+            "training.class_weights = balanced needs rows of one label, but these rows have lists "
+            "of labels. Weight single rows with training.weight_column instead."
         )
 
 
@@ -138,8 +137,8 @@ def _describe(corpus: EncodedCorpus, inherited: Inherited | None, on_event: OnEv
     on_event(
         Note(
             f"{summary.num_training:,} training and {summary.num_validation:,} validation rows, "
-            f"{len(corpus.labels)} labels, {len(corpus.vocabulary):,} tokens known "
-            f"({summary.unknown_share:.1%} of the text unknown, "
+            f"{len(corpus.labels)} labels, a vocabulary of {len(corpus.vocabulary):,} tokens "
+            f"({summary.unknown_share:.1%} of all tokens unknown, "
             f"{summary.truncated_share:.1%} of the rows cut short)."
         )
     )
@@ -147,7 +146,7 @@ def _describe(corpus: EncodedCorpus, inherited: Inherited | None, on_event: OnEv
         on_event(
             Note(
                 f"Pretrained vectors for {summary.num_vectors:,} of the {len(corpus.vocabulary):,} "
-                f"tokens known, {summary.vectors_share:.1%} of the text."
+                f"tokens of the vocabulary, {summary.vectors_share:.1%} of the text."
             )
         )
     if summary.dropped:
@@ -158,9 +157,7 @@ def _describe(corpus: EncodedCorpus, inherited: Inherited | None, on_event: OnEv
         _describe_inherited(corpus, inherited, on_event)
         rare = [label for label in rare if label not in inherited.labels]
     if rare:
-        on_event(
-            Note(f"Labels with at most a single training row, hardly learnable: {_listed(rare)}.")
-        )
+        on_event(Note(f"Labels with at most one training row, too few to learn: {_listed(rare)}."))
 
 
 def _describe_inherited(corpus: EncodedCorpus, inherited: Inherited, on_event: OnEvent) -> None:
@@ -173,7 +170,12 @@ def _describe_inherited(corpus: EncodedCorpus, inherited: Inherited, on_event: O
     present = {corpus.labels.names[i] for i in np.unique(corpus.training.label_ids)}
     absent = [label for label in inherited.labels if label not in present]
     if absent:
-        on_event(Note(f"Its labels without a training row, likely to fade: {_listed(absent)}."))
+        on_event(
+            Note(
+                "Labels of the earlier model without a training row, which it may forget: "
+                f"{_listed(absent)}."
+            )
+        )
 
 
 def _listed(labels: list[str]) -> str:

@@ -1,6 +1,6 @@
-"""A training as a run of an MLflow server, if MLFLOW_TRACKING_URI is set.
+"""Tracks a training as an MLflow run, if MLFLOW_TRACKING_URI is set.
 
-Tracking never stops a training: what goes wrong is said once, and the training goes on without it.
+Tracking never stops a training: an error is reported once, and training goes on without tracking.
 """
 
 import importlib.util
@@ -18,17 +18,18 @@ from distlstm.stages.run.output import Identity
 
 _RUN_ID_FILE = "checkpoints/mlflow_run_id"
 _FIRST_METRIC = "training_loss"
-_LONGEST_VALUE = 500
-_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+_MAX_VALUE_LENGTH = 500
+_SHORT_TIMEOUTS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
 
 @contextmanager
 def mlflow_run(
     output: Path, *, settings: Identity, on_event: OnEvent
 ) -> Iterator["MlflowRun | None"]:
-    """A run in the experiment of MLFLOW_EXPERIMENT_NAME (or `distlstm`), resumed if it was begun.
+    """A run in the experiment MLFLOW_EXPERIMENT_NAME (default: `distlstm`), new or resumed.
 
-    None if MLFLOW_TRACKING_URI is not set, or mlflow is not installed, which is said.
+    Yields None if MLFLOW_TRACKING_URI is not set or mlflow is not installed; the latter is
+    reported.
     """
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         yield None
@@ -36,13 +37,13 @@ def mlflow_run(
     if importlib.util.find_spec("mlflow") is None:
         on_event(
             Note(
-                "MLFLOW_TRACKING_URI is set, but mlflow is not installed: this training is not "
-                "tracked there. pip install 'distlstm[mlflow]' brings it."
+                "MLFLOW_TRACKING_URI is set, but mlflow is not installed, so this training is not "
+                "tracked. Install it with: pip install 'distlstm[mlflow]'"
             )
         )
         yield None
         return
-    with environment.defaults(_PATIENCE):
+    with environment.defaults(_SHORT_TIMEOUTS):
         run = MlflowRun(output, settings, on_event)
         status = "FAILED"
         try:
@@ -56,7 +57,7 @@ def mlflow_run(
 
 
 class MlflowRun:
-    """A run to which parameters go once and the figures of each epoch once."""
+    """An MLflow run: logs the parameters once, and the metrics of each epoch once."""
 
     def __init__(self, output: Path, settings: Identity, on_event: OnEvent) -> None:
         self.output = output
@@ -65,20 +66,20 @@ class MlflowRun:
         self.run_id = ""
         self.given_up = False
         self.logged = 0
-        """The last epoch that the run holds."""
+        """The last epoch that is logged."""
         self._try(lambda: self._open(settings))
 
     def epoch(self, result: EpochResult) -> None:
-        """Log an epoch's figures, unless the run has them."""
+        """Log the metrics of an epoch, unless they are logged already."""
         if result.epoch > self.logged:
             self._try(lambda: self._log(result))
 
     def end(self, status: str) -> None:
-        """Say how the training ended: `FINISHED`, `FAILED` or `KILLED`."""
+        """Set the final status: `FINISHED`, `FAILED` or `KILLED`."""
         self._try(lambda: self.client.set_terminated(self.run_id, status))
 
     def _open(self, settings: Identity) -> None:
-        from mlflow import MlflowClient  # of the extra `mlflow`
+        from mlflow import MlflowClient  # from the optional dependency `mlflow`
 
         self.client = MlflowClient()
         file = self.output / _RUN_ID_FILE
@@ -93,7 +94,7 @@ class MlflowRun:
         number = experiment.experiment_id if experiment else self.client.create_experiment(name)
         self.run_id = self.client.create_run(number, run_name=self.output.name).info.run_id
         for key, value in settings.items():
-            self.client.log_param(self.run_id, key, str(value)[:_LONGEST_VALUE])
+            self.client.log_param(self.run_id, key, str(value)[:_MAX_VALUE_LENGTH])
         write_text(file, self.run_id + "\n")
 
     def _log(self, result: EpochResult) -> None:
@@ -116,4 +117,4 @@ class MlflowRun:
         except Exception as error:
             self.given_up = True
             reason = str(error).strip().partition("\n")[0]
-            self.on_event(Note(f"MLflow cannot be used, training goes on without it: {reason}"))
+            self.on_event(Note(f"MLflow failed, training goes on without it: {reason}"))

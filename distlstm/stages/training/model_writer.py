@@ -1,4 +1,4 @@
-"""From a training's last checkpoint to a MODEL directory."""
+"""Writes a MODEL directory from the last checkpoint of a training."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -40,20 +40,20 @@ def write_model(
     baseline: Baseline,
     run: Identity,
 ) -> None:
-    """Write history and model; `model.json`, last, is what says that training is done.
+    """Write history and model. `model.json`, which marks a finished training, is written last.
 
     Args:
         path: the MODEL directory.
-        checkpoint: a directory of `save_training`; its best weights are taken.
+        checkpoint: a directory of `save_training`; its best weights are used.
         history: the epochs of the training.
-        corpus: what was trained on.
-        config: what was asked for.
-        calibration: of these weights and their linear partner, on validation.
-        linear: the linear partner, if there is to be one.
-        baseline: what simpler models reach there.
-        run: the identity of the command, by which it is known again.
+        corpus: the training data.
+        config: of the training.
+        calibration: of these weights and the linear model, on the validation rows.
+        linear: the linear model; None if the ensemble has none.
+        baseline: metrics of the baselines on the validation rows.
+        run: the identity of the command.
     """
-    with torch.random.fork_rng():  # this process may be a notebook's
+    with torch.random.fork_rng():  # keeps the random state of a host such as a notebook
         classifier = Classifier(
             config.model, vocab_size=len(corpus.vocabulary), num_labels=len(corpus.labels)
         )
@@ -88,7 +88,7 @@ def write_model(
 def write_checkpoint(
     path: Path, *, checkpoint: Path, corpus: EncodedCorpus, config: ExperimentConfig, run: Identity
 ) -> int:
-    """Make a MODEL of the best epoch of a checkpoint, whose number is returned.
+    """Write a MODEL of the best epoch of a checkpoint; returns the number of that epoch.
 
     The model is calibrated in this process.
     """
@@ -110,5 +110,5 @@ def write_checkpoint(
 
 
 def best_epoch(history: Sequence[EpochResult]) -> int:
-    """Number of the epoch whose weights are kept."""
+    """Number of the best epoch, whose weights are kept."""
     return max(result.epoch for result in history if result.is_best)

@@ -1,4 +1,4 @@
-"""What to do when a training worker has no memory left."""
+"""Recognises that a training worker ran out of memory, and advises what to lower."""
 
 import re
 
@@ -13,17 +13,16 @@ _SIGNS = re.compile(
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out: torch's, Ray's or Python's."""
+    """Whether an error of torch, Ray or Python means that memory ran out."""
     failures = getattr(error, "worker_failures", {}).values()
     texts = [f"{type(each).__name__}: {each}" for each in (error, *failures)]
     return any(map(_SIGNS.search, texts))
 
 
 def memory_advice(config: TrainingConfig, num_rows: int) -> str:
-    """Which setting to lower, of a training with so many rows."""
+    """The message for the user, for a training on `num_rows` rows."""
     tokens = step_limits(config, num_rows).tokens
     return (
-        "A training worker ran out of memory. Lower training.tokens_per_batch (now "
-        f"{tokens:,}) or model.hidden_dim, for which the command needs --overwrite, or "
-        "--workers, with which it carries on."
+        "A training worker ran out of memory. Resume with fewer --workers, or start again with "
+        f"--overwrite and a lower training.tokens_per_batch (now {tokens:,}) or model.hidden_dim."
     )

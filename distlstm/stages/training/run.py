@@ -1,4 +1,4 @@
-"""A training on Ray, once its corpus is encoded: the workers, their end, and the model."""
+"""Runs a training on Ray once its corpus is encoded, and writes the model."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ _MAX_FAILURES = 3
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRun:
-    """A training whose corpus is encoded."""
+    """A training with an encoded corpus."""
 
     corpus: EncodedCorpus
     config: ExperimentConfig
@@ -41,7 +41,7 @@ class TrainingRun:
     identity: Identity
 
     def train(self, capacity: Capacity, num_workers: int, on_event: OnEvent) -> None:
-        """Train on the cluster, measure the baseline, write the model."""
+        """Train on the cluster, measure the baselines, and write the model."""
         settings = WorkerSettings(
             corpus=self.corpus.path,
             config=self.config,
@@ -72,7 +72,7 @@ class TrainingRun:
         )
 
     def keep_best(self, on_event: OnEvent) -> None:
-        """Write the best epoch so far, of an interrupted training, as a MODEL of its own."""
+        """Write a MODEL of the best epoch so far of an interrupted training."""
         epoch = write_best_so_far(
             self.output / BEST,
             checkpoints=self.output / CHECKPOINTS,
@@ -81,13 +81,13 @@ class TrainingRun:
             run=self.identity,
         )
         if epoch is not None:
-            on_event(Note(f"The best model so far, of epoch {epoch}, is in {self.output / BEST}."))
+            on_event(Note(f"The best model so far (epoch {epoch}) is in {self.output / BEST}."))
 
 
 def _fit(
     settings: WorkerSettings, num_workers: int, capacity: Capacity, on_event: OnEvent
 ) -> tuple[Path, Calibration]:
-    """Run Ray Train to its end; the same storage path makes it resume by itself."""
+    """Run Ray Train to its end; with the same storage path, it resumes by itself."""
     resources = {"CPU": capacity.cpus_per_worker, **({"GPU": 1} if capacity.use_gpu else {})}
     trainer = TorchTrainer(
         train_worker,

@@ -1,7 +1,7 @@
-"""A training as other tools show it: TensorBoard's event files, and an MLflow run if asked for.
+"""Tracks a training for other tools: TensorBoard event files, and optionally an MLflow run.
 
-Both follow from the history of a training: at the start the epochs up to the last checkpoint, then
-each epoch as it ends. So a run that was resumed shows every epoch once.
+Both get the epochs up to the last checkpoint at the start, then each epoch when it ends. So a
+resumed training has every epoch once.
 """
 
 import shutil
@@ -21,10 +21,10 @@ EVENTS = "events"
 
 
 class Tracker(Protocol):
-    """Something that is told of every epoch once, in order."""
+    """Receives every epoch once, in order."""
 
     def epoch(self, result: EpochResult) -> None:
-        """An epoch has ended."""
+        """Record a finished epoch."""
         ...
 
 
@@ -32,13 +32,13 @@ class Tracker(Protocol):
 def tracked(
     output: Path, *, settings: Identity, finished: Sequence[EpochResult], on_event: OnEvent
 ) -> Iterator[OnEvent]:
-    """Yield an `on_event` that also tracks the epochs it hears of.
+    """Yield an `on_event` that also tracks the finished epochs.
 
     Args:
         output: the MODEL directory; the event files go to `events/` in it.
-        settings: names and values of what was asked for.
-        finished: the epochs of the last checkpoint; what was tracked after it is redone.
-        on_event: hears of everything first.
+        settings: the settings of the training, by name.
+        finished: the epochs up to the last checkpoint; later ones are trained and tracked again.
+        on_event: gets every event first.
     """
     with ExitStack() as stack:
         trackers: list[Tracker] = [stack.enter_context(_event_files(output / EVENTS))]
@@ -48,23 +48,23 @@ def tracked(
 
         def track(result: EpochResult) -> None:
             nonlocal last
-            if result.epoch > last:  # an epoch is redone where its checkpoint was lost
+            if result.epoch > last:  # an epoch runs again if its checkpoint was lost
                 last = result.epoch
                 for tracker in trackers:
                     tracker.epoch(result)
 
-        def hear(event: Event) -> None:
+        def handle(event: Event) -> None:
             on_event(event)
             if isinstance(event, EpochDone):
                 track(event.result)
 
         for result in finished:
             track(result)
-        yield hear
+        yield handle
 
 
 def figures_of(result: EpochResult) -> dict[str, float]:
-    """What is tracked of an epoch, by name."""
+    """The tracked metrics of an epoch, by name."""
     validation = result.validation
     return {
         "training/loss": result.training_loss,
@@ -90,7 +90,7 @@ class _EventFile:
 
 @contextmanager
 def _event_files(directory: Path) -> Iterator[_EventFile]:
-    """A new event file in place of those there are: the epochs in them are written again."""
+    """Replace the event files by a new one, to which all epochs are written again."""
     shutil.rmtree(directory, ignore_errors=True)
     writer = SummaryWriter(str(directory))
     try:

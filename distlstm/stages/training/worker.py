@@ -1,4 +1,4 @@
-"""What runs in each Ray Train worker, and the file through which it shows its progress."""
+"""The function that runs in each Ray Train worker, and the file that reports its progress."""
 
 import json
 import tempfile
@@ -32,25 +32,25 @@ _SECONDS_BETWEEN_LINES = 0.3
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerSettings:
-    """What a worker is told; it travels to the worker's process."""
+    """The settings of a worker, which are sent to its process."""
 
     corpus: Path
     config: ExperimentConfig
     init: Path | None
-    """MODEL directory to go on from."""
+    """MODEL directory to continue from."""
     progress_file: Path
     cpus_per_worker: int
 
 
 @dataclass(frozen=True)
 class WorkerFailure:
-    """Why training cannot go on. Returned, not raised: Ray would only try the same again."""
+    """Why training cannot continue. It is returned because Ray would retry if it were raised."""
 
     message: str
 
 
 def train_worker(settings: WorkerSettings) -> Calibration | WorkerFailure:
-    """Train, from the last checkpoint if there is one, reporting one after every epoch."""
+    """Train from the last checkpoint, if there is one, and report one after every epoch."""
     watch = Stopwatch()
     torch.set_num_threads(settings.cpus_per_worker)
     worker = this_worker()
@@ -69,12 +69,12 @@ def train_worker(settings: WorkerSettings) -> Calibration | WorkerFailure:
         return WorkerFailure(str(error))
     if worker.rank == 0:
         ensemble_linear(job.corpus, settings.config)
-    worker.all_reduce(np.zeros(1))  # all wait for it to be fitted
+    worker.all_reduce(np.zeros(1))  # a barrier: all wait until rank 0 has fitted the linear model
     return job.calibrate(job.linear_logits(ensemble_linear(job.corpus, settings.config)))
 
 
 def this_worker() -> Worker:
-    """The place that Ray Train has given this process."""
+    """The rank and device that Ray Train has given this process."""
     context = ray.train.get_context()
     alone = Worker(device=get_device())
     if context.get_world_size() == 1:
@@ -97,7 +97,7 @@ def _restore(training: Training) -> None:
 
 
 def report_checkpoint(training: Training, metrics: dict[str, Any], worker: Worker) -> None:
-    """Every rank reports to Ray Train; rank 0 brings the checkpoint."""
+    """Report to Ray Train from every rank, with a checkpoint from rank 0."""
     if worker.rank != 0:
         ray.train.report(metrics)
         return
@@ -107,7 +107,7 @@ def report_checkpoint(training: Training, metrics: dict[str, Any], worker: Worke
 
 
 class _ProgressLines:
-    """Appends what happens to a file; the command, in another process, follows it."""
+    """Appends the progress to a file, which the command reads in another process."""
 
     def __init__(self, path: Path, training: Training, watch: Stopwatch, *, active: bool) -> None:
         self.path = path
@@ -117,7 +117,7 @@ class _ProgressLines:
         self.last = 0.0
 
     def step(self, done: int, total: int) -> None:
-        """After a step; written a few times a second at the most."""
+        """Report a finished step, at most a few times a second."""
         now = time.monotonic()
         if self.last == 0.0:
             self.watch.end("first step")
@@ -128,11 +128,11 @@ class _ProgressLines:
             self._append({"epoch": epoch, "of": self.training.num_epochs, "step": [done, total]})
 
     def epoch(self, result: EpochResult) -> None:
-        """After an epoch."""
+        """Report a finished epoch."""
         self._append({"of": self.training.num_epochs, "result": asdict(result)})
 
     def note(self, text: str) -> None:
-        """What a user should know."""
+        """Report a message for the user."""
         self._append({"note": text})
 
     def _append(self, row: dict[str, Any]) -> None:
@@ -142,14 +142,14 @@ class _ProgressLines:
 
 
 class ProgressFollower:
-    """Reads the events that rank 0 appends to its progress file from now on."""
+    """Reads the events that rank 0 appends to its progress file after this object is created."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.position = path.stat().st_size if path.exists() else 0
 
     def events(self) -> Iterator[Event]:
-        """Those since the last call."""
+        """The events since the last call."""
         if not self.path.exists():
             return
         with self.path.open("rb") as file:

@@ -1,1 +1,1 @@
-"""Searching: the study, its trials on Ray Tune, and the choice among them."""
+"""Hyperparameter search: the study, its trials on Ray Tune, and the choice of the best."""

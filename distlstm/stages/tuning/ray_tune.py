@@ -1,4 +1,4 @@
-"""Where Ray Tune, which runs the trials, meets the study, which remembers and decides."""
+"""Connects Ray Tune, which runs the trials, with the study, which records them and decides."""
 
 from collections.abc import Callable
 from dataclasses import fields
@@ -18,14 +18,14 @@ _REPORTED = [field.name for field in fields(TrialReport)]
 
 
 class StudySearcher(Searcher):  # type: ignore[misc]
-    """Hands out the study's proposals, until there is none or it is hopeless to go on."""
+    """Gives Tune the study's proposals, until there are none left or the study is hopeless."""
 
     def __init__(self, study: Study) -> None:
         super().__init__()
         self.study = study
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        """The next proposal, as the config of a Tune trial."""
+        """The next proposal as the config of a Tune trial; `FINISHED` if there is none."""
         del trial_id
         proposal = None if self.study.hopeless else self.study.propose()
         if proposal is None:
@@ -39,56 +39,56 @@ class StudySearcher(Searcher):  # type: ignore[misc]
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Nothing: the study is told by the callback."""
+        """Do nothing: `StudyCallback` updates the study."""
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the study is on disk already."""
+        """Do nothing: the study is on disk already."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing, for the same reason."""
+        """Do nothing: the study is on disk already."""
 
 
 class StudyScheduler(FIFOScheduler):  # type: ignore[misc]
-    """Keeps every report in the study, which says whether the trial is to stop."""
+    """Records every report in the study, which decides whether the trial stops."""
 
     def __init__(self, study: Study) -> None:
         super().__init__()
         self.study = study
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        """Called by Tune with each report, before the trial goes on."""
+        """Handle a report; Tune calls this before the trial continues."""
         del tune_controller
         if FAILURE in result:
             return str(TrialScheduler.STOP)
         number = trial.config["number"]
         report = TrialReport(**{name: result[name] for name in _REPORTED})
         stop = self.study.report(number, report)
-        if CHECKPOINT_PATH_KEY in result:  # of Ray Train inside the trial
+        if CHECKPOINT_PATH_KEY in result:  # from Ray Train inside the trial
             self.study.keep_checkpoint(number, Path(result[CHECKPOINT_PATH_KEY]))
         return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
 
 
 class StudyCallback(ray.tune.Callback):  # type: ignore[misc]
-    """Tells the study of checkpoints and ends, and whoever watches of every change."""
+    """Records checkpoints and ends of trials in the study, and calls `on_change` on changes."""
 
     def __init__(self, study: Study, *, on_change: Callable[[], None]) -> None:
         self.study = study
         self.on_change = on_change
 
     def on_trial_start(self, **_: Any) -> None:
-        """A trial has begun, or has been begun again."""
+        """Handle the start or restart of a trial."""
         self.on_change()
 
     def on_trial_result(self, **_: Any) -> None:
-        """The scheduler has kept a report."""
+        """Handle a report, which the scheduler has recorded."""
         self.on_change()
 
     def on_checkpoint(self, *, trial: Trial, checkpoint: Any, **_: Any) -> None:
-        """A checkpoint has been stored."""
+        """Record a stored checkpoint."""
         self.study.keep_checkpoint(trial.config["number"], Path(checkpoint.path))
 
     def on_trial_complete(self, *, trial: Trial, **_: Any) -> None:
-        """A trial has ended, by itself or because it was stopped, or said why it failed."""
+        """Record a trial that finished, was stopped, or reported why it failed."""
         number, failure = trial.config["number"], trial.last_result.get(FAILURE)
         if failure is None:
             self.study.end(number)
@@ -97,12 +97,12 @@ class StudyCallback(ray.tune.Callback):  # type: ignore[misc]
         self.on_change()
 
     def on_trial_error(self, *, trial: Trial, **_: Any) -> None:
-        """A trial's process has died more often than Tune tries again."""
+        """Record a trial whose process died more often than Tune retries."""
         self.study.fail(trial.config["number"], _last_line(trial.error_file))
         self.on_change()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Tune saves its callbacks with its own state; there is nothing of ours to keep."""
+        """Tune saves its callbacks with its own state; this one has nothing to save."""
         return {}
 
 

@@ -1,4 +1,4 @@
-"""How many trials run at once, and what each of them takes."""
+"""How many trials run at once, and which resources each of them takes."""
 
 from dataclasses import dataclass
 
@@ -9,43 +9,43 @@ from distlstm.stages.run.session import Capacity, Resources
 
 @dataclass(frozen=True, kw_only=True)
 class TrialResources:
-    """What a trial takes while it runs."""
+    """The resources of a running trial."""
 
     num_workers: int
     cpus_per_worker: int
     gpus_per_worker: float
-    """0: it computes on CPUs."""
+    """0: the workers compute on CPUs."""
 
     @property
     def use_gpu(self) -> bool:
-        """Whether its workers compute on GPUs."""
+        """Whether the workers compute on GPUs."""
         return self.gpus_per_worker > 0
 
     @property
     def of_worker(self) -> dict[str, float]:
-        """As Ray Train asks for a worker."""
+        """The resources of a worker, in the format of Ray Train."""
         gpu = {"GPU": self.gpus_per_worker} if self.use_gpu else {}
         return {"CPU": self.cpus_per_worker, **gpu}
 
     @property
     def of_tune_process(self) -> dict[str, float]:
-        """As Ray Tune asks for a trial's own process.
+        """The resources of the trial's own process, in the format of Ray Tune.
 
-        Where Ray Train runs inside, that process computes nothing, and must hold no CPU: trials
-        that do so while their workers wait for one would wait for ever.
+        If Ray Train runs inside the trial, this process computes nothing and must not reserve a
+        CPU: otherwise trials could take all CPUs, and their workers would wait forever (deadlock).
         """
         if self.num_workers > 1:
             return {"memory": 1}
         return {"cpu": self.cpus_per_worker, "gpu": self.gpus_per_worker}
 
     def __str__(self) -> str:
-        """For messages: `2 workers of 1 CPUs and 0.5 GPUs each`."""
+        """The text for messages: `2 workers of 1 CPUs and 0.5 GPUs each`."""
         gpus = f" and {self.gpus_per_worker:g} GPUs" if self.use_gpu else ""
         return f"{self.num_workers} workers of {self.cpus_per_worker} CPUs{gpus} each"
 
 
 def trial_resources(capacity: Capacity, training: TrainingConfig) -> TrialResources:
-    """What each trial takes of a cluster."""
+    """The resources of each trial."""
     workers = training.workers_per_trial
     gpus = (training.gpus_per_trial or workers) / workers if capacity.use_gpu else 0.0
     return TrialResources(
@@ -56,10 +56,10 @@ def trial_resources(capacity: Capacity, training: TrainingConfig) -> TrialResour
 def trials_at_once(
     capacity: Capacity, trial: TrialResources, *, resources: Resources, concurrency: int | None
 ) -> int:
-    """How many trials run side by side: what was asked for, else all that fit.
+    """How many trials run at once: as many as were asked for, else as many as fit.
 
     Raises:
-        UserError: none fits, or fewer than were asked for; with the arithmetic.
+        UserError: none fits, or fewer than were asked for; the message lists the resources.
     """
     fit = capacity.num_cpus // (trial.num_workers * trial.cpus_per_worker)
     if trial.use_gpu:

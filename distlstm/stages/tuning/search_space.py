@@ -1,4 +1,4 @@
-"""The search space of a study, as Optuna has it."""
+"""The search space of a study, in terms of Optuna."""
 
 import json
 from collections.abc import Mapping
@@ -23,25 +23,25 @@ Parameters = dict[str, Any]
 
 
 class SearchSpace:
-    """Domains by parameter; lists, which Optuna does not know, travel through it as JSON."""
+    """Domains by parameter. Values that are lists are JSON text in Optuna, which has no lists."""
 
     def __init__(self, space: Mapping[str, Domain]) -> None:
         self.space = dict(space)
         self.distributions = {name: _distribution(domain) for name, domain in space.items()}
 
     def encode(self, parameters: Parameters) -> Parameters:
-        """Values as Optuna keeps them."""
+        """Convert values of the config to those that Optuna stores."""
         return {name: _encode(value) for name, value in parameters.items()}
 
     def decode(self, parameters: Parameters) -> Parameters:
-        """Values as the config takes them, from what Optuna keeps."""
+        """Convert values that Optuna stores to those of the config."""
         return {
             name: next((v for v in self._listed(name) if _encode(v) == value), value)
             for name, value in parameters.items()
         }
 
     def inside(self, parameters: Parameters) -> Parameters:
-        """Those of some parameters that this space has, and whose value it may propose."""
+        """The parameters that are in this space and have a value inside their domain."""
         return {
             name: value
             for name, value in parameters.items()
@@ -49,14 +49,14 @@ class SearchSpace:
         }
 
     def point_of(self, config: ExperimentConfig) -> Parameters:
-        """What a configuration itself has for the parameters, where they may take that value."""
+        """The values of a config for these parameters, as far as they are inside their domains."""
         return self.inside({name: config.value_of(name) for name in self.space})
 
     def grid(self) -> list[Parameters]:
-        """Every combination of the parameters' values.
+        """All combinations of the parameters' values.
 
         Raises:
-            UserError: a parameter takes any value of a range.
+            UserError: the domain of a parameter is continuous.
         """
         values = [self._grid_values(name) for name in self.space]
         return [dict(zip(self.space, point, strict=True)) for point in product(*values)]
@@ -78,8 +78,8 @@ class SearchSpace:
             return list(self._listed(name))
         if distribution.step is None:
             raise UserError(
-                f"search.space.{name} takes any value of a range, so there is no grid of it. Give "
-                "it a choice of values, int or quniform, or set search.algorithm to tpe."
+                f"search.space.{name} takes any value of a range, so it has no grid. Use choice, "
+                "int or quniform, or set search.algorithm to tpe."
             )
         low, step = distribution.low, distribution.step
         count = round((distribution.high - low) / step) + 1

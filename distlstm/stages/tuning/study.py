@@ -1,8 +1,8 @@
-"""What a study remembers: each trial that was proposed, how far it came, how it ended.
+"""The record of a study: its trials with their parameters, reports and final states.
 
-It is kept in Optuna's storage, an SQLite file in the STUDY directory, and changed in transactions.
-So whatever dies, the next command finds all of it, and sampler (TPE) and pruner (asynchronous
-successive halving) go on as if nothing had happened. `optuna-dashboard` shows the same file.
+It is stored in Optuna's storage, an SQLite file in the STUDY directory, and changed in
+transactions. So it survives any crash, and the sampler (TPE) and the pruner (asynchronous
+successive halving) continue from it in the next command. `optuna-dashboard` shows the same file.
 """
 
 import re
@@ -39,50 +39,50 @@ _STATES = {
 
 @dataclass(frozen=True, kw_only=True)
 class TrialReport:
-    """What a trial reports after an epoch.
+    """The report of a trial after an epoch.
 
-    The figures are on validation, of the model that the weights of this epoch would give: with a
-    linear partner and a cascade, if the config has them.
+    The metrics are those of the whole model with the weights of this epoch, on the validation rows:
+    with linear model and cascade, if the config has them.
     """
 
     epoch: int
     num_epochs: int
-    """How many it is to have at the most."""
+    """The maximum number of epochs."""
     accuracy: float
     macro_f1: float
     loss: float
     training_loss: float
     is_best: bool
-    """Whether it is the best epoch so far, whose weights are kept."""
+    """Whether this is the best epoch so far, whose weights are kept."""
     finished: bool
-    """Whether it is the last one."""
+    """Whether this is the last epoch."""
     started: float
     ended: float
     """Wall-clock seconds since 1970; the first epoch starts with the trial."""
     seconds: float
-    """Of training and validation alone."""
+    """Duration of training and validation alone."""
     worker: str
-    """Host and process."""
+    """Host name and process id."""
     rows_per_second: float
-    """That one worker would classify, with a model of this size."""
+    """Rows per second that one worker classifies with a model of this size."""
     num_parameters: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Proposal:
-    """A trial to be run."""
+    """A trial to run."""
 
     number: int
     parameters: Parameters
     checkpoint: Path | None
-    """Of an earlier command, to go on from."""
+    """Checkpoint of an earlier command, from which the trial is resumed."""
 
 
 class Study:
-    """The memory of a study. One process at a time changes it."""
+    """The record of a study. Only one process at a time may change it."""
 
     def __init__(self, directory: Path, config: ExperimentConfig) -> None:
-        """Open the storage in a directory, or make it."""
+        """Open the storage in a directory, or create it."""
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.search = config.search
         self.space = SearchSpace(config.searched)
@@ -97,7 +97,7 @@ class Study:
             ),
         )
         trials = self._trials()
-        # A new random state, or the sampler would propose again what it has proposed before.
+        # A new random state; with the old one, the sampler would repeat its proposals.
         self._optuna.sampler = _sampler(self.search, seed=(config.seed, len(trials)))
         running = [trial._trial_id for trial in trials if trial.state == TrialState.RUNNING]
         self._unfinished = [Trial(self._optuna, trial_id) for trial_id in running]
@@ -105,40 +105,40 @@ class Study:
         self._failures: list[str] = []
         self._num_ended = 0
         self._closed = False
-        self._end_what_was_cut_off()
+        self._end_finished()
 
-    def _end_what_was_cut_off(self) -> None:
-        """Of the unfinished trials, those whose last report an earlier command did not outlive."""
+    def _end_finished(self) -> None:
+        """End the trials that an earlier command left open although they had finished."""
         for trial in list(self._unfinished):
             reports = _reports(trial)
             if reports and reports[-1]["finished"]:
                 self._unfinished.remove(trial)
-                self._tell_end(trial)
+                self._record_end(trial)
 
     def close(self) -> None:
-        """Change nothing from now on: Tune, while it is being ended, takes its trials for dead."""
+        """Ignore all further changes: when Tune is shut down, it reports its trials as failed."""
         self._closed = True
 
     def suggest_first(self, points: Iterable[Parameters]) -> None:
-        """Have these values tried before any other, each once; what they leave out is sampled."""
+        """Queue these values before all others, each once; missing parameters are sampled."""
         for point in points:
             self._optuna.enqueue_trial(self.space.encode(point), skip_if_exists=True)
 
     @property
     def num_trials(self) -> int:
-        """Trials that the study is to have."""
+        """The number of trials of the complete study."""
         if self.search.algorithm == "grid":
             return min(self.search.num_trials, len(self.space.grid()))
         return self.search.num_trials
 
     @property
     def num_missing(self) -> int:
-        """Trials that are still to be run to their end."""
+        """The number of trials that have not ended yet."""
         num_ended = sum(bool(trial.state.is_finished()) for trial in self._trials())
         return max(0, self.num_trials - num_ended)
 
     def propose(self) -> Proposal | None:
-        """The next trial to run, one that an earlier command left unfinished first."""
+        """The next trial to run; unfinished trials of earlier commands come first."""
         if self._unfinished:
             trial = self._unfinished.pop(0)
         elif len(self._trials()) < self.num_trials:
@@ -153,34 +153,34 @@ class Study:
         )
 
     def report(self, number: int, report: TrialReport) -> bool:
-        """Keep what a trial reports; returns whether it is to be stopped here."""
+        """Record a report of a trial; returns whether the trial has to stop."""
         if self._closed:
             return True
         trial = self._live[number]
         known = _reports(trial)
         earlier = [row for row in known if row["epoch"] < report.epoch]
         trial.set_user_attr("reports", [*earlier, asdict(report)])
-        if known == earlier:  # else the epoch was run again, after its worker had died
+        if known == earlier:  # otherwise the epoch ran again, after its worker had died
             trial.report(_best_report(_reports(trial))[self.search.metric], report.epoch)
         return not report.finished and trial.should_prune()
 
     def keep_checkpoint(self, number: int, path: Path) -> None:
-        """Remember a trial's last checkpoint; in a closed study too, as Tune removes the others."""
+        """Record a trial's last checkpoint, also in a closed study, as Tune removes older ones."""
         self._live[number].set_user_attr("checkpoint", str(path))
 
     def checkpoint(self, number: int) -> Path | None:
-        """The last checkpoint of a trial, if it has one that is still there."""
+        """The last checkpoint of a trial; None if there is none or it was removed."""
         path = self._optuna.get_trials(deepcopy=False)[number].user_attrs.get("checkpoint")
         return Path(path) if path is not None and Path(path).is_dir() else None
 
     def end(self, number: int) -> None:
-        """A trial has run to its last epoch, or was stopped."""
+        """Record that a trial has finished or was stopped."""
         if self._closed:
             return
-        self._tell_end(self._live.pop(number))
+        self._record_end(self._live.pop(number))
         self._num_ended += 1
 
-    def _tell_end(self, trial: Trial) -> None:
+    def _record_end(self, trial: Trial) -> None:
         reports = _reports(trial)
         if reports[-1]["finished"]:
             self._optuna.tell(trial, _best_report(reports)[self.search.metric])
@@ -188,7 +188,7 @@ class Study:
             self._optuna.tell(trial, state=TrialState.PRUNED)
 
     def fail(self, number: int, error: str) -> None:
-        """A trial has failed for good."""
+        """Record that a trial has failed and is not retried."""
         if self._closed:
             return
         trial = self._live.pop(number)
@@ -199,9 +199,9 @@ class Study:
 
     @property
     def hopeless(self) -> str | None:
-        """The error with which most trials of this command have failed, if one has.
+        """The error of most trials of this command; None if there is no such error.
 
-        Numbers in a message, which may be the trial's own settings, make no other error of it.
+        Messages that differ only in numbers, such as the trial's settings, are the same error.
         """
         counts = Counter(re.sub(r"[\d.]+", "0", error) for error in self._failures)
         same, count = counts.most_common(1)[0] if counts else ("", 0)
@@ -210,7 +210,7 @@ class Study:
         return next(e for e in self._failures if re.sub(r"[\d.]+", "0", e) == same)
 
     def rows(self) -> tuple[TrialRow, ...]:
-        """The trials, best first (then by loss); those without a figure last."""
+        """The trials, best first; equal ones by loss, those without metrics last."""
         rows = [self._row(t) for t in self._trials() if t.state in _STATES]
         sign = 1 if self.search.metric == "loss" else -1
 
@@ -229,7 +229,7 @@ class Study:
         ]
 
     def importance(self) -> dict[str, float]:
-        """Each parameter's share in what the metric varies by (PED-ANOVA); empty if it is unknown.
+        """Each parameter's share of the variation of the metric (PED-ANOVA); empty if unknown.
 
         Source: Watanabe, Bansal, Hutter, "PED-ANOVA", IJCAI 2023.
         """
@@ -238,12 +238,12 @@ class Study:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", UserWarning)
                 found = optuna.importance.get_param_importances(self._optuna, evaluator=evaluator)
-        except (ValueError, RuntimeError, UserWarning):  # too few trials, or all alike
+        except (ValueError, RuntimeError, UserWarning):  # too few trials, or all are equal
             return {}
         return {name: float(value) for name, value in found.items() if np.isfinite(value)}
 
     def _trials(self) -> list[FrozenTrial]:
-        """Those that have been proposed, by number."""
+        """The trials that have been proposed, by number."""
         trials = self._optuna.get_trials(deepcopy=False)
         return [trial for trial in trials if trial.state != TrialState.WAITING]
 
@@ -269,7 +269,7 @@ class Study:
 
 
 def _storage(path: Path) -> optuna.storages.RDBStorage:
-    """SQLite in a file. The path goes around the URL, in which `?` and `%` mean something."""
+    """SQLite in a file. The path is not part of the URL, where `?` and `%` would be special."""
     connect = partial(sqlite3.connect, path, check_same_thread=False)
     return optuna.storages.RDBStorage("sqlite:///study", engine_kwargs={"creator": connect})
 

@@ -1,4 +1,4 @@
-"""The trials of a study as tables, and the choice among them."""
+"""The trials of a study as tables, and the choice of the best one."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -17,16 +17,16 @@ _TYPES_OF_NONE = {
     **dict.fromkeys((*METRICS, "rows_per_second"), pa.float64()),
     "num_parameters": pa.int64(),
 }
-"""What a column without any value is taken for; text, if it is not named here."""
+"""Types of columns without any value; a column that is not listed here becomes text."""
 _POINTS = 100
 _OPEN = ("running", "unfinished")
 
 
 def choose(rows: Sequence[TrialRow], search: SearchConfig) -> TrialRow | None:
-    """The trial whose model is to be used, of rows that are sorted, best first, if there is one.
+    """The trial whose model is used; None if no trial has a model. `rows` are sorted, best first.
 
-    With `prefer = "fast"` it is the one that predicts the most rows a second among those whose
-    metric is at most `tolerance` points worse than the best one.
+    With `prefer = "fast"`, it is the fastest trial in prediction among those whose metric is at
+    most `tolerance` points worse than the best.
     """
     good = about_as_good(rows, search)
     if search.prefer == "fast":
@@ -35,11 +35,10 @@ def choose(rows: Sequence[TrialRow], search: SearchConfig) -> TrialRow | None:
 
 
 def worth_keeping(rows: Sequence[TrialRow], search: SearchConfig) -> set[str]:
-    """Trials of which one may yet be chosen, whatever the trials to come give.
+    """The trials that may still be chosen, whatever the other trials achieve.
 
-    All that run, or will go on later, are among them. Their figures may still fall, as an epoch in
-    which the LSTM is better by itself may be a worse one with its partner, so they outdo no trial
-    that has ended.
+    All running and unfinished trials are among them. Their metrics do not rule out a trial that has
+    ended, because they can still get worse: an epoch with a better LSTM may give a worse ensemble.
     """
     open_ = {row.trial for row in rows if row.state in _OPEN}
     ended = [row for row in rows if row.state not in _OPEN]
@@ -52,7 +51,7 @@ def worth_keeping(rows: Sequence[TrialRow], search: SearchConfig) -> set[str]:
 
 
 def about_as_good(rows: Sequence[TrialRow], search: SearchConfig) -> list[TrialRow]:
-    """Those within the tolerance of the best; `rows` are sorted, best first."""
+    """The trials within the tolerance of the best one; `rows` are sorted, best first."""
     with_figures = [row for row in rows if row.metrics]
     if not with_figures:
         return []
@@ -62,7 +61,7 @@ def about_as_good(rows: Sequence[TrialRow], search: SearchConfig) -> list[TrialR
 
 
 def write_trials(path: Path, rows: Sequence[TrialRow]) -> None:
-    """A row per trial, in this order: parameters and metrics as columns of their own."""
+    """Write one row per trial, in this order; each parameter and metric is a column."""
     flat = []
     for row in rows:
         columns = asdict(row)
@@ -72,7 +71,7 @@ def write_trials(path: Path, rows: Sequence[TrialRow]) -> None:
 
 
 def write_epochs(path: Path, epochs: Sequence[dict[str, Any]]) -> None:
-    """A row per trial and epoch."""
+    """Write one row per trial and epoch."""
     _write(path, epochs)
 
 

@@ -1,4 +1,4 @@
-"""What runs in the workers of a study: one trial after another, each a training that reports."""
+"""Runs the trials of a study in its workers; each is a training that reports after every epoch."""
 
 import copy
 import os
@@ -34,26 +34,26 @@ from distlstm.stages.tuning.resources import TrialResources
 from distlstm.stages.tuning.study import TrialReport
 
 FAILURE = "failure"
-"""Key of a report that says why a trial failed."""
+"""Key of the error message in the report of a failed trial."""
 _TIMED_TOKENS, _TIMED_PASSES = 40_000, 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialSettings:
-    """What all trials of a study share; it travels to their processes."""
+    """The settings that all trials of a study share; they are sent to the trials' processes."""
 
     corpus: Path
     config: ExperimentConfig
     resources: TrialResources
     directory: Path
-    """Where Ray Train, inside a trial of several workers, keeps its run."""
+    """Storage of Ray Train, which runs inside trials of several workers."""
 
 
 def run_trial(proposal: dict[str, Any], *, settings: TrialSettings) -> None:
-    """Train one proposal in a Tune worker, reporting a checkpoint after every epoch.
+    """Train one proposal in a Tune worker, and report a checkpoint after every epoch.
 
-    What a trial fails of is reported, not raised: Ray would only try the same again. It does try
-    again, from the last checkpoint, where a process died.
+    An error is reported and not raised, because Ray would retry the trial. Ray retries only after a
+    process has died, from the last checkpoint.
     """
     try:
         if settings.resources.num_workers == 1:
@@ -79,7 +79,7 @@ def _train_here(proposal: dict[str, Any], settings: TrialSettings) -> None:
 
 
 def _train_in_parallel(proposal: dict[str, Any], settings: TrialSettings) -> None:
-    """Ray Train inside the trial; it has a checkpoint of its own to go on from."""
+    """Run Ray Train inside the trial; it resumes from its own checkpoints."""
     resources = settings.resources
     trainer = TorchTrainer(
         _trial_worker,
@@ -103,7 +103,7 @@ def _train_in_parallel(proposal: dict[str, Any], settings: TrialSettings) -> Non
 
 
 def _trial_worker(arguments: dict[str, Any]) -> str | None:
-    """A Ray Train worker of a trial; returns why the trial failed, if it has."""
+    """A Ray Train worker of a trial; returns the error if the trial fails, else None."""
     proposal, settings = arguments["proposal"], arguments["settings"]
     torch.set_num_threads(settings.resources.cpus_per_worker)
     checkpoint = ray.train.get_checkpoint()
@@ -119,7 +119,7 @@ def _trial_worker(arguments: dict[str, Any]) -> str | None:
 
 
 class _Trial:
-    """One proposal in training, in one worker."""
+    """The training of one proposal, in one worker."""
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class _Trial:
         worker: Worker,
         checkpoint: str | None,
     ) -> None:
-        """Begin, or go on from a checkpoint directory."""
+        """Begin, or resume from a checkpoint directory."""
         self.started = time.time()
         config = settings.config.with_values(proposal["parameters"])
         self.job = TrainingJob(EncodedCorpus(settings.corpus), config, worker)
@@ -138,7 +138,7 @@ class _Trial:
         self.rows_per_second = 0.0
 
     def run(self) -> Iterator[TrialReport]:
-        """Train to the end; yields after every epoch what a model made of it would be."""
+        """Train to the end; yields after every epoch the metrics of a model with its weights."""
         job, began = self.job, time.perf_counter()
         for result in job.training.run(job.training_batches, job.validation_batches):
             weights = job.training.model.applied_weights()
@@ -173,10 +173,10 @@ class _Trial:
 
 
 def rows_per_second(model: Classifier, rows: Shards, *, device: torch.device) -> float:
-    """Rows that a worker with this model classifies a second, once they are token ids.
+    """Rows per second that a worker classifies with this model, without tokenisation.
 
-    The faster of two passes over some 40,000 tokens of rows, batched as in prediction. On CPUs it
-    is this process's own time that counts, not that of what runs beside it.
+    This is the faster of two passes over rows of about 40,000 tokens, batched as in prediction. On
+    CPUs, the processor time of this process is measured, so other processes do not matter.
     """
     applied = copy.deepcopy(model).for_inference(model.recurrent_dtype)
     count = min(len(rows), max(1, int(_TIMED_TOKENS / max(1.0, float(np.mean(rows.lengths))))))
@@ -198,7 +198,7 @@ def _cpu_seconds() -> float:
 
 
 def _reason(error: Exception, proposal: dict[str, Any], settings: TrialSettings) -> str:
-    """What to say of an error, on one line."""
+    """The message of an error, on one line."""
     if is_out_of_memory(error):
         config = settings.config.with_values(proposal["parameters"])
         return memory_advice(config.training, len(EncodedCorpus(settings.corpus).training))

@@ -55,14 +55,14 @@ def test_a_training_that_goes_on_is_ahead_after_one_epoch_and_only_grows(
     assert set(DISHES) <= set(grown.vocabulary.tokens[num_earlier:].to_pylist())
     kept = f"{num_earlier:,} of {num_tokens:,} tokens and 3 of 4 labels kept from the earlier"
     assert kept in outcome.err
-    assert "without a training row, likely to fade: '天气'" in outcome.err
-    assert "hardly learnable" not in outcome.err
+    assert "without a training row, which it may forget: '天气'" in outcome.err
+    assert "too few to learn" not in outcome.err
     text = run(capfd, "predict", "--model", tmp_path / "warm", "team goal match league")
     assert json.loads(text.out)["predicted_label"] == "sport"
     assert "nothing to do" in run(capfd, *warm).err
     other = run(capfd, *[tmp_path / "warm" if part == model else part for part in warm[:-2]])
     assert other.code == 2
-    assert "holds the model that --init names" in other.err
+    assert "contains the model of --init" in other.err
     replaced = ["train", new_rows, "--init", tmp_path / "scratch", "--output", tmp_path / "warm"]
     changed = run(capfd, *replaced, *ONE_EPOCH)
     assert changed.code == 2
@@ -113,7 +113,7 @@ def test_what_is_no_model_is_refused_and_the_model_itself_is_never_replaced(
         command = ["train", new_rows, "--init", model, "--output", output, "--overwrite", *TINY]
         outcome = run(capfd, *command)
         assert outcome.code == 2
-        assert "holds the model that --init names" in outcome.err
+        assert "contains the model of --init" in outcome.err
     assert load_metadata(model)["labels"] == ["money", "sport", "天气"]
 
 
