@@ -37,7 +37,7 @@ def find_input(
     for source in inputs:
         if would_find(source, str(output)):
             raise UserError(
-                f"The output {output} lies inside the input {source}, so it would be read as input. "
+                f"The output {output} lies inside the input {source}, and would be read as input. "
                 "Choose an --output outside the input."
             )
     files = find_files(inputs)
