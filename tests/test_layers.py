@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "stages": BOTTOM | {"text", "model", "data"},
     "report": BOTTOM | {"text", "model", "data", "stages"},
     "api": BOTTOM | {"text", "model", "data", "stages", "report"},
-    "console": BOTTOM | {"stages"},
+    "console": BOTTOM | {"text", "stages"},
     "demo": BOTTOM | {"data", "stages", "console"},
     "cli": BOTTOM | {"options", "api", "console", "demo"},
 }

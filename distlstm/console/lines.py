@@ -2,7 +2,10 @@
 
 from typing import Any
 
+from rich.markup import escape
+
 from distlstm.stages.run.events import EpochDone, RowsPredicted, TrialRow, TrialsChanged
+from distlstm.text.control import visible
 
 
 def share_of_study(event: TrialsChanged) -> float:
@@ -54,3 +57,8 @@ def duration(seconds: float) -> str:
 def short(value: Any) -> str:
     """A value as short text; None is empty."""
     return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
+
+
+def shown(text: str) -> str:
+    """A text for a rich console: neither its markup nor a control character has an effect."""
+    return escape(visible(text))

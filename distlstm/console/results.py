@@ -1,16 +1,16 @@
 """Prints the results of the commands to stdout, and errors to stderr."""
 
 import json
+import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from distlstm.console.lines import duration
+from distlstm.console.lines import duration, shown
 from distlstm.console.tables import baseline_verdict, comparison_table, trials_table
 from distlstm.stages.run.events import TrialRow
 from distlstm.stages.run.results import (
@@ -23,19 +23,22 @@ from distlstm.stages.run.results import (
 )
 
 _MAX_LABELS_SHOWN = 30
+_C1 = re.compile("[\x7f-\x9f]")
+"""Control characters that JSON does not escape by itself."""
 _WIDTH_OF_FILES = 120
 
 
 def print_json(result: Mapping[str, Any]) -> None:
     """Print a JSON object as one line on stdout."""
-    sys.stdout.write(json.dumps(result, ensure_ascii=False) + "\n")
+    text = json.dumps(result, ensure_ascii=False)
+    sys.stdout.write(_C1.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
     sys.stdout.flush()
 
 
 def print_error(message: str) -> None:
     """Print an error message on stderr."""
     Console(stderr=True, highlight=False, soft_wrap=True).print(
-        f"[bold red]Error:[/] {escape(message)}"
+        f"[bold red]Error:[/] {shown(message)}"
     )
 
 
@@ -46,7 +49,7 @@ def print_interrupted(command: Sequence[str] | None) -> None:
         console.print("\nInterrupted.")
         return
     console.print("\nInterrupted. Finished work is kept. Resume with the same command:")
-    console.print(f"  {escape(shlex.join(command))}")
+    console.print(f"  {shown(shlex.join(command))}")
 
 
 def print_traceback() -> None:
@@ -56,12 +59,12 @@ def print_traceback() -> None:
 
 def print_text(text: str) -> None:
     """Print a line on stdout."""
-    _stdout().print(escape(text))
+    _stdout().print(shown(text))
 
 
 def print_command(command: str) -> None:
     """Print a command before it runs."""
-    _stdout().print(f"\n[bold]$ {escape(command)}[/]")
+    _stdout().print(f"\n[bold]$ {shown(command)}[/]")
 
 
 def print_train(result: TrainResult) -> None:
@@ -87,7 +90,7 @@ def print_train(result: TrainResult) -> None:
         f"{result.tokens_per_second:,.0f} tokens/s in training"
         f"{', resumed' if result.resumed else ''}"
     )
-    console.print(f"Model: {escape(result.model)}")
+    console.print(f"Model: {shown(result.model)}")
 
 
 def print_tune(result: TuneResult, *, metric: str) -> None:
@@ -97,7 +100,7 @@ def print_tune(result: TuneResult, *, metric: str) -> None:
     console.print(trials_table(rows, metric, title=f"{len(rows)} trials, best first"))
     console.print(f"{result.seconds:.0f} s in all{', resumed' if result.resumed else ''}")
     console.print(
-        f"Study: {escape(result.study)} (best/ is the model of trial {result.best['trial']}, "
+        f"Study: {shown(result.study)} (best/ is the model of trial {result.best['trial']}, "
         "best.toml its config)"
     )
 
@@ -119,7 +122,7 @@ def print_evaluation(result: EvaluationResult) -> None:
     for label in report["labels"][:_MAX_LABELS_SHOWN]:
         row = report["per_label"][label]
         figures = [f"{row[name]:.3f}" for name in ("precision", "recall", "f1")]
-        by_label.add_row(escape(label), *figures, f"{row['support']:,}")
+        by_label.add_row(shown(label), *figures, f"{row['support']:,}")
     console.print(by_label)
     if len(report["labels"]) > _MAX_LABELS_SHOWN:
         console.print(f"... and {len(report['labels']) - _MAX_LABELS_SHOWN} more labels")
@@ -142,14 +145,14 @@ def print_batch_predict(result: BatchPredictResult) -> None:
         console.print(
             f"{result.partner_share:.1%} of the rows were answered by the linear model alone."
         )
-    console.print(f"Output: {escape(result.output)}")
+    console.print(f"Output: {shown(result.output)}")
 
 
 def print_verification(result: Verification) -> None:
     """Print the counts of a prediction output, and each fault."""
     console = _stdout()
     for fault in result.faults:
-        console.print(f"[red]fault[/] {escape(fault)}")
+        console.print(f"[red]fault[/] {shown(fault)}")
     gone = f"; {result.inputs_gone:,} input files are gone" if result.inputs_gone else ""
     console.print(
         f"{result.parts:,} parts with {result.rows_out:,} rows, {len(result.faults)} faults{gone}; "

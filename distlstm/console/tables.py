@@ -3,10 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
-from distlstm.console.lines import short
+from distlstm.console.lines import short, shown
 from distlstm.stages.run.events import TrialRow
 from distlstm.stages.run.files import METRICS
 
@@ -64,14 +63,14 @@ def trials_table(rows: Iterable[TrialRow], metric: str, *, title: str | None = N
         table.add_column(name, justify="right", style="bold" if name == metric else "")
     table.add_column("state")
     for row in _rows_shown(rows):
-        values = [short(row.parameters.get(name)) for name in parameters]
+        values = [shown(short(row.parameters.get(name))) for name in parameters]
         figures = [short(row.metrics.get(name)) for name in METRICS]
         speed = "" if row.rows_per_second is None else f"{row.rows_per_second:,.0f}"
         epoch = f"{row.epoch} of {row.num_epochs}" if row.num_epochs else ""
         state = row.state if row.error is None else f"{row.state}: {row.error[:60]}"
         table.add_row(
             *(row.trial, *values, *figures, speed, epoch, f"{row.seconds:.0f}"),
-            escape(state),
+            shown(state),
         )
     return table
 

@@ -13,7 +13,6 @@ from typing import IO, Self
 import rich.progress
 from rich.console import Console, Group
 from rich.live import Live
-from rich.markup import escape
 
 from distlstm.console.lines import (
     duration,
@@ -21,6 +20,7 @@ from distlstm.console.lines import (
     rows_detail,
     share_of_study,
     short,
+    shown,
     trial_line,
 )
 from distlstm.console.tables import start_up_table, trials_table
@@ -84,15 +84,15 @@ class TerminalProgress:
             return
         match event:
             case Progress(title, done, total, detail):
-                shown = f"{done:,} of {total:,} {detail}".rstrip()
-                self._progress(title, share=done / max(1, total), detail=shown)
+                counts = f"{done:,} of {total:,} {detail}".rstrip()
+                self._progress(title, share=done / max(1, total), detail=counts)
             case RowsPredicted():
                 seconds = event.seconds_left
                 left = "" if seconds is None else f", {duration(seconds)} left"
                 detail = rows_detail(event)
                 self._progress("predicting", share=event.share, detail=detail, left=left)
             case Note(text):
-                self.console.print(escape(text))
+                self.console.print(shown(text))
             case EpochDone():
                 self.console.print(epoch_line(event))
             case TrialsChanged():
@@ -119,16 +119,16 @@ class TerminalProgress:
         if title != self.title:
             if self.task is not None:
                 self.bar.remove_task(self.task)
-            self.task = self.bar.add_task(escape(title), total=None, detail="")
+            self.task = self.bar.add_task(shown(title), total=None, detail="")
             self.title, self.last_line = title, 0.0
         if self.task is not None:
             total = None if share is None else 1.0
-            self.bar.update(self.task, completed=share or 0, total=total, detail=escape(detail))
+            self.bar.update(self.task, completed=share or 0, total=total, detail=shown(detail))
         now = time.monotonic()
         waited = now - self.last_line > _SECONDS_BETWEEN_LINES
         if not self._draws and share and waited:
             self.last_line = now
-            self.console.print(escape(f"{title}: {detail}{left}"))
+            self.console.print(shown(f"{title}: {detail}{left}"))
 
     def _trials(self, event: TrialsChanged) -> None:
         before = {} if self.trials is None else {row.trial: row for row in self.trials.trials}
@@ -140,7 +140,7 @@ class TerminalProgress:
         self._progress("tuning", share=share_of_study(event), detail=detail)
         for row in ended:
             if row.trial not in before or before[row.trial].state == "running":
-                self.console.print(escape(trial_line(row, event.metric)))
+                self.console.print(shown(trial_line(row, event.metric)))
 
 
 def _own_stderr() -> IO[str]:

@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, field
 from html import escape
 from typing import Any
 
+from distlstm.text.control import visible
+
 _MAX_ROWS = 60
 
 
@@ -30,7 +32,7 @@ class Result:
     def __str__(self) -> str:
         """The table as lines of text."""
         table = self.as_table()
-        lines = [table.header, *table.cells[:_MAX_ROWS]]
+        lines = [[*map(visible, line)] for line in (table.header, *table.cells[:_MAX_ROWS])]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         text = "\n".join(
             "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
