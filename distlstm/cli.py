@@ -14,7 +14,7 @@ import click
 import distlstm
 from distlstm import __version__
 from distlstm.config import ExperimentConfig
-from distlstm.errors import RunError, UserError
+from distlstm.errors import OutputError, RunError, UserError
 from distlstm.options import (
     Cluster,
     Duration,
@@ -333,7 +333,7 @@ def predict(texts: tuple[str, ...], model: Path, debug: bool) -> None:  # noqa: 
     from distlstm.console import results
 
     loaded = distlstm.load_model(model)
-    pending = iter(texts or _lines())
+    pending = iter(map(_as_utf8, texts)) if texts else _lines()
     while chunk := list(islice(pending, _TEXTS_AT_ONCE)):
         for text, row in zip(chunk, loaded.predict(chunk), strict=True):
             results.print_json({"text": text, **_rounded(row)})
@@ -344,8 +344,15 @@ def _rounded(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _lines() -> Iterator[str]:
+    encoding = "utf-8-sig"  # a byte order mark may come before the first line
     for line in sys.stdin.buffer:
-        yield line.decode("utf-8", errors="replace").rstrip("\r\n")
+        yield line.decode(encoding, errors="replace").rstrip("\r\n")
+        encoding = "utf-8"
+
+
+def _as_utf8(argument: str) -> str:
+    """An argument whose bytes are not UTF-8 as the same bytes on standard input."""
+    return argument.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 @cli.command()
@@ -377,6 +384,12 @@ def main() -> None:
         print_interrupted(["distlstm", *sys.argv[1:]] if resumes else None)
         sys.exit(130)
     except BrokenPipeError:
+        sys.exit(1)
+    except OutputError as error:
+        from distlstm.console import results
+
+        results.print_error(str(error))
+        results.close_stdout()
         sys.exit(1)
     except Exception as error:
         from distlstm.console import results

@@ -10,3 +10,7 @@ class UserError(Exception):
 
 class RunError(Exception):
     """An error after work has started (exit code 1)."""
+
+
+class OutputError(RunError):
+    """A result that could not be printed: its device is full, or its encoding lacks a character."""

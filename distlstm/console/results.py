@@ -1,10 +1,12 @@
 """Prints the results of the commands to stdout, and errors to stderr."""
 
 import json
+import os
 import re
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -12,6 +14,7 @@ from rich.table import Table
 
 from distlstm.console.lines import duration, shown
 from distlstm.console.tables import baseline_verdict, comparison_table, trials_table
+from distlstm.errors import OutputError
 from distlstm.stages.run.events import TrialRow
 from distlstm.stages.run.results import (
     BatchPredictResult,
@@ -31,8 +34,31 @@ _WIDTH_OF_FILES = 120
 def print_json(result: Mapping[str, Any]) -> None:
     """Print a JSON object as one line on stdout."""
     text = json.dumps(result, ensure_ascii=False)
-    sys.stdout.write(_C1.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
-    sys.stdout.flush()
+    with _writing():
+        sys.stdout.write(_C1.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
+        sys.stdout.flush()
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except UnicodeEncodeError as error:
+        raise OutputError(
+            f"Standard output cannot show {error.object[error.start]!r} in its encoding "
+            f"({error.encoding}). Set PYTHONIOENCODING=utf-8."
+        ) from error
+    except OSError as error:
+        raise OutputError(f"Standard output cannot be written: {error.strerror}.") from error
+
+
+def close_stdout() -> None:
+    """Discard what standard output still buffers, so that Python's end does not fail of it."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def print_error(message: str) -> None:
