@@ -7,6 +7,7 @@ tests' conftest. Variables that the user has set stay as they are.
 import os
 import platform
 import secrets
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -59,8 +60,12 @@ def prepared(address: str | None = None, *, idle_workers: bool = True) -> Iterat
     By default, an embedded Ray starts with an idle process per core. Ray Train cannot use them: it
     gives its processes an environment of their own.
     """
-    with defaults(_variables(address, idle_workers=idle_workers)):
-        yield
+    try:
+        with defaults(_variables(address, idle_workers=idle_workers)):
+            _let_ray_read_again()
+            yield
+    finally:
+        _let_ray_read_again()
 
 
 @contextmanager
@@ -87,9 +92,24 @@ def _variables(address: str | None, *, idle_workers: bool) -> dict[str, str]:
     variables = _VARIABLES | ({} if idle_workers else _NO_IDLE_WORKERS)
     if _glibc_version() >= _FIRST_GLIBC_TO_KEEP_THEM:
         variables |= _KEEP_FREED_BLOCKS
-    if address is None and "RAY_ADDRESS" not in os.environ:
+    if address is None and "RAY_ADDRESS" not in os.environ and not _ray_is_connected():
         variables |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _token()}
     return variables
+
+
+def _ray_is_connected() -> bool:
+    return "ray" in sys.modules and bool(sys.modules["ray"].is_initialized())
+
+
+def _let_ray_read_again() -> None:
+    """Make Ray, if it is imported but not connected, read its authentication settings anew.
+
+    It keeps those that it found at its import, and its first token.
+    """
+    raylet = sys.modules.get("ray._raylet")
+    if raylet is not None and not _ray_is_connected():
+        raylet.Config.initialize("")
+        raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 @cache

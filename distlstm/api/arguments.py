@@ -57,6 +57,14 @@ def sources_of(data: Data) -> tuple[str, ...]:
     )
 
 
+def check_cut(*, top_k: int | None, min_score: float | None) -> None:
+    """Raise a UserError if there is no such number of labels, or no such score."""
+    if top_k is not None and (type(top_k) is not int or top_k < 1):
+        raise UserError(f"top_k is {top_k!r}; it must be a whole number, at least 1.")
+    if min_score is not None and not 0 <= min_score <= 1:
+        raise UserError(f"min_score is {min_score!r}; it must be from 0 to 1.")
+
+
 def config_of(
     config: Config, *, seed: int | None = None, changes: Mapping[str, Any] | None = None
 ) -> ExperimentConfig:
@@ -87,8 +95,8 @@ def resources_of(
     from distlstm.stages.run.session import Resources
 
     for name, value in (("workers", workers), ("cpus_per_worker", cpus_per_worker)):
-        if value is not None and value < 1:
-            raise UserError(f"{name} is {value}; it must be at least 1.")
+        if value is not None and (type(value) is not int or value < 1):
+            raise UserError(f"{name} is {value!r}; it must be a whole number, at least 1.")
     return Resources(
         num_workers=workers,
         use_gpu=gpu,
@@ -110,8 +118,11 @@ def labelled_data(
     from distlstm.data.labelled import Columns
     from distlstm.stages.training.labelled_data import DataRequest
 
+    training = sources_of(data)
+    if not training:
+        raise UserError("No data are given. Name a file, a directory, a glob or a URI.")
     return DataRequest(
-        training=sources_of(data),
+        training=training,
         validation=sources_of(validation),
         columns=Columns(text=text_column, label=label_column),
         init=None if init is None else Path(init),

@@ -4,7 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distlstm.api.arguments import AnyPath, Data, Listener, called, resources_of, sources_of
+from distlstm.api.arguments import (
+    AnyPath,
+    Data,
+    Listener,
+    called,
+    check_cut,
+    resources_of,
+    sources_of,
+)
 from distlstm.errors import UserError
 
 if TYPE_CHECKING:
@@ -145,10 +153,9 @@ def _request(
 ) -> "PredictRequest":
     from distlstm.stages.batch_predict import PredictRequest
 
-    if top_k is not None and top_k < 1:
-        raise UserError(f"top_k is {top_k}; it must be at least 1.")
-    if min_score is not None and not 0 <= min_score <= 1:
-        raise UserError(f"min_score is {min_score}; it must be from 0 to 1.")
+    check_cut(top_k=top_k, min_score=min_score)
+    if isinstance(columns, str):
+        raise UserError(f"columns is a list of names, not {columns!r}.")
     return PredictRequest(
         inputs=sources_of(inputs),
         model=Path(model),

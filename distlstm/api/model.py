@@ -1,11 +1,11 @@
 """`load_model` and `Model.predict`: a model applied in this process, without Ray."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from distlstm.api.arguments import AnyPath
+from distlstm.api.arguments import AnyPath, check_cut
 from distlstm.errors import UserError
 from distlstm.stages.run.results import Result, TextTable
 
@@ -121,8 +121,7 @@ class Model(Result):
 
         kind = self._predictor.model.kind
         refuse_cut(label_sets=kind.gives_sets, top_k=top_k, min_score=min_score)
-        if top_k is not None and top_k < 1:
-            raise UserError(f"top_k is {top_k}; it must be at least 1.")
+        check_cut(top_k=top_k, min_score=min_score)
         column = _column(texts, text_column or self.text_column)
         table = predict_column(self._predictor, column, top_k=top_k, min_score=min_score)
         return Predictions(table, getattr(texts, "index", None) if _is_pandas(texts) else None)
@@ -162,6 +161,8 @@ def load_model(path: AnyPath, *, gpu: bool = False, num_threads: int = 1) -> Mod
     from distlstm.stages.prediction.input import trained_on
     from distlstm.stages.prediction.predictor import Predictor
 
+    if num_threads < 1:
+        raise UserError(f"num_threads is {num_threads}; it must be at least 1.")
     directory = Path(path)
     metadata = load_metadata(directory)
     predictor = Predictor.load(directory, metadata, num_threads=num_threads, use_gpu=gpu)
@@ -169,7 +170,7 @@ def load_model(path: AnyPath, *, gpu: bool = False, num_threads: int = 1) -> Mod
 
 
 def _is_pandas(texts: Any) -> bool:
-    return type(texts).__module__.partition(".")[0] == "pandas"
+    return any(kind.__module__.partition(".")[0] == "pandas" for kind in type(texts).__mro__)
 
 
 def _column(texts: Any, name: str) -> "pa.Array":
@@ -178,17 +179,20 @@ def _column(texts: Any, name: str) -> "pa.Array":
 
     if isinstance(texts, str | bytes):
         raise UserError("predict takes a list of texts; put a single text into a list.")
+    if isinstance(texts, Mapping | Set):
+        raise UserError(f"predict takes a list of texts or a table, not a {type(texts).__name__}.")
     if isinstance(texts, pa.Table | pa.RecordBatch) or hasattr(texts, "columns"):
         names = list(texts.column_names if hasattr(texts, "column_names") else texts.columns)
-        if name not in names:
+        if names.count(name) != 1:
             known = ", ".join(map(str, names)) or "none"
-            raise UserError(f"No column {name!r} in the table. It has: {known}.")
+            found = "No column" if name not in names else "More than one column"
+            raise UserError(f"{found} {name!r} in the table. It has: {known}.")
         texts = texts[name]
-    if isinstance(texts, pa.ChunkedArray):
-        return texts.combine_chunks()
-    if isinstance(texts, pa.Array):
-        return texts
     try:
-        return pa.array(texts, from_pandas=True)
-    except (pa.ArrowException, TypeError) as error:
-        raise UserError(f"The texts hold a value that is no text: {error}.") from error
+        is_arrow = isinstance(texts, pa.Array | pa.ChunkedArray)
+        array = texts if is_arrow else pa.array(texts, from_pandas=True)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise UserError(f"One of the texts is no text: {error}.") from error
+    if isinstance(array, pa.ChunkedArray):  # of pandas, too
+        return pa.concat_arrays([pa.array([], array.type), *array.chunks])
+    return array

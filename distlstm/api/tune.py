@@ -1,5 +1,6 @@
 """`tune`: a search for the best classifier."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -121,8 +122,9 @@ def tune(
         try:
             result = work.tune(request, on_event=listener)
         except (KeyboardInterrupt, RunError):
-            if (Path(output) / TRIALS_FILE).exists():
-                write_study_report(Path(output))
+            with suppress(OSError):  # what ended the study is what counts
+                if (Path(output) / TRIALS_FILE).exists():
+                    write_study_report(Path(output))
             raise
         write_model_report(Path(output) / BEST)
         write_study_report(Path(output))

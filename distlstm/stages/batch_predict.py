@@ -39,7 +39,7 @@ from distlstm.stages.run.events import Note, OnEvent
 from distlstm.stages.run.files import MANIFEST_FILE, SUCCESS_FILE
 from distlstm.stages.run.output import Output, State, opened, writing
 from distlstm.stages.run.results import BatchPredictResult
-from distlstm.stages.run.session import Resources, ray_session
+from distlstm.stages.run.session import Capacity, Resources, ray_session
 
 if TYPE_CHECKING:  # imports torch, which this process does not need
     from distlstm.stages.prediction.predictor import Predictor
@@ -81,14 +81,13 @@ def batch_predict(request: PredictRequest, *, on_event: OnEvent) -> BatchPredict
         model_metadata=model_metadata,
         on_event=on_event,
     )
+    if request.overwrite:
+        cut_input(files, unit_limit(files))  # refuses clashing names while the old parts are there
     with opened(run.output, overwrite=request.overwrite) as state:
         run.begin()
         try:
             if state is not State.FINISHED:
                 run.predict()
-        except UserError as error:  # of a worker; finished parts are kept
-            run.count_unreported()
-            raise RunError(str(error)) from error
         except BaseException:
             run.count_unreported()
             raise
@@ -194,14 +193,21 @@ class _Run:
             self.num_workers = capacity.workers(
                 resources.num_workers, default=min(capacity.max_workers, len(missing))
             )
+            self._run_bundles(bundles_for(self.num_workers, missing), capacity, meter)
+
+    def _run_bundles(self, bundles: Sequence[list[Unit]], capacity: Capacity, meter: Meter) -> None:
+        """Raise a RunError for whatever goes wrong from here on: the finished parts are kept."""
+        try:
             for news in map_bundles(
                 partial(_PredictWork, output=self.path, settings=self.settings),
-                bundles_for(self.num_workers, missing),
+                bundles,
                 model=self.request.model.absolute(),
                 num_workers=self.num_workers,
                 capacity=capacity,
             ):
                 self._take(news, meter)
+        except UserError as error:
+            raise RunError(str(error)) from error
 
     def _take(self, news: "Done[_Predicted] | GivenUp | Looked", meter: Meter) -> None:
         match news:

@@ -255,7 +255,7 @@ def _check_kind(rows: LabelledRows, unit: Unit, columns: Columns, kind: LabelKin
 
 def _totals(probabilities: np.ndarray, labels: pa.Array, names: LabelSet, kind: LabelKind) -> Sums:
     num_unknown = len(names) - probabilities.shape[1]
-    padded = np.pad(probabilities, ((0, 0), (0, num_unknown)))
+    padded = np.pad(probabilities.astype(np.float64), ((0, 0), (0, num_unknown)))
     truth = kind.true_labels(labels, names)
     return kind.with_unknown(num_unknown).totals(padded, truth.label_ids, truth.members)
 

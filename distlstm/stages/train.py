@@ -36,6 +36,7 @@ from distlstm.stages.training.history import read_history
 from distlstm.stages.training.labelled_data import (
     DataRequest,
     check_first_file,
+    check_outside,
     check_vectors,
     check_weights,
     encoding_in_background,
@@ -77,6 +78,7 @@ def train(request: TrainRequest, *, on_event: OnEvent, began: float | None = Non
         from distlstm.stages.training.initial_model import check_apart
 
         check_apart(request.data.init, request.output)
+    check_outside(spec, request.output)
     check_first_file(spec)
     check_vectors(spec, request.config)
     path = request.output.absolute()
@@ -103,7 +105,7 @@ def _output(path: Path, identity: Identity, metadata: Callable[[], Mapping[str, 
 
     return Output(
         path=path,
-        marks=(METADATA_FILE, CHECKPOINTS),
+        marks=(METADATA_FILE, _RUN_FILE),
         identity=identity,
         recorded=recorded,
         is_finished=lambda: (path / METADATA_FILE).exists(),

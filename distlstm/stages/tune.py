@@ -23,9 +23,11 @@ from distlstm.stages.run.output import Identity, Output, State, flat, opened, re
 from distlstm.stages.run.results import TuneResult
 from distlstm.stages.run.session import Resources, ray_session, run_interruptibly
 from distlstm.stages.training.baseline import linear_model
+from distlstm.stages.training.initial_model import check_apart
 from distlstm.stages.training.labelled_data import (
     DataRequest,
     check_first_file,
+    check_outside,
     check_vectors,
     check_weights,
     prepare_corpus,
@@ -79,6 +81,9 @@ def tune(request: TuneRequest, *, on_event: OnEvent) -> TuneResult:
     """
     config = request.config
     spec = request.data.find(config)
+    check_outside(spec, request.output)
+    if request.warm_start is not None:
+        check_apart(request.warm_start, request.output, what="the study of --warm-start")
     check_first_file(spec)
     check_vectors(spec, config)
     _check_space(config, on_event)

@@ -94,6 +94,38 @@ def test_handlers_loggers_descriptors_and_random_states_are_as_before_and_a_list
     assert any("Did you mean model.hidden_dim?" in line for line in lines)
 
 
+RAY_BEFORE_AND_AFTER = """
+import os, sys
+import ray, ray.data
+
+import distlstm
+
+data, model = sys.argv[1:3]
+assert distlstm.evaluate(data, model=model, workers=1).num_rows == 600
+ray.init(address="local", num_cpus=1, log_to_driver=False, include_dashboard=False)
+assert ray.get(ray.remote(lambda: 7).remote()) == 7
+assert distlstm.evaluate(data, model=model, workers=1).num_rows == 600
+assert ray.is_initialized(), "the host's own Ray is left running"
+ray.shutdown()
+assert distlstm.evaluate(data, model=model, workers=1).num_rows == 600
+"""
+
+
+def test_a_host_may_import_start_and_end_a_ray_of_its_own(
+    corpus_file: Path, model: Path, tmp_path: Path
+) -> None:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MALLOC_"))}
+    ended = subprocess.run(
+        [sys.executable, "-c", RAY_BEFORE_AND_AFTER, str(corpus_file), str(model)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**environment, "HOME": str(tmp_path)},
+        timeout=600,
+    )
+    assert ended.returncode == 0, ended.stderr
+
+
 @pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.parametrize("command", ["evaluate", "batch_predict"])
 def test_a_command_reads_the_metadata_of_its_model_once(
@@ -145,6 +177,8 @@ def test_data_and_config_are_taken_in_every_form(corpus_file: Path, tmp_path: Pa
         ({"config": {"model.hidden": 8}}, r"Did you mean model\.hidden_dim"),
         ({"config": {"model.hidden_dim": "8"}}, "must be a whole number"),
         ({"data": 7}, "not int"),
+        ({"data": []}, "No data are given"),
+        ({"workers": "2"}, "whole number"),
         ({"data": ["nowhere.parquet"]}, "nowhere.parquet"),
     ],
 )

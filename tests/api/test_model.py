@@ -18,6 +18,8 @@ from tests.conftest import labelled_rows
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 TEXTS = [*labelled_rows(300)["text"], None, "", " \n", "goal " * 3_000]
 
+SERIES = pd.Series(TEXTS)
+
 
 @pytest.fixture(scope="module")
 def written(model: Path, tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
@@ -42,6 +44,7 @@ def written(model: Path, tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
         pa.table({"n": range(len(TEXTS)), "text": TEXTS}),
         pd.Series(TEXTS),
         pd.DataFrame({"text": TEXTS}),
+        pd.concat([part.astype("string[pyarrow]") for part in (SERIES[:7], SERIES[7:])]),
     ],
     ids=lambda texts: type(texts).__name__,
 )
@@ -87,6 +90,9 @@ def test_windows_hold_every_row_once_whatever_their_size(monkeypatch: pytest.Mon
         (["a", 5], "no text"),
         (pd.DataFrame({"body": ["a"]}), "It has: body"),
         (pa.table({"text": [1.5]}), "not text"),
+        (pa.table([["a"], ["b"]], names=["text", "text"]), "More than one column 'text'"),
+        ({"text": ["a"]}, "not a dict"),
+        (["\ud800"], "no text"),
     ],
 )
 def test_what_is_no_text_is_a_user_error(model: Path, texts: Any, message: str) -> None:

@@ -185,7 +185,7 @@ def test_training_fits_a_cascade_whose_figures_are_those_of_the_model(
     metadata = load_metadata(output)
     assert 0 < metadata["cascade"]["share"] <= 1
     assert load_model(output).cascade is not None
-    assert "are answered by the linear model alone" in (output / "report.html").read_text()
+    assert "of these rows alone (early exit)" in (output / "report.html").read_text()
     assert sum(metadata["validation_score_histogram"]) == metadata["metrics"]["num_rows"]
 
 

@@ -3,6 +3,7 @@
 The host may be a notebook or a scheduler with its own signal handlers, loggers and descriptors.
 """
 
+import faulthandler
 import logging
 import os
 import random
@@ -27,10 +28,12 @@ _real_outputs: list[int] = []
 def unchanged() -> Iterator[None]:
     """Restore, at the end of a block, what Ray changes.
 
-    These are the levels of loggers, the SIGTERM handler, and the state of Python's `random`.
+    These are the levels of loggers, the handlers of SIGTERM and of faults, the exception hook, and
+    the state of Python's `random`.
     """
     levels = {name: logging.getLogger(name).level for name in _LOGGERS}
     handler, state = signal.getsignal(signal.SIGTERM), random.getstate()
+    hook, dumps_faults = sys.excepthook, faulthandler.is_enabled()
     try:
         with warnings.catch_warnings():
             # In a notebook without widgets, importing Ray warns about its own progress bars.
@@ -39,6 +42,9 @@ def unchanged() -> Iterator[None]:
             yield
     finally:
         random.setstate(state)
+        sys.excepthook = hook
+        if not dumps_faults:
+            faulthandler.disable()
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
         if threading.current_thread() is threading.main_thread() and handler is not None:
@@ -100,5 +106,5 @@ def _restore_outputs() -> None:
 
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
+        if stream is not None and not getattr(stream, "closed", False):
             stream.flush()

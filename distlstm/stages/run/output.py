@@ -9,13 +9,13 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from distlstm.atomic import write_text
+from distlstm.atomic import TEMPORARY_PREFIX, write_text
 from distlstm.errors import RunError, UserError
 
 LOCK_FILE = "_lock"
@@ -86,7 +86,7 @@ def opened(output: Output, *, overwrite: bool) -> Iterator[State]:
     """Lock an output for a block, and yield what the command has to do with it.
 
     With `overwrite`, the old content is removed first. If the block raises a UserError and the
-    directory was empty before, it is removed again.
+    directory was empty before, it is emptied again.
 
     Raises:
         UserError: see `decide`; or another command is at work on the output.
@@ -96,17 +96,17 @@ def opened(output: Output, *, overwrite: bool) -> Iterator[State]:
     with sole_use(output.path):
         if (overwrite and not output.is_replaced_at_end) or _is_being_emptied(output.path):
             _empty(output.path)
-        is_empty = not _content(output.path)
+        is_new = not _content(output.path)
         replaced = overwrite and output.is_replaced_at_end
-        state = State.NEW if replaced else decide(output)
-        if state is State.NEW:
-            with writing(output.path):
-                output.begin()
         try:
+            state = State.NEW if replaced else decide(output)
+            if state is State.NEW:
+                with writing(output.path):
+                    output.begin()
             yield state
         except UserError:
-            if is_empty:
-                shutil.rmtree(output.path, ignore_errors=True)
+            if is_new:
+                _empty(output.path)
             raise
 
 
@@ -132,14 +132,20 @@ def sole_use(path: Path) -> Iterator[None]:
         UserError: another command is at work on the directory.
         RunError: the directory cannot be created or written.
     """
+    is_created = not path.exists()
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
         file = _lock(path / LOCK_FILE)
     try:
         yield
     finally:
-        (path / LOCK_FILE).unlink(missing_ok=True)
+        with suppress(OSError):
+            if _is_at(file, path / LOCK_FILE):
+                (path / LOCK_FILE).unlink()
         os.close(file)
+        if is_created:
+            with suppress(OSError):  # it is not empty, or another command's by now
+                path.rmdir()
 
 
 def _lock(path: Path) -> int:
@@ -148,7 +154,7 @@ def _lock(path: Path) -> int:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if path.exists() and os.path.samestat(os.fstat(file), path.stat()):
+            if _is_at(file, path):
                 return file
         except BlockingIOError as error:
             os.close(file)
@@ -157,6 +163,14 @@ def _lock(path: Path) -> int:
                 "another --output."
             ) from error
         os.close(file)
+
+
+def _is_at(file: int, path: Path) -> bool:
+    """Whether an open file is the one at a path."""
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager
@@ -177,7 +191,14 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def _content(path: Path) -> list[Path]:
-    return [entry for entry in path.iterdir() if entry.name != LOCK_FILE]
+    """What is in an output, but for the lock and what a killed command had only begun to write."""
+    return [entry for entry in path.iterdir() if not _is_nothing(entry)]
+
+
+def _is_nothing(entry: Path) -> bool:
+    if entry.is_dir() and not entry.is_symlink():
+        return all(map(_is_nothing, entry.iterdir())) and entry.name != LOCK_FILE
+    return entry.name == LOCK_FILE or entry.name.startswith(TEMPORARY_PREFIX)
 
 
 def _empty(path: Path) -> None:
@@ -188,7 +209,7 @@ def _empty(path: Path) -> None:
     """
     lock = path / LOCK_FILE
     lock.write_text(_EMPTYING)
-    for entry in _content(path):
+    for entry in [entry for entry in path.iterdir() if entry.name != LOCK_FILE]:
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
         else:

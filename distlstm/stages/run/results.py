@@ -49,7 +49,9 @@ class Result:
             "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>"
             for line in table.cells[:_MAX_ROWS]
         )
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        left = len(table.cells) - _MAX_ROWS
+        more = f"<p>... and {left:,} more rows</p>" if left > 0 else ""
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,5 +229,7 @@ def _pairs(values: Mapping[str, Any]) -> TextTable:
 
 def _shown(value: Any) -> str:
     if isinstance(value, float):
+        if 0 < abs(value) < 1e-3:
+            return f"{value:.4g}"
         return f"{value:,.4f}" if abs(value) < 100 else f"{value:,.0f}"
     return "" if value is None else str(value)

@@ -113,12 +113,16 @@ def _connect(resources: Resources) -> None:
             reason = str(error).strip().split("\n")[0]
             raise UserError(f"Cannot connect to a Ray cluster at {address}: {reason}") from error
         return
-    ray.init(
-        address="local",
-        include_dashboard=resources.with_dashboard,
-        log_to_driver=False,
-        logging_level=logging.CRITICAL,
-    )
+    try:
+        ray.init(
+            address="local",
+            include_dashboard=resources.with_dashboard,
+            log_to_driver=False,
+            logging_level=logging.CRITICAL,
+        )
+    except Exception as error:  # a bare one, when the machine is too busy
+        reason = str(error).strip().split("\n")[0]
+        raise RunError(f"Ray could not be started here: {reason}. Try again.") from error
 
 
 def _capacity(resources: Resources) -> Capacity:

@@ -46,14 +46,14 @@ def inherit(init: Path, config: ExperimentConfig) -> Inherited:
     )
 
 
-def check_apart(init: Path, output: Path) -> None:
-    """Check that writing or replacing the output does not touch the earlier model.
+def check_apart(earlier: Path, output: Path, *, what: str = "the model of --init") -> None:
+    """Check that writing or replacing the output does not touch an earlier model or study.
 
     Raises:
-        UserError: the output is the directory of the earlier model, or contains it.
+        UserError: the output is the earlier directory, or contains it.
     """
-    if output.resolve() in (init.resolve(), *init.resolve().parents):
-        raise UserError(f"{output} contains the model of --init. Choose another --output.")
+    if output.resolve() in (earlier.resolve(), *earlier.resolve().parents):
+        raise UserError(f"{output} contains {what}. Choose another --output.")
 
 
 def _decisive(config: ExperimentConfig) -> dict[str, Any]:

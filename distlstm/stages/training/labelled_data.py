@@ -67,6 +67,19 @@ def check_first_file(spec: CorpusSpec) -> None:
             check_columns(files[0], read_schema(files[0], until=columns.names), columns.names)
 
 
+def check_outside(spec: CorpusSpec, output: Path) -> None:
+    """Check that the data are not in the output, which `--overwrite` empties.
+
+    Raises:
+        UserError: a file is.
+    """
+    for file in (*spec.training, *spec.validation):
+        if Path(file.path).is_relative_to(output.absolute()):
+            raise UserError(
+                f"{file.path} lies inside the output {output}. Choose another --output."
+            )
+
+
 def check_vectors(spec: CorpusSpec, config: ExperimentConfig) -> None:
     """Check, before Ray starts, that the pretrained vectors fit the embedding.
 

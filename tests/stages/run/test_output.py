@@ -1,4 +1,4 @@
-"""Tests of distlstm.stages.output."""
+"""Tests of distlstm.stages.run.output."""
 
 import subprocess
 import sys
@@ -197,3 +197,29 @@ def test_what_a_killed_overwrite_left_never_passes_for_an_output(
     assert subprocess.run(command, check=False).returncode == -9
     assert state_of(path, seed=3) is State.NEW, "whichever command comes next"
     assert {entry.name for entry in path.iterdir()} == {RUN}
+
+
+def test_a_directory_of_the_users_and_a_link_are_emptied_again_and_stay(tmp_path: Path) -> None:
+    mine, link = tmp_path / "mine", tmp_path / "link"
+    mine.mkdir()
+    link.symlink_to(mine)
+    for path in (mine, link):
+        with pytest.raises(UserError), opened(output(path), overwrite=False):
+            raise UserError("bad data")
+        assert list(mine.iterdir()) == []
+    assert link.is_symlink()
+
+
+def test_what_a_killed_command_only_began_to_write_is_nothing(tmp_path: Path) -> None:
+    for name in (".tmp-0a1b", "checkpoints/.tmp-2c3d", LOCK_FILE):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("half")
+    assert state_of(tmp_path) is State.NEW
+
+
+def test_a_lock_that_is_another_commands_by_now_stays(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    with sole_use(path):
+        (path / LOCK_FILE).unlink()
+        (path / LOCK_FILE).write_text("of another command")
+    assert (path / LOCK_FILE).read_text() == "of another command"
