@@ -60,12 +60,12 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-def facts_of(directory: Path) -> dict[str, object]:
+def metadata_of(directory: Path) -> dict[str, object]:
     return dict(json.loads((directory / "model.json").read_text(encoding="utf-8")))
 
 
 def edit(directory: Path, **changes: object) -> None:
-    text = json.dumps({**facts_of(directory), **changes})
+    text = json.dumps({**metadata_of(directory), **changes})
     (directory / "model.json").write_text(text, encoding="utf-8")
 
 
@@ -73,7 +73,7 @@ def sign(directory: Path, name: str) -> None:
     """Enter a changed file's size and digest, as whoever means harm would."""
     content = (directory / name).read_bytes()
     entry = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    files = facts_of(directory)["files"]
+    files = metadata_of(directory)["files"]
     assert isinstance(files, dict)
     edit(directory, files={**files, name: entry})
 
@@ -145,7 +145,7 @@ def test_every_truncation_of_the_facts_is_one_error(directory: Path) -> None:
 
 @pytest.mark.parametrize("key", ["labels", "temperature", "files", "seed", "text", "model"])
 def test_facts_that_lack_something_are_one_error(directory: Path, key: str) -> None:
-    metadata = facts_of(directory)
+    metadata = metadata_of(directory)
     del metadata[key]
     (directory / "model.json").write_text(json.dumps(metadata), encoding="utf-8")
     assert_refused(directory)
@@ -290,7 +290,7 @@ def test_labels_of_an_unknown_kind_or_without_thresholds_are_refused(
 
 
 def test_a_model_of_one_label_says_nothing_of_kinds(directory: Path) -> None:
-    assert not {"kind", "thresholds"} & facts_of(directory).keys()
+    assert not {"kind", "thresholds"} & metadata_of(directory).keys()
 
 
 def test_a_cascade_is_kept_with_the_model_and_decides_the_fingerprint(tmp_path: Path) -> None:
@@ -301,7 +301,7 @@ def test_a_cascade_is_kept_with_the_model_and_decides_the_fingerprint(tmp_path: 
         assert loaded.cascade == kept
         prints.add(loaded.fingerprint)
     assert len(prints) == 3
-    assert "cascade" not in facts_of(tmp_path / "c")
+    assert "cascade" not in metadata_of(tmp_path / "c")
 
 
 @pytest.mark.parametrize(
