@@ -1,7 +1,8 @@
 """Environment variables that Ray and torch read when they are imported, or a process as it starts.
 
-So they are set before any of them: first thing in a command or a function of the API, and in the
-tests' conftest. Variables that the user has set stay as they are.
+A command, a function of the API and the tests' conftest set them first thing. In a process that has
+imported Ray before, only its authentication settings are read again. Variables that the user has
+set stay as they are.
 """
 
 import os
@@ -114,7 +115,7 @@ def _let_ray_read_again() -> None:
 
 @cache
 def _token() -> str:
-    """The token of this process; always the same, because Ray reads it once."""
+    """The token of this process."""
     return secrets.token_hex(32)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from distlstm.api.arguments import AnyPath, check_cut
 from distlstm.errors import UserError
-from distlstm.stages.run.results import Result, TextTable
+from distlstm.stages.run.results import MAX_ROWS, Result, TextTable
 
 if TYPE_CHECKING:  # each takes a while to import
     import pandas as pd
@@ -59,8 +59,9 @@ class Predictions(Result):
 
     def as_table(self) -> TextTable:
         """The columns as they are."""
-        cells = [["" if v is None else str(v) for v in row.values()] for row in self]
-        return TextTable(self.table.column_names, cells)
+        rows = self.table.slice(0, MAX_ROWS).to_pylist()
+        cells = [["" if v is None else str(v) for v in row.values()] for row in rows]
+        return TextTable(self.table.column_names, cells, len(self) - len(cells))
 
 
 class Model(Result):

@@ -78,7 +78,8 @@ def csv_header(file: SourceFile) -> tuple[list[str], bool]:
     Arrow is not used: it rejects a lone header without a newline, and a first row longer than a
     block.
     """
-    dialect = _dialect(file)
+    # In TSV, whether there is quoting is known only from all rows.
+    dialect = _dialect(file) if file.format == "tsv" else _quoted_dialect(file)
     with opened_text(file) as lines:
         names = next(filter(None, _reader(lines, dialect)), None)
         if names is None:
@@ -108,15 +109,19 @@ def _dialect(file: SourceFile) -> _Dialect:
         UnreadableFileError: a CSV file has a quote that is never closed, or text after one; names
             the line.
     """
-    with opened(file) as source:
-        encoding = encoding_of(source.read(4))
-    quoted = _Dialect(_delimiter(file), is_quoted=True, encoding=encoding)
+    quoted = _quoted_dialect(file)
     fault = _quoting_fault(file, quoted)
     if fault is None:
         return quoted
     if file.format == "tsv":
         return replace(quoted, is_quoted=False)
     raise UnreadableFileError(f"{file.path}, {fault}")
+
+
+def _quoted_dialect(file: SourceFile) -> _Dialect:
+    with opened(file) as source:
+        encoding = encoding_of(source.read(4))
+    return _Dialect(_delimiter(file), is_quoted=True, encoding=encoding)
 
 
 def _delimiter(file: SourceFile) -> str:

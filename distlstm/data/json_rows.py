@@ -1,7 +1,8 @@
 """Rows of JSON lines: an object a line; also objects over several lines, and an array of them."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -21,7 +22,7 @@ def read_jsonl(
     """The rows of a file; see `reading.read_batches`."""
     types: dict[str, pa.DataType | None] = dict.fromkeys(columns or ())
     if one_type:
-        types |= _jsonl_types(file, columns)
+        types |= _jsonl_types(file, None if columns is None else tuple(columns))
     for rows in _jsonl_rows(file, batch_rows):
         arrays = [
             _json_column([row.get(name, file.partitions.get(name)) for row in rows], kind)
@@ -31,7 +32,8 @@ def read_jsonl(
         yield pa.RecordBatch.from_arrays(arrays, names=list(types))
 
 
-def _jsonl_types(file: SourceFile, columns: Sequence[str] | None) -> dict[str, pa.DataType]:
+@lru_cache(maxsize=8)
+def _jsonl_types(file: SourceFile, columns: tuple[str, ...] | None) -> Mapping[str, pa.DataType]:
     """One type for each column in the whole file, from an extra pass."""
     types: dict[str, pa.DataType] = {}
     large: set[str] = set()
@@ -44,7 +46,7 @@ def _jsonl_types(file: SourceFile, columns: Sequence[str] | None) -> dict[str, p
             values = [row.get(name) for row in rows]
             found = _json_column(values, None).type
             types[name] = _common_type(types.get(name, pa.null()), found)
-            if any(map(_has_large_integer, values)):
+            if not pa.types.is_string(found) and any(map(_has_large_integer, values)):
                 large.add(name)
     return {
         name: pa.string()
@@ -92,10 +94,12 @@ def _common_type(first: pa.DataType, second: pa.DataType) -> pa.DataType:
 
 def json_names(file: SourceFile, until: Sequence[str] | None) -> list[str]:
     """The keys of a file, in the order in which they first appear; until these were all seen."""
+    if until is None:
+        return list(_jsonl_types(file, None))
     names: dict[str, None] = {}
     for rows in _jsonl_rows(file, _ROWS_AT_ONCE):
         names |= dict.fromkeys(name for row in rows for name in row)
-        if until is not None and set(until) <= names.keys():
+        if set(until) <= names.keys():
             break
     return [name for name in names if is_unicode(name)]
 

@@ -150,13 +150,18 @@ class _Run:
         """The trials so far; the output must be locked."""
         return Study(self.path, self.config)
 
+    @cached_property
+    def _record_found(self) -> dict[str, Any] | None:
+        """The content of `study.json` when the command begins."""
+        return read_identity(self.path / STUDY_FILE)
+
     def _recorded(self) -> Identity | None:
-        recorded = read_identity(self.path / STUDY_FILE)
-        return None if recorded is None else recorded.get("run", {})
+        found = self._record_found
+        return None if found is None else found.get("run", {})
 
     def _is_finished(self) -> bool:
         """Whether the result, the trials in the storage and `best/` exist and agree."""
-        recorded = read_identity(self.path / STUDY_FILE) or {}
+        recorded = self._record_found or {}
         if not recorded.get("finished") or self.study.num_missing:
             return False
         if len(recorded["result"]["trials"]) != len(self.study.rows()):
@@ -169,7 +174,7 @@ class _Run:
 
     def recorded_result(self) -> TuneResult:
         """The result of the command that finished the study."""
-        recorded = read_identity(self.path / STUDY_FILE) or {}
+        recorded = self._record_found or {}
         return TuneResult(**{**recorded["result"], "seconds": 0.0, "resumed": True})
 
     def _record(self, **metadata: Any) -> None:

@@ -110,7 +110,7 @@ def _read_unit(unit: Unit, settings: PredictionSettings) -> Iterator[Rows | Unre
 
 def _read_batches(unit: Unit, settings: PredictionSettings) -> Iterator[pa.RecordBatch]:
     """At least one batch, which is empty if the unit is."""
-    schema = read_schema(unit.file)
+    schema = read_schema(unit.file, until=settings.to_read)
     kept = settings.kept(schema)
     check_columns(unit.file, schema, [settings.text_column, *kept])
     refuse_clash(unit.file.path, kept, settings.added)

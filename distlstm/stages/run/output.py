@@ -96,7 +96,7 @@ def opened(output: Output, *, overwrite: bool) -> Iterator[State]:
     with sole_use(output.path):
         if (overwrite and not output.is_replaced_at_end) or _is_being_emptied(output.path):
             _empty(output.path)
-        is_new = not _content(output.path)
+        is_new = _is_empty(output.path)
         replaced = overwrite and output.is_replaced_at_end
         try:
             state = State.NEW if replaced else decide(output)
@@ -116,7 +116,7 @@ def check_kind(path: Path, marks: tuple[str, ...]) -> None:
     Raises:
         UserError: the directory has other content.
     """
-    if not path.exists() or (path.is_dir() and not _content(path)) or _is_being_emptied(path):
+    if not path.exists() or (path.is_dir() and _is_empty(path)) or _is_being_emptied(path):
         return
     if not path.is_dir() or not any((path / mark).exists() for mark in marks):
         raise UserError(f"{path} exists and was not made by this command. Choose another --output.")
@@ -190,14 +190,14 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _content(path: Path) -> list[Path]:
-    """What is in an output, but for the lock and what a killed command had only begun to write."""
-    return [entry for entry in path.iterdir() if not _is_nothing(entry)]
+def _is_empty(path: Path) -> bool:
+    """Whether an output has only the lock, and files that a killed command had begun to write."""
+    return all(map(_is_nothing, path.iterdir()))
 
 
 def _is_nothing(entry: Path) -> bool:
     if entry.is_dir() and not entry.is_symlink():
-        return all(map(_is_nothing, entry.iterdir())) and entry.name != LOCK_FILE
+        return entry.name != LOCK_FILE and _is_empty(entry)
     return entry.name == LOCK_FILE or entry.name.startswith(TEMPORARY_PREFIX)
 
 

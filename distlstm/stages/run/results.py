@@ -1,5 +1,6 @@
 """The results of the commands: frozen dataclasses that print as text or as notebook tables."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
@@ -7,7 +8,7 @@ from typing import Any
 
 from distlstm.text.control import visible
 
-_MAX_ROWS = 60
+MAX_ROWS = 60
 
 
 @dataclass(frozen=True)
@@ -16,14 +17,21 @@ class TextTable:
 
     header: Sequence[str]
     cells: Sequence[Sequence[str]]
+    num_left_out: int = 0
+    """Further rows, for which no cells were made."""
+
+    @property
+    def num_not_shown(self) -> int:
+        """Rows beyond those that are shown."""
+        return self.num_left_out + max(0, len(self.cells) - MAX_ROWS)
 
 
-class Result:
+class Result(ABC):
     """A result that `print` shows as aligned text and a notebook as an HTML table."""
 
+    @abstractmethod
     def as_table(self) -> TextTable:
         """The result as a table."""
-        raise NotImplementedError
 
     def to_json(self) -> dict[str, Any]:
         """The object that the command prints with `--json`."""
@@ -32,14 +40,14 @@ class Result:
     def __str__(self) -> str:
         """The table as lines of text."""
         table = self.as_table()
-        lines = [[*map(visible, line)] for line in (table.header, *table.cells[:_MAX_ROWS])]
+        lines = [[*map(visible, line)] for line in (table.header, *table.cells[:MAX_ROWS])]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         text = "\n".join(
             "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
             for line in lines
         )
-        left = len(table.cells) - _MAX_ROWS
-        return text if left <= 0 else f"{text}\n... and {left} more rows"
+        left = table.num_not_shown
+        return f"{text}\n... and {left} more rows" if left else text
 
     def _repr_html_(self) -> str:
         """The table as HTML, for a notebook."""
@@ -47,10 +55,10 @@ class Result:
         head = "".join(f"<th>{escape(name)}</th>" for name in table.header)
         body = "".join(
             "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>"
-            for line in table.cells[:_MAX_ROWS]
+            for line in table.cells[:MAX_ROWS]
         )
-        left = len(table.cells) - _MAX_ROWS
-        more = f"<p>... and {left:,} more rows</p>" if left > 0 else ""
+        left = table.num_not_shown
+        more = f"<p>... and {left:,} more rows</p>" if left else ""
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
 
 

@@ -1,6 +1,6 @@
 """The connection to Ray: an embedded one that we start, or a running cluster.
 
-An embedded Ray listens on loopback only, with token authentication, and ends with the command.
+An embedded Ray requires a token that only its command has, and ends with the command.
 Ray's own output goes to its session logs; its errors are raised as ours.
 """
 
@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import ray
 
 from distlstm.errors import RunError, UserError
-from distlstm.stages.run.host import silenced, unchanged
+from distlstm.stages.run.host import silenced
 
 _Result = TypeVar("_Result")
 
@@ -74,13 +74,13 @@ class Capacity:
 def ray_session(resources: Resources) -> Iterator[Capacity]:
     """Connect to Ray for a block, without output, and yield the capacity of the cluster.
 
-    If this process is connected already, that connection is used. At the end of the block,
-    descriptors, loggers and signal handlers are restored.
+    If this process is connected already, that connection is used, and stays. `api.arguments.called`
+    restores what Ray changes in the process.
 
     Raises:
         UserError: there is no cluster at the address, or a GPU was asked for and there is none.
     """
-    with unchanged(), contextlib.nullcontext() if resources.show_ray_output else silenced():
+    with contextlib.nullcontext() if resources.show_ray_output else silenced():
         if ray.is_initialized():
             yield _capacity(resources)
             return
@@ -94,14 +94,13 @@ def ray_session(resources: Resources) -> Iterator[Capacity]:
 @contextlib.contextmanager
 def shared_ray(resources: Resources) -> Iterator[None]:
     """Keep one Ray for several stages in a block; each stage uses `ray_session`."""
-    with unchanged():
-        try:
-            with silenced():
-                _connect(resources)
-            yield
-        finally:
-            with silenced():
-                ray.shutdown()
+    try:
+        with silenced():
+            _connect(resources)
+        yield
+    finally:
+        with silenced():
+            ray.shutdown()
 
 
 def _connect(resources: Resources) -> None:
@@ -145,7 +144,7 @@ def run_interruptibly(
 
     `meanwhile` is called in this thread five times a second, and once at the end. In the main
     thread, Ray would install its own handler of Ctrl-C, which is slow. On Ctrl-C the caller leaves
-    `ray_session`, which ends the processes of the work.
+    `ray_session`, which ends the processes of the work, unless the Ray is the host's own.
     """
     outcome: dict[str, Any] = {}
 
