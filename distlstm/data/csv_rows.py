@@ -51,10 +51,12 @@ def _csv_blocks(file: SourceFile, columns: Sequence[str] | None) -> Iterator[pa.
     if not has_rows:
         return
     dialect, is_single = _dialect(file), len(names) == 1
+    # Arrow skips a UTF-8 mark by itself, and passes bytes that are not UTF-8 on.
+    encoding = "utf8" if dialect.encoding.startswith("utf-8") else dialect.encoding
     with opened(file) as source:
         yield from pacsv.open_csv(
             source,
-            read_options=pacsv.ReadOptions(block_size=CSV_BLOCK, encoding=dialect.encoding),
+            read_options=pacsv.ReadOptions(block_size=CSV_BLOCK, encoding=encoding),
             parse_options=pacsv.ParseOptions(
                 delimiter=dialect.delimiter,
                 quote_char='"' if dialect.is_quoted else False,

@@ -26,7 +26,16 @@ from distlstm.stages.prediction.part_content import answer_field, prediction_col
 from distlstm.stages.prediction.predictor import Predictions, Predictor, rows_at_once
 from distlstm.stages.run.events import Note, OnEvent, Progress
 from distlstm.stages.run.files import ERRORS_FILE, EVALUATION_FILE, METRICS_FILE
-from distlstm.stages.run.output import Identity, Output, State, flat, opened, read_identity, writing
+from distlstm.stages.run.output import (
+    Identity,
+    Output,
+    State,
+    flat,
+    opened,
+    read_identity,
+    record_identity,
+    writing,
+)
 from distlstm.stages.run.results import EvaluationResult
 from distlstm.stages.run.session import Resources, ray_session
 from distlstm.text.columns import is_label_set
@@ -326,8 +335,7 @@ def _write(output: Output, evaluation: _Evaluation) -> None:
 
 def _record(output: Output, *, finished: bool) -> None:
     content = {"run": output.identity, "finished": finished}
-    text = json.dumps(content, ensure_ascii=False, indent=1)
-    write_text(output.path / EVALUATION_FILE, text + "\n")
+    record_identity(output.path / EVALUATION_FILE, content)
 
 
 def _read(path: Path) -> EvaluationResult:

@@ -1,6 +1,5 @@
 """`distlstm tune`: Ray Tune runs trials, Optuna proposes and stops them; the best gives a MODEL."""
 
-import json
 import shutil
 import time
 from collections.abc import Sequence
@@ -19,7 +18,15 @@ from distlstm.errors import RunError, UserError
 from distlstm.model.metadata import load_metadata, model_fingerprint
 from distlstm.stages.run.events import Note, OnEvent, Progress, TrialRow, TrialsChanged
 from distlstm.stages.run.files import BEST, BEST_CONFIG, EPOCHS_FILE, STUDY_FILE, TRIALS_FILE
-from distlstm.stages.run.output import Identity, Output, State, flat, opened, read_identity
+from distlstm.stages.run.output import (
+    Identity,
+    Output,
+    State,
+    flat,
+    opened,
+    read_identity,
+    record_identity,
+)
 from distlstm.stages.run.results import TuneResult
 from distlstm.stages.run.session import Resources, ray_session, run_interruptibly
 from distlstm.stages.training.baseline import linear_model
@@ -178,9 +185,7 @@ class _Run:
         return TuneResult(**{**recorded["result"], "seconds": 0.0, "resumed": True})
 
     def _record(self, **metadata: Any) -> None:
-        content = {"run": self.identity, **metadata}
-        text = json.dumps(content, ensure_ascii=False, indent=1)
-        write_text(self.path / STUDY_FILE, text + "\n")
+        record_identity(self.path / STUDY_FILE, {"run": self.identity, **metadata})
 
     def suggest_first(self, warm_start: Path | None) -> None:
         """Queue the settings to try first; those already proposed are not queued again."""

@@ -276,3 +276,8 @@ def test_parquet_in_gzip_is_refused_with_what_to_do(tmp_path: Path) -> None:
     path = written(tmp_path / "a.parquet.gz", gzip.compress((tmp_path / "a.parquet").read_bytes()))
     with pytest.raises(UnreadableFileError, match="decompress the file first"):
         read(path)
+
+
+def test_a_csv_cell_that_is_not_utf8_comes_through_beside_a_byte_order_mark(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", b"\xef\xbb\xbftext,n\ncaf\xe9,1\nplain,2\n")
+    assert read(path) == [{"text": b"caf\xe9", "n": "1"}, {"text": b"plain", "n": "2"}]

@@ -243,7 +243,7 @@ def check_same(path: Path, recorded: Identity, identity: Identity) -> None:
 
 
 def record_identity(path: Path, identity: Identity) -> None:
-    """Write a command's identity to a JSON file."""
+    """Write a command's identity, or a record that contains it, to a JSON file."""
     write_text(path, json.dumps(identity, ensure_ascii=False, indent=1) + "\n")
 
 
