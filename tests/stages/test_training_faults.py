@@ -31,6 +31,18 @@ if b"default_worker.py" in open("/proc/self/cmdline", "rb").read():
 """
 """A `sitecustomize` that Python runs as it starts: Ray's workers get a GiB of memory each."""
 
+SLOW_FIRST_AGENT = """
+import pathlib
+import time
+
+if b"dashboard/agent.py" in open("/proc/self/cmdline", "rb").read():
+    mark = pathlib.Path(__file__).with_name("slept")
+    if not mark.exists():
+        mark.touch()
+        time.sleep(60)
+"""
+"""A `sitecustomize`: the first agent of Ray needs longer than the 15 s that Ray gives it."""
+
 
 class Job:
     """A training command, and the mark that its processes carry in their environment."""
@@ -145,6 +157,16 @@ def test_workers_without_memory_enough_end_with_what_to_lower(
     assert process.returncode == 1
     assert "A training worker ran out of memory." in err
     assert "model.hidden_dim" in err
+
+
+@pytest.mark.fault
+def test_a_ray_that_is_too_slow_to_start_is_started_once_more(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(SLOW_FIRST_AGENT)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert ended(job.start())["epochs"] == NUM_EPOCHS
+    assert (tmp_path / "slept").exists()
 
 
 def result_lines(output: Path) -> list[str]:

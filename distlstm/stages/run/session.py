@@ -113,15 +113,23 @@ def _connect(resources: Resources) -> None:
             raise UserError(f"Cannot connect to a Ray cluster at {address}: {reason}") from error
         return
     try:
-        ray.init(
-            address="local",
-            include_dashboard=resources.with_dashboard,
-            log_to_driver=False,
-            logging_level=logging.CRITICAL,
-        )
-    except Exception as error:  # a bare one, when the machine is too busy
-        reason = str(error).strip().split("\n")[0]
-        raise RunError(f"Ray could not be started here: {reason}. Try again.") from error
+        _start(resources)
+    except Exception:  # on a busy machine, an agent may need more than the 15 s that Ray gives it
+        ray.shutdown()
+        try:
+            _start(resources)
+        except Exception as error:
+            reason = str(error).strip().split("\n")[0]
+            raise RunError(f"Ray could not be started here: {reason}. Try again.") from error
+
+
+def _start(resources: Resources) -> None:
+    ray.init(
+        address="local",
+        include_dashboard=resources.with_dashboard,
+        log_to_driver=False,
+        logging_level=logging.CRITICAL,
+    )
 
 
 def _capacity(resources: Resources) -> Capacity:
