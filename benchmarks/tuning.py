@@ -190,7 +190,7 @@ def nested_worker(parameters: dict[str, Any]) -> None:
     settings = [*EPOCH[1::2], f"model.hidden_dim={parameters['hidden_dim']}"]
     config = load_config(None, settings)
     with tempfile.TemporaryDirectory() as directory:
-        spec = DataRequest(training=(parameters["data"],)).find(config)
+        spec = DataRequest(training=(parameters["data"],)).find(config, on_event=print)
         corpus = encode_corpus(spec, Path(directory) / "corpus", progress=lambda *_: None)
         job = TrainingJob(corpus, config, Worker())
         for result in job.training.run(job.training_batches, job.validation_batches):

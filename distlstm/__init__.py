@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from distlstm.console.notebook import NotebookProgress
     from distlstm.console.terminal import TerminalProgress
     from distlstm.errors import RunError, UserError
+    from distlstm.reader_options import ReaderOptions
     from distlstm.stages.run.results import (
         BatchPredictResult,
         Estimate,
@@ -43,6 +44,7 @@ _MODULES = {
     "console.notebook": ["NotebookProgress"],
     "console.terminal": ["TerminalProgress"],
     "errors": ["RunError", "UserError"],
+    "reader_options": ["ReaderOptions"],
     "stages.run.results": [
         *("BatchPredictResult", "Estimate", "EvaluationResult"),
         *("TrainResult", "TuneResult", "Verification"),
@@ -58,6 +60,7 @@ __all__ = [
     "Model",
     "NotebookProgress",
     "Predictions",
+    "ReaderOptions",
     "RunError",
     "TerminalProgress",
     "TrainResult",

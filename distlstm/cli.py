@@ -29,7 +29,9 @@ from distlstm.options import (
     output_options,
     overwrite_option,
     quiet_option,
+    reader_options,
 )
+from distlstm.reader_options import ReaderOptions
 
 _TEXTS_AT_ONCE = 256
 
@@ -63,6 +65,7 @@ def cli() -> None:
 )
 @_validation_option
 @label_options
+@reader_options
 @config_options
 @cluster_options
 @display_options
@@ -75,6 +78,7 @@ def train(
     text_column: str | None,
     label_column: str | None,
     config: ExperimentConfig,
+    reader: ReaderOptions,
     cluster: Cluster,
     quiet: bool,
     as_json: bool,
@@ -96,6 +100,7 @@ def train(
             overwrite=overwrite,
             debug=debug,
             on_event=progress,
+            reader=reader,
             **cluster,
         )
     results.print_json(result.to_json()) if as_json else results.print_train(result)
@@ -106,6 +111,7 @@ def train(
 @output_options("study")
 @_validation_option
 @label_options
+@reader_options
 @click.option("--trials", type=click.IntRange(1), help="Short for --set search.num_trials=N.")
 @click.option(
     "--prefer", type=click.Choice(["best", "fast"]), help="Short for --set search.prefer=..."
@@ -145,6 +151,7 @@ def tune(
     time_budget: float | None,
     concurrency: int | None,
     config: ExperimentConfig,
+    reader: ReaderOptions,
     cluster: Cluster,
     quiet: bool,
     as_json: bool,
@@ -171,6 +178,7 @@ def tune(
             overwrite=overwrite,
             debug=debug,
             on_event=progress,
+            reader=reader,
             **cluster,
         )
     if as_json:
@@ -189,6 +197,7 @@ def tune(
 )
 @overwrite_option
 @label_options
+@reader_options
 @cluster_options
 @display_options
 def evaluate(
@@ -198,6 +207,7 @@ def evaluate(
     overwrite: bool,
     text_column: str | None,
     label_column: str | None,
+    reader: ReaderOptions,
     cluster: Cluster,
     quiet: bool,
     as_json: bool,
@@ -217,6 +227,7 @@ def evaluate(
             overwrite=overwrite,
             debug=debug,
             on_event=progress,
+            reader=reader,
             **cluster,
         )
     results.print_json(result.to_json()) if as_json else results.print_evaluation(result)
@@ -227,6 +238,7 @@ def evaluate(
 @model_option
 @output_options("predictions")
 @click.option("--text-column", help="Column with the text [default: that of the training data].")
+@reader_options
 @click.option("--columns", help="Input columns to keep, separated by commas [default: all].")
 @click.option("--top-k", type=click.IntRange(1), help="Also write the K most probable labels.")
 @click.option(
@@ -247,6 +259,7 @@ def batch_predict(
     top_k: int | None,
     min_score: float | None,
     dry_run: bool,
+    reader: ReaderOptions,
     cluster: Cluster,
     quiet: bool,
     as_json: bool,
@@ -271,6 +284,7 @@ def batch_predict(
                 min_score=min_score,
                 debug=debug,
                 on_event=progress,
+                reader=reader,
                 **cluster,
             )
         else:
@@ -285,6 +299,7 @@ def batch_predict(
                 overwrite=overwrite,
                 debug=debug,
                 on_event=progress,
+                reader=reader,
                 **cluster,
             )
     if as_json:

@@ -5,13 +5,15 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar, cast
+from typing import Any, TypedDict, TypeVar, cast, get_args
 
 import click
 
 from distlstm.config import ExperimentConfig, load_config
+from distlstm.reader_options import InputFormat, ReaderOptions
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+_NAMED_CHARACTER = re.compile(r"\\(?:t|x([0-9a-fA-F]{2}))")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
@@ -90,6 +92,69 @@ display_options = several(quiet_option, json_option, debug_option)
 label_options = several(
     click.option("--text-column", help="Column with the text [default: text]."),
     click.option("--label-column", help="Column with the label [default: label]."),
+)
+
+
+class Mark(click.ParamType[str]):
+    r"""A delimiter, quote or escape; `\t` and `\x01` stand for the characters they name."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Convert to the characters that are meant."""
+        del param, ctx
+        return _NAMED_CHARACTER.sub(
+            lambda found: chr(int(found[1], 16)) if found[1] else "\t", str(value)
+        )
+
+
+def _names(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> tuple[str, ...]:
+    """The names in a list with commas; none if it is not given."""
+    del context, parameter
+    return () if value is None else tuple(name.strip() for name in value.split(","))
+
+
+reader_options = gathered(
+    "reader",
+    ReaderOptions,
+    format=click.option(
+        "--input-format",
+        "format",
+        type=click.Choice(get_args(InputFormat)),
+        help="Format of all files [default: by their suffix or content].",
+    ),
+    delimiter=click.option(
+        "--delimiter",
+        type=Mark(),
+        help="Between the values of a CSV or TSV row [default: by the first row].",
+    ),
+    quote=click.option(
+        "--quote", type=Mark(), help="Around CSV and TSV values; '' for none [default: \"]."
+    ),
+    escape=click.option(
+        "--escape",
+        type=Mark(),
+        help="Before special characters in CSV and TSV, such as '\\'; '' for none.",
+    ),
+    header=click.option(
+        "--header",
+        callback=_names,
+        metavar="NAMES",
+        help="Column names, separated by commas, of CSV and TSV files without a header row.",
+    ),
+    encoding=click.option(
+        "--encoding",
+        help="Encoding of text files, such as gb18030 [default: by byte order mark, else utf-8].",
+    ),
+    null_values=click.option(
+        "--null-value",
+        "null_values",
+        multiple=True,
+        metavar="TEXT",
+        help="Unquoted CSV or TSV value that is null [default: the empty one]. May be repeated.",
+    ),
 )
 
 

@@ -10,12 +10,13 @@ import pytest
 import distlstm
 
 PACKAGE = Path(distlstm.__file__).parent
-BOTTOM = {"errors", "atomic", "config", "environment", ""}
+BOTTOM = {"errors", "atomic", "config", "reader_options", "environment", ""}
 MAY_IMPORT = {
     "errors": set(),
     "atomic": set(),
     "environment": set(),
     "config": {"errors"},
+    "reader_options": {"errors"},
     "options": BOTTOM,
     "text": BOTTOM,
     "model": BOTTOM | {"text"},

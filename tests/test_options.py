@@ -10,19 +10,26 @@ DISPLAY = ["--quiet", "--json", "--debug"]
 WORKERS = ["--workers", "--gpu", "--no-gpu", "--cpus-per-worker", "--address"]
 CONFIG = ["--config", "--set", "--seed"]
 LABELS = ["--text-column", "--label-column"]
+READER = [
+    "--input-format", "--delimiter", "--quote", "--escape", "--header", "--encoding",
+    "--null-value",
+]  # fmt: skip
 COMMANDS = {
     "train": [
-        "DATA", "--output", "--overwrite", "--init", "--validation", *LABELS, *CONFIG, *WORKERS,
-        *DISPLAY,
+        "DATA", "--output", "--overwrite", "--init", "--validation", *LABELS, *READER,
+        *CONFIG, *WORKERS, *DISPLAY,
     ],
     "tune": [
-        "DATA", "--output", "--overwrite", "--validation", *LABELS, "--trials", "--time-budget",
-        "--concurrency", "--prefer", "--tolerance", "--warm-start", *CONFIG, *WORKERS, *DISPLAY,
+        "DATA", "--output", "--overwrite", "--validation", *LABELS, *READER, "--trials",
+        "--time-budget", "--concurrency", "--prefer", "--tolerance", "--warm-start", *CONFIG,
+        *WORKERS, *DISPLAY,
     ],
-    "evaluate": ["DATA", "--model", "--output", "--overwrite", *LABELS, *WORKERS, *DISPLAY],
+    "evaluate": [
+        "DATA", "--model", "--output", "--overwrite", *LABELS, *READER, *WORKERS, *DISPLAY,
+    ],
     "batch-predict": [
         "INPUTS", "--model", "--output", "--overwrite", "--text-column", "--columns", "--top-k",
-        "--min-score", "--dry-run", *WORKERS, *DISPLAY,
+        "--min-score", "--dry-run", *READER, *WORKERS, *DISPLAY,
     ],
     "verify": ["DIRECTORY", "--json", "--debug"],
     "report": ["PATH", "--json", "--debug"],

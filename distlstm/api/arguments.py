@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from distlstm import environment
 from distlstm.config import ExperimentConfig, load_config
 from distlstm.errors import UserError
+from distlstm.reader_options import ReaderOptions
 from distlstm.stages.run.events import Event, OnEvent
 from distlstm.stages.run.host import audible, unchanged
 
@@ -112,6 +113,7 @@ def labelled_data(
     validation: Data,
     text_column: str,
     label_column: str,
+    reader: ReaderOptions,
     init: AnyPath | None = None,
 ) -> "DataRequest":
     """The labelled data of `train` and `tune`; to be called within `called`."""
@@ -126,4 +128,5 @@ def labelled_data(
         validation=sources_of(validation),
         columns=Columns(text=text_column, label=label_column),
         init=None if init is None else Path(init),
+        reader=reader,
     )

@@ -14,6 +14,7 @@ from distlstm.api.arguments import (
     sources_of,
 )
 from distlstm.errors import UserError
+from distlstm.reader_options import DETECT, ReaderOptions
 
 if TYPE_CHECKING:
     from distlstm.stages.batch_predict import PredictRequest
@@ -29,6 +30,7 @@ def batch_predict(
     columns: Sequence[str] | None = None,
     top_k: int | None = None,
     min_score: float | None = None,
+    reader: ReaderOptions = DETECT,
     workers: int | None = None,
     gpu: bool | None = None,
     cpus_per_worker: int = 1,
@@ -53,6 +55,7 @@ def batch_predict(
         columns: input columns to keep [default: all].
         top_k: also write the K most probable labels.
         min_score: leave predicted_label null below this score.
+        reader: how to read the files, where they do not say it.
         workers: worker processes [default: as many as fit].
         gpu: use GPUs [default: if the cluster has any].
         cpus_per_worker: CPUs, and threads, of each worker.
@@ -76,6 +79,7 @@ def batch_predict(
             columns=columns,
             top_k=top_k,
             min_score=min_score,
+            reader=reader,
             workers=workers,
             gpu=gpu,
             cpus_per_worker=cpus_per_worker,
@@ -95,6 +99,7 @@ def estimate(
     columns: Sequence[str] | None = None,
     top_k: int | None = None,
     min_score: float | None = None,
+    reader: ReaderOptions = DETECT,
     workers: int | None = None,
     gpu: bool | None = None,
     cpus_per_worker: int = 1,
@@ -126,6 +131,7 @@ def estimate(
             columns=columns,
             top_k=top_k,
             min_score=min_score,
+            reader=reader,
             workers=workers,
             gpu=gpu,
             cpus_per_worker=cpus_per_worker,
@@ -144,6 +150,7 @@ def _request(
     columns: Sequence[str] | None,
     top_k: int | None,
     min_score: float | None,
+    reader: ReaderOptions,
     workers: int | None,
     gpu: bool | None,
     cpus_per_worker: int,
@@ -171,6 +178,7 @@ def _request(
         columns=None if columns is None else tuple(columns),
         top_k=top_k,
         min_score=min_score,
+        reader=reader,
         overwrite=overwrite,
     )
 

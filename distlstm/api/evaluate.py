@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distlstm.api.arguments import AnyPath, Data, Listener, called, resources_of, sources_of
+from distlstm.reader_options import DETECT, ReaderOptions
 
 if TYPE_CHECKING:
     from distlstm.stages.run.results import EvaluationResult
@@ -16,6 +17,7 @@ def evaluate(
     output: AnyPath | None = None,
     text_column: str | None = None,
     label_column: str | None = None,
+    reader: ReaderOptions = DETECT,
     workers: int | None = None,
     gpu: bool | None = None,
     cpus_per_worker: int = 1,
@@ -38,6 +40,7 @@ def evaluate(
         output: directory for metrics.json, report.html and errors.parquet [default: none].
         text_column: column with the text [default: the one trained on].
         label_column: column with the label [default: the one trained on].
+        reader: how to read the files, where they do not say it.
         workers: worker processes [default: as many as fit].
         gpu: use GPUs [default: if the cluster has any].
         cpus_per_worker: CPUs, and threads, of each worker.
@@ -66,6 +69,7 @@ def evaluate(
             ),
             text_column=text_column,
             label_column=label_column,
+            reader=reader,
             output=None if output is None else Path(output),
             overwrite=overwrite,
         )

@@ -14,6 +14,7 @@ from distlstm.api.arguments import (
     labelled_data,
     resources_of,
 )
+from distlstm.reader_options import DETECT, ReaderOptions
 
 if TYPE_CHECKING:
     from distlstm.stages.run.results import TrainResult
@@ -29,6 +30,7 @@ def train(
     init: AnyPath | None = None,
     config: Config = None,
     seed: int | None = None,
+    reader: ReaderOptions = DETECT,
     workers: int | None = None,
     gpu: bool | None = None,
     cpus_per_worker: int = 1,
@@ -58,6 +60,7 @@ def train(
         init: a MODEL directory to go on from; its vocabulary and labels grow by those of the data.
         config: an `ExperimentConfig`, a TOML file, or values by dotted name.
         seed: short for the config's `seed`.
+        reader: how to read the files, where they do not say it.
         workers: worker processes [default: 2, or as many as fit].
         gpu: use GPUs [default: if the cluster has any].
         cpus_per_worker: CPUs, and threads, of each worker.
@@ -82,6 +85,7 @@ def train(
                 text_column=text_column,
                 label_column=label_column,
                 init=init,
+                reader=reader,
             ),
             output=Path(output),
             config=experiment,

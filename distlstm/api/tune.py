@@ -15,6 +15,7 @@ from distlstm.api.arguments import (
     resources_of,
 )
 from distlstm.errors import RunError, UserError
+from distlstm.reader_options import DETECT, ReaderOptions
 
 if TYPE_CHECKING:
     from distlstm.stages.run.results import TuneResult
@@ -35,6 +36,7 @@ def tune(
     concurrency: int | None = None,
     config: Config = None,
     seed: int | None = None,
+    reader: ReaderOptions = DETECT,
     workers: int | None = None,
     gpu: bool | None = None,
     cpus_per_worker: int = 1,
@@ -75,6 +77,7 @@ def tune(
         concurrency: trials at once [default: all that fit].
         config: an `ExperimentConfig`, a TOML file, or values by dotted name.
         seed: short for the config's `seed`.
+        reader: how to read the files, where they do not say it.
         workers: worker processes to use.
         gpu: use GPUs [default: if the cluster has any].
         cpus_per_worker: CPUs, and threads, of each worker.
@@ -104,7 +107,11 @@ def tune(
                 raise UserError(f"{name} is {value}; it must be above 0.")
         request = work.TuneRequest(
             data=labelled_data(
-                data, validation=validation, text_column=text_column, label_column=label_column
+                data,
+                validation=validation,
+                text_column=text_column,
+                label_column=label_column,
+                reader=reader,
             ),
             output=Path(output),
             config=experiment,

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from distlstm.config import TextConfig
-from distlstm.data.files import SourceFile, digest, files_fingerprint, find_files
+from distlstm.data.files import OnNote, SourceFile, digest, files_fingerprint, find_files
 from distlstm.data.labelled import Columns
 from distlstm.data.shards import Shards
 from distlstm.data.vectors_file import VectorsFile
+from distlstm.reader_options import DETECT, ReaderOptions
 from distlstm.text.labels import LabelSet
 from distlstm.text.vocabulary import Vocabulary
 
@@ -63,15 +64,19 @@ class CorpusSpec:
         text: TextConfig,
         validation_fraction: float,
         inherited: Inherited | None = None,
+        reader: ReaderOptions = DETECT,
+        on_note: OnNote,
     ) -> "CorpusSpec":
         """Find the files under paths, directories, globs and URIs.
 
         Raises:
-            UserError: there are none.
+            UserError: there are none, or a reader option is for files of another format.
         """
+        found = [tuple(find_files(s, reader, on_note=on_note)) for s in (training, validation)]
+        reader.check_used(file.format for files in found for file in files)
         return cls(
-            training=tuple(find_files(training)),
-            validation=tuple(find_files(validation)) if validation else (),
+            training=found[0],
+            validation=found[1],
             columns=columns,
             text=text,
             validation_fraction=0.0 if validation else validation_fraction,
@@ -93,6 +98,8 @@ class CorpusSpec:
     def identity(self) -> dict[str, Any]:
         """The inputs by which one command on an output differs from another, as metadata."""
         metadata = {"data": self.files_fingerprint, "columns": asdict(self.columns)}
+        if self.training[0].reader != DETECT:
+            metadata["reader"] = self.training[0].reader.given()
         if self.vectors is not None:
             metadata["vectors"] = asdict(self.vectors)
         if self.inherited is not None:

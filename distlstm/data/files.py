@@ -4,8 +4,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote, unquote
@@ -13,24 +13,18 @@ from urllib.parse import quote, unquote
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from distlstm.data.formats import SUPPORTED, compression_of, format_by_content, format_by_name
 from distlstm.errors import UserError
+from distlstm.reader_options import DETECT, ReaderOptions
 
-_FORMATS = {
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-}
-_COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz"}
-SUPPORTED = (
-    "Parquet (.parquet), CSV (.csv, .tsv) and JSON lines (.jsonl), the last two also with .gz, "
-    ".zst, .bz2 or .xz"
-)
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 _WILDCARD = re.compile(r"[*?\[]")
+_IDENTIFYING = ("path", "relative", "size", "modified", "format", "compression")
+_STANDARD_INPUT = ("-", "/dev/stdin")
+_NAMED = 3
+"""Files passed over that a note names."""
+OnNote = Callable[[str], None]
+"""Called with sentences about the files of a source."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +40,10 @@ class SourceFile:
     modified: int
     """Time of the last change, in nanoseconds."""
     format: str
-    """`parquet`, `csv`, `tsv` or `jsonl`."""
+    """`parquet`, `csv`, `tsv`, `jsonl` or `fasttext`."""
     compression: str | None
     """`gzip`, `zstd`, `bz2`, `xz` or None: of the whole file, not that inside Parquet."""
+    reader: ReaderOptions = DETECT
 
     @property
     def partitions(self) -> dict[str, str | None]:
@@ -63,7 +58,7 @@ class SourceFile:
 
 def files_fingerprint(files: Sequence[SourceFile]) -> str:
     """A digest that changes with the path, size or time of any file."""
-    return digest([asdict(file) for file in files])
+    return digest([{name: getattr(file, name) for name in _IDENTIFYING} for file in files])
 
 
 def digest(value: object) -> str:
@@ -93,16 +88,25 @@ def has_changed(file: SourceFile) -> bool:
     return (info.size, info.mtime_ns or 0) != (file.size, file.modified)
 
 
-def find_files(sources: Sequence[str]) -> list[SourceFile]:
+def _ignore(note: str) -> None:
+    """Nobody reads the note."""
+
+
+def find_files(
+    sources: Sequence[str], reader: ReaderOptions = DETECT, *, on_note: OnNote = _ignore
+) -> list[SourceFile]:
     """The data files under paths, directories, globs and URIs, each once, sorted by path.
 
     Names that begin with `_` or `.` are skipped, as in Spark and Arrow. Symbolic links are
-    followed; of several paths to one file, one without a link is taken.
+    followed; of several paths to one file, one without a link is taken. `on_note` gets a sentence
+    about the files of a source that are passed over.
 
     Raises:
-        UserError: there are no files, or a file that was given has an unsupported suffix.
+        UserError: there are no files, or the format of a file that was given is unknown.
     """
-    named = {file.path: file for source in sources for file in _find(absolute(source))}
+    named: dict[str, SourceFile] = {}
+    for source in sources:
+        named |= {file.path: file for file in _find(source, reader, on_note)}
     real, once = _real_paths(named), dict[str, str]()
     for path in sorted(named, key=lambda path: (path != real[path], len(path), path)):
         once.setdefault(real[path], path)
@@ -150,61 +154,135 @@ def absolute(source: str) -> str:
     return source if "://" in source else os.path.normpath(Path(source).expanduser().absolute())
 
 
-def _find(source: str) -> list[SourceFile]:
+def _find(source: str, reader: ReaderOptions, on_note: OnNote) -> list[SourceFile]:
+    if source in _STANDARD_INPUT:
+        raise UserError(
+            "Standard input cannot be read again after an interruption; write it to a file first. "
+            "(`distlstm predict` reads lines of text from it.)"
+        )
+    source = absolute(source)
     filesystem, path = open_filesystem(source)
+    search = _Search(filesystem, reader)
     try:
-        root, files = _list(filesystem, path)
+        root, files = search.list(path)
     except OSError as error:
         raise UserError(f"Cannot read {source}: {error}") from error
+    note = search.passed_over_below(source)
     if not files:
-        raise UserError(f"No data files in {source}. Supported: {SUPPORTED}.")
+        raise UserError(f"No data files in {source}. {note}Supported: {SUPPORTED}.")
+    if note:
+        on_note(note.rstrip())
     depth = len(PurePosixPath(path).relative_to(root).parts)
-    return [_source_file(source, depth, str(_below(root, info)), info) for info in files]
+    return [_source_file(source, depth, str(_below(root, f.info)), f, reader) for f in files]
 
 
-def _list(filesystem: pafs.FileSystem, path: str) -> tuple[str, list[pafs.FileInfo]]:
-    """The directory at which relative paths start, and the files under `path`."""
-    info = filesystem.get_file_info(path)
-    if info.type == pafs.FileType.File:
-        if data_format(path) is None:
-            raise UserError(
-                f"Cannot tell the format of {path} from its suffix. Supported: {SUPPORTED}."
-            )
-        return str(PurePosixPath(path).parent), [info]
-    if info.type == pafs.FileType.Directory:
-        return path, list(_walk(filesystem, path, recursive=True))
-    if not _WILDCARD.search(path):
-        raise UserError(f"{path} does not exist.")
-    return _list_glob(filesystem, PurePosixPath(path).parts)
+@dataclass(frozen=True)
+class _Found:
+    """A data file and its format."""
+
+    info: pafs.FileInfo
+    format: str
 
 
-def _list_glob(
-    filesystem: pafs.FileSystem, parts: tuple[str, ...]
-) -> tuple[str, list[pafs.FileInfo]]:
-    first = next(i for i, part in enumerate(parts) if _WILDCARD.search(part))
-    root = str(PurePosixPath(*parts[:first]))
-    return root, list(_glob(filesystem, root, parts[first:]))
+@dataclass(frozen=True)
+class _Search:
+    """Looks for data files on one file system."""
 
+    filesystem: pafs.FileSystem
+    reader: ReaderOptions
+    passed_over: list[str] = field(default_factory=list)
+    """Names of files that are not read."""
 
-def _glob(
-    filesystem: pafs.FileSystem, root: str, patterns: Sequence[str]
-) -> Iterator[pafs.FileInfo]:
-    """The data files that match, and those under the directories that do."""
-    if patterns[0] == "**":
-        for info in _walk(filesystem, root, recursive=True):
-            if _matches_above(_below(root, info).parts, patterns):
-                yield info
-        return
-    for info in _children(filesystem, root):
-        if _is_hidden(info.base_name) or not fnmatchcase(info.base_name, patterns[0]):
-            continue
+    def list(self, path: str) -> tuple[str, list[_Found]]:
+        """The directory at which relative paths start, and the data files under `path`."""
+        info = self.filesystem.get_file_info(path)
         if info.type == pafs.FileType.File:
-            if len(patterns) == 1 and data_format(info.path):
-                yield info
-        elif len(patterns) > 1:
-            yield from _glob(filesystem, info.path, patterns[1:])
+            kind = self._format(path)
+            if kind is None:
+                raise UserError(
+                    f"Cannot tell the format of {path} from its suffix or content. Supported: "
+                    f"{SUPPORTED}. If it has one of these formats, name it with --input-format."
+                )
+            return str(PurePosixPath(path).parent), [_Found(info, kind)]
+        if info.type == pafs.FileType.Directory:
+            return path, [*self._walk(path)]
+        if info.type == pafs.FileType.Unknown:
+            raise UserError(f"{path} is neither a file nor a directory; write it to a file first.")
+        if not _WILDCARD.search(path):
+            raise UserError(f"{path} does not exist.")
+        parts = PurePosixPath(path).parts
+        first = next(i for i, part in enumerate(parts) if _WILDCARD.search(part))
+        root = str(PurePosixPath(*parts[:first]))
+        return root, [*self._glob(root, parts[first:])]
+
+    def passed_over_below(self, source: str) -> str:
+        """A sentence about the files that were passed over; empty if there are none."""
+        count, names = len(self.passed_over), sorted(self.passed_over)[:_NAMED]
+        if not count:
+            return ""
+        more = ", ..." if count > _NAMED else ""
+        return (
+            f"Passed over {count:,} file{'s' if count > 1 else ''} in {source}, hidden or of an "
+            f"unknown format: {', '.join(names)}{more}. "
+        )
+
+    def _format(self, path: str) -> str | None:
+        return (
+            self.reader.format or format_by_name(path) or format_by_content(self.filesystem, path)
+        )
+
+    def _data_file(self, info: pafs.FileInfo) -> Iterator[_Found]:
+        """The file, if it is one of data."""
+        hidden = _is_hidden(info.base_name)
+        if hidden and format_by_name(info.path) is None:
+            return  # such as _SUCCESS and .DS_Store
+        kind = None if hidden else self._format(info.path)
+        if kind is None:
+            self.passed_over.append(info.base_name)
         else:
-            yield from _walk(filesystem, info.path, recursive=True)
+            yield _Found(info, kind)
+
+    def _glob(self, root: str, patterns: Sequence[str]) -> Iterator[_Found]:
+        """The data files that match, and those under the directories that do."""
+        if patterns[0] == "**":
+            yield from self._walk(root, patterns)
+            return
+        for info in self._children(root):
+            if _is_hidden(info.base_name) or not fnmatchcase(info.base_name, patterns[0]):
+                continue
+            if info.type == pafs.FileType.File:
+                if len(patterns) == 1:
+                    yield from self._data_file(info)
+            elif len(patterns) > 1:
+                yield from self._glob(info.path, patterns[1:])
+            else:
+                yield from self._walk(info.path)
+
+    def _walk(self, root: str, patterns: Sequence[str] = ("**",)) -> Iterator[_Found]:
+        """The data files under a directory that match."""
+        for info in self._files(root):
+            if _matches_above(_below(root, info).parts, patterns):
+                yield from self._data_file(info)
+
+    def _files(self, root: str, above: tuple[str, ...] = ()) -> Iterator[pafs.FileInfo]:
+        """All files; hidden directories, and links to a directory above, are not entered."""
+        if not isinstance(self.filesystem, pafs.LocalFileSystem):  # no links: one call lists all
+            selector = pafs.FileSelector(root, recursive=True, allow_not_found=True)
+            for info in self.filesystem.get_file_info(selector):
+                hidden = any(map(_is_hidden, _below(root, info).parts[:-1]))
+                if info.type == pafs.FileType.File and not hidden:
+                    yield info
+            return
+        above = (*above, _real(root))
+        for info in self._children(root):
+            if info.type == pafs.FileType.File:
+                yield info
+            elif not _is_hidden(info.base_name) and _real(info.path) not in above:
+                yield from self._files(info.path, above)
+
+    def _children(self, root: str) -> Sequence[pafs.FileInfo]:
+        found = self.filesystem.get_file_info(pafs.FileSelector(root, allow_not_found=True))
+        return tuple(found)
 
 
 def _matches_above(parts: Sequence[str], patterns: Sequence[str]) -> bool:
@@ -227,54 +305,22 @@ def _below(root: str, info: pafs.FileInfo) -> PurePosixPath:
     return PurePosixPath(info.path).relative_to(root)
 
 
-def _walk(
-    filesystem: pafs.FileSystem, root: str, *, recursive: bool, above: tuple[str, ...] = ()
-) -> Iterator[pafs.FileInfo]:
-    """The data files under a directory; one that links to a directory above it is not entered."""
-    if not isinstance(filesystem, pafs.LocalFileSystem):  # without links: one call lists all
-        selector = pafs.FileSelector(root, recursive=recursive, allow_not_found=True)
-        for info in filesystem.get_file_info(selector):
-            hidden = any(map(_is_hidden, _below(root, info).parts))
-            if info.type == pafs.FileType.File and not hidden and data_format(info.path):
-                yield info
-        return
-    above = (*above, _real(root))
-    for info in _children(filesystem, root):
-        if _is_hidden(info.base_name):
-            continue
-        if info.type == pafs.FileType.File and data_format(info.path):
-            yield info
-        elif info.type == pafs.FileType.Directory and recursive and _real(info.path) not in above:
-            yield from _walk(filesystem, info.path, recursive=True, above=above)
-
-
-def _children(filesystem: pafs.FileSystem, root: str) -> list[pafs.FileInfo]:
-    found = filesystem.get_file_info(pafs.FileSelector(root, allow_not_found=True))
-    return list(found)
-
-
 def _is_hidden(name: str) -> bool:
     return name.startswith(("_", ".")) and "=" not in name
 
 
-def data_format(path: str) -> tuple[str, str | None] | None:
-    """(format, compression) from the suffixes of a file name; None if it is not supported."""
-    name = PurePosixPath(path)
-    compression = _COMPRESSIONS.get(name.suffix.lower())
-    suffix = PurePosixPath(name.stem).suffix if compression else name.suffix
-    kind = _FORMATS.get(suffix.lower())
-    return None if kind is None else (kind, compression)
-
-
-def _source_file(source: str, depth: int, relative: str, info: pafs.FileInfo) -> SourceFile:
-    kind, compression = data_format(info.path) or ("", None)
+def _source_file(
+    source: str, depth: int, relative: str, found: _Found, reader: ReaderOptions
+) -> SourceFile:
+    info = found.info
     return SourceFile(
         path=_uri_below(source, depth, relative) if "://" in source else info.path,
         relative=relative,
         size=info.size,
         modified=info.mtime_ns or 0,
-        format=kind,
-        compression=compression,
+        format=found.format,
+        compression=compression_of(info.path),
+        reader=reader,
     )
 
 

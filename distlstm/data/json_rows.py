@@ -8,7 +8,13 @@ from typing import Any
 import pyarrow as pa
 
 from distlstm.data.files import SourceFile
-from distlstm.data.opening import UnreadableFileError, is_unicode, opened_text, unreadable
+from distlstm.data.opening import (
+    UnreadableFileError,
+    is_unicode,
+    opened_text,
+    text_column,
+    unreadable,
+)
 
 _ROWS_AT_ONCE = 16_384
 _LARGEST_EXACT = 2**53
@@ -186,23 +192,8 @@ def _json_column(values: list[Any], kind: pa.DataType | None) -> pa.Array:
             return pa.array(values, kind)
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError):
             pass
-    column = _text_column([_to_text(value) for value in values])
+    column = text_column([_to_text(value) for value in values])
     return column if kind is None else column.cast(kind)
-
-
-def _text_column(texts: list[str | None]) -> pa.Array:
-    try:
-        return pa.array(texts, pa.string())
-    except UnicodeEncodeError:
-        return pa.array([None if text is None else _to_bytes(text) for text in texts], pa.binary())
-
-
-def _to_bytes(text: str) -> bytes:
-    """The bytes in the file; an escaped half of a surrogate pair is not valid UTF-8."""
-    try:
-        return text.encode("utf-8", errors="surrogateescape")
-    except UnicodeEncodeError:
-        return text.encode("utf-8", errors="surrogatepass")
 
 
 def _to_text(value: Any) -> str | None:

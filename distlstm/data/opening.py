@@ -5,12 +5,13 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from lzma import LZMAError, LZMAFile
+from lzma import LZMAError
 from typing import Any
 
 import pyarrow as pa
 
 from distlstm.data.files import SourceFile, open_filesystem
+from distlstm.data.formats import PARQUET_MARK, decompressed
 from distlstm.errors import UserError
 
 CSV_BLOCK = 16 * 2**20
@@ -35,7 +36,12 @@ def unreadable(file: SourceFile, error: Exception) -> UnreadableFileError:
     reason = str(error).strip().split("\n")[0].rstrip(".")
     if "straddles two block boundaries" in reason:
         reason = f"a row is longer than {CSV_BLOCK / 2**20:g} MiB, or a quote is never closed"
-    return UnreadableFileError(f"Cannot read {file.path} as {file.format}: {reason}.")
+    hint = ""
+    if "Expected" in reason and file.format in ("csv", "tsv"):
+        hint = " Are --delimiter, --quote and --escape right for this file?"
+    elif isinstance(error, UnicodeError):
+        hint = " Give its encoding with --encoding, such as latin-1 or gb18030."
+    return UnreadableFileError(f"Cannot read {file.path} as {file.format}: {reason}.{hint}")
 
 
 @contextmanager
@@ -50,30 +56,25 @@ def opened(file: SourceFile) -> Iterator[Any]:
                 yield source
         else:
             _refuse_parquet(filesystem, path)
-            with _decompressed(filesystem, path, file.compression) as source:
+            with decompressed(filesystem, path, file.compression) as source:
                 yield source
     except (*(pa.ArrowException, OSError, EOFError, UnicodeError), csv.Error, LZMAError) as error:
         raise unreadable(file, error) from error
 
 
-@contextmanager
-def _decompressed(filesystem: Any, path: str, compression: str | None) -> Iterator[Any]:
-    if compression != "xz":
-        with filesystem.open_input_stream(path, compression=compression) as source:
-            yield source
-        return
-    with filesystem.open_input_stream(path, compression=None) as source, LZMAFile(source) as plain:
-        yield pa.PythonFile(plain, "r")
-
-
 def _refuse_parquet(filesystem: Any, path: str) -> None:
     with filesystem.open_input_file(path) as source:
-        if source.read(4) == b"PAR1":
+        if source.read(len(PARQUET_MARK)) == PARQUET_MARK:
             raise OSError("its content is Parquet")
 
 
-def encoding_of(start: bytes) -> str:
-    """The encoding of a text file by its first bytes: that of a byte order mark, else UTF-8."""
+def encoding_of(file: SourceFile) -> str:
+    """The encoding of a text file: as given, or by a byte order mark, else UTF-8."""
+    given = file.reader.encoding
+    if given is not None and codecs.lookup(given).name != "utf-8":
+        return given
+    with opened(file) as source:
+        start = source.read(4)
     found = (name for mark, name in _BYTE_ORDER_MARKS.items() if start.startswith(mark))
     return next(found, "utf-8")
 
@@ -81,16 +82,32 @@ def encoding_of(start: bytes) -> str:
 @contextmanager
 def opened_text(file: SourceFile) -> Iterator[io.TextIOWrapper]:
     """The file's characters; a byte that is not UTF-8 becomes half a surrogate pair."""
+    encoding = encoding_of(file)
+    errors = "surrogateescape" if encoding.startswith("utf-8") else "strict"
     with opened(file) as source:
         buffered = io.BufferedReader(source)
-        encoding = encoding_of(buffered.peek(4))
-        errors = "surrogateescape" if encoding.startswith("utf-8") else "strict"
         yield io.TextIOWrapper(buffered, encoding, errors=errors, newline="")
 
 
 def is_unicode(name: str) -> bool:
     """Whether a text that was read has no half of a surrogate pair."""
     return name.encode("utf-8", errors="ignore").decode() == name
+
+
+def text_column(texts: Sequence[str | None]) -> pa.Array:
+    """Texts as an Arrow column: of strings, or of bytes if one is not UTF-8."""
+    try:
+        return pa.array(texts, pa.string())
+    except UnicodeEncodeError:
+        return pa.array([None if text is None else _to_bytes(text) for text in texts], pa.binary())
+
+
+def _to_bytes(text: str) -> bytes:
+    """The bytes in the file; an escaped half of a surrogate pair is not valid UTF-8."""
+    try:
+        return text.encode("utf-8", errors="surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", errors="surrogatepass")
 
 
 def check_columns(file: SourceFile, schema: pa.Schema, columns: Sequence[str]) -> None:
@@ -101,8 +118,10 @@ def check_columns(file: SourceFile, schema: pa.Schema, columns: Sequence[str]) -
     """
     for name in columns:
         if name not in schema.names:
-            raise UserError(
-                f"No column {name!r} in {file.path}. It has: {', '.join(schema.names) or 'none'}."
-            )
+            names = ", ".join(map(repr, schema.names)) or "none"
+            hint = ""
+            if file.format in ("csv", "tsv") and not file.reader.header:
+                hint = " If its first row is data, name the columns with --header."
+            raise UserError(f"No column {name!r} in {file.path}. It has: {names}.{hint}")
         if schema.names.count(name) > 1:
             raise UserError(f"{file.path} has more than one column {name!r}; rename one of them.")

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distlstm.data.csv_rows import csv_header, read_csv
+from distlstm.data.fasttext_rows import fasttext_schema, read_fasttext
 from distlstm.data.files import SourceFile
 from distlstm.data.json_rows import json_names, read_jsonl
 from distlstm.data.opening import check_columns, opened
@@ -38,6 +39,8 @@ def read_own_schema(file: SourceFile, *, until: Sequence[str] | None = None) -> 
             return pq.read_schema(source)
     if file.format == "jsonl":
         return pa.schema([(name, pa.null()) for name in json_names(file, until)])
+    if file.format == "fasttext":
+        return fasttext_schema(file)
     return pa.schema([(name, pa.string()) for name in csv_header(file)[0]])
 
 
@@ -97,4 +100,4 @@ def _select(batch: pa.RecordBatch, file: SourceFile, columns: Sequence[str]) -> 
     return pa.RecordBatch.from_arrays(arrays, names=list(columns))
 
 
-_READERS = {"csv": read_csv, "tsv": read_csv, "jsonl": read_jsonl}
+_READERS = {"csv": read_csv, "tsv": read_csv, "jsonl": read_jsonl, "fasttext": read_fasttext}

@@ -16,6 +16,7 @@ from distlstm.data.files import SourceFile, absolute
 from distlstm.data.units import Size, Unit, unit_limit
 from distlstm.errors import RunError, UserError
 from distlstm.model.metadata import gives_label_sets, load_metadata, model_fingerprint
+from distlstm.reader_options import DETECT, ReaderOptions
 from distlstm.stages.prediction.actor_pool import Done, GivenUp, Looked, bundles_for, map_bundles
 from distlstm.stages.prediction.input import cut_input, find_input, trained_on
 from distlstm.stages.prediction.ledger import Ledger, read_ledger
@@ -59,6 +60,7 @@ class PredictRequest:
     """Input columns to keep; None: all."""
     top_k: int | None = None
     min_score: float | None = None
+    reader: ReaderOptions = DETECT
     overwrite: bool = False
 
 
@@ -73,7 +75,7 @@ def batch_predict(request: PredictRequest, *, on_event: OnEvent) -> BatchPredict
     started = time.perf_counter()
     model_metadata = load_metadata(request.model)
     settings = settings_of(request, model_metadata)
-    files = find_input(request.inputs, settings, request.output.absolute())
+    files = find_input(request.inputs, settings, request.output.absolute(), on_event=on_event)
     run = _Run(
         request=request,
         settings=settings,
@@ -112,6 +114,7 @@ def settings_of(request: PredictRequest, model_metadata: Mapping[str, Any]) -> P
         top_k=request.top_k,
         min_score=request.min_score,
         label_sets=label_sets,
+        reader=request.reader,
     )
 
 

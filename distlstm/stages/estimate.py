@@ -72,7 +72,7 @@ def estimate(request: PredictRequest, *, on_event: OnEvent) -> Estimate:
     """
     output, resources = request.output.absolute(), request.resources
     settings = settings_of(request, load_metadata(request.model))
-    files = find_input(request.inputs, settings, output)
+    files = find_input(request.inputs, settings, output, on_event=on_event)
     check_kind(output, marks=(MANIFEST_FILE,))
     units = cut_input(files, recorded_limit(output) or unit_limit(files))
     ledger = read_ledger(output, units)

@@ -20,6 +20,7 @@ from distlstm.data.units import Unit, cut_into_units, unit_limit
 from distlstm.errors import RunError, UserError
 from distlstm.model.label_kind import LabelKind, Sums, kind_of
 from distlstm.model.metadata import load_metadata, model_fingerprint
+from distlstm.reader_options import DETECT, ReaderOptions
 from distlstm.stages.prediction.actor_pool import Done, GivenUp, bundles_for, map_bundles
 from distlstm.stages.prediction.input import trained_on
 from distlstm.stages.prediction.part_content import answer_field, prediction_columns
@@ -55,6 +56,7 @@ class EvaluateRequest:
     text_column: str | None = None
     """None: the column that the model was trained on; likewise for the label column."""
     label_column: str | None = None
+    reader: ReaderOptions = DETECT
     output: Path | None = None
     overwrite: bool = False
 
@@ -71,13 +73,17 @@ def evaluate(request: EvaluateRequest, *, on_event: OnEvent) -> EvaluationResult
             made by a different command.
         RunError: a file could not be read, or the output could not be written.
     """
-    metadata, files = load_metadata(request.model), find_files(request.data)
+    metadata = load_metadata(request.model)
+    files = find_files(request.data, request.reader, on_note=lambda text: on_event(Note(text)))
+    request.reader.check_used(file.format for file in files)
     fingerprint = model_fingerprint(request.model, metadata)
     columns = _columns(request, metadata)
     work = partial(_evaluate, request, metadata, files, columns, on_event)
     if request.output is None:
         return work().result
-    output = _output(request.output.absolute(), _identity(fingerprint, files, columns))
+    output = _output(
+        request.output.absolute(), _identity(fingerprint, files, columns, request.reader)
+    )
     with opened(output, overwrite=request.overwrite) as state:
         if state is State.FINISHED:
             on_event(Note(f"{output.path} already has this evaluation; nothing to do."))
@@ -96,9 +102,16 @@ def _columns(request: EvaluateRequest, metadata: Mapping[str, Any]) -> Columns:
     )
 
 
-def _identity(fingerprint: str, files: Sequence[SourceFile], columns: Columns) -> Identity:
+def _identity(
+    fingerprint: str, files: Sequence[SourceFile], columns: Columns, reader: ReaderOptions
+) -> Identity:
     return flat(
-        {"model": fingerprint, "data": files_fingerprint(files), "columns": asdict(columns)}
+        {
+            "model": fingerprint,
+            "data": files_fingerprint(files),
+            "columns": asdict(columns),
+            "reader": reader.given(),
+        }
     )
 
 

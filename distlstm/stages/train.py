@@ -73,7 +73,7 @@ def train(request: TrainRequest, *, on_event: OnEvent, began: float | None = Non
     """
     started, watch = time.perf_counter(), Stopwatch(began)
     watch.end("imports")
-    spec = request.data.find(request.config)
+    spec = request.data.find(request.config, on_event=on_event)
     if request.data.init is not None:
         from distlstm.stages.training.initial_model import check_apart
 

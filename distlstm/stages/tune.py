@@ -87,7 +87,7 @@ def tune(request: TuneRequest, *, on_event: OnEvent) -> TuneResult:
         RunError: no trial gave a model, or most failed in the same way; the message has the error.
     """
     config = request.config
-    spec = request.data.find(config)
+    spec = request.data.find(config, on_event=on_event)
     check_outside(spec, request.output)
     if request.warm_start is not None:
         check_apart(request.warm_start, request.output, what="the study of --warm-start")

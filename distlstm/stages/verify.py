@@ -15,6 +15,7 @@ from distlstm.data.files import SourceFile, find_files
 from distlstm.data.opening import UnreadableFileError
 from distlstm.data.reading import count_rows
 from distlstm.errors import UserError
+from distlstm.reader_options import ReaderOptions
 from distlstm.stages.prediction.manifest import IN_MANIFEST, read_manifest
 from distlstm.stages.prediction.parts import FOOTERS_AT_ONCE, Part, part_names, read_parts
 from distlstm.stages.run.files import SUCCESS_FILE
@@ -34,8 +35,9 @@ def verify(output: Path) -> Verification:
     names = part_names(output)
     parts = read_parts(output, names)
     predicted = {row["input"] for row in listed.values()}
-    files = _files_of(manifest["run"]["inputs"])
-    files |= _files_of(predicted - files.keys())  # inputs of earlier runs
+    reader = ReaderOptions.of(manifest["settings"].get("reader", {}))
+    files = _files_of(manifest["run"]["inputs"], reader)
+    files |= _files_of(predicted - files.keys(), reader)  # inputs of earlier runs
     faults = [
         *_faults_of_run(output, manifest),
         *_faults_of_parts(listed, names, parts, manifest["settings"]),
@@ -110,12 +112,12 @@ def _faults_of_input(
         yield f"{path} has no part: the file is new, or could not be read."
 
 
-def _files_of(sources: Iterable[str]) -> dict[str, SourceFile]:
+def _files_of(sources: Iterable[str], reader: ReaderOptions) -> dict[str, SourceFile]:
     """The files that these sources name now, by path; sources without files are left out."""
     files: dict[str, SourceFile] = {}
     for source in sources:
         try:
-            files |= {file.path: file for file in find_files([source])}
+            files |= {file.path: file for file in find_files([source], reader)}
         except UserError:
             continue
     return files

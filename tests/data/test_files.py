@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from distlstm.data import files
-from distlstm.data.files import SourceFile, data_format, find_files, would_find
+from distlstm.data.files import SourceFile, find_files, would_find
+from distlstm.data.formats import compression_of, format_by_name
 from distlstm.data.reading import read_batches
 from distlstm.errors import UserError
 
@@ -40,16 +41,18 @@ def is_readable(file: SourceFile) -> bool:
         ("a.b.tsv.zst", ("tsv", "zstd")),
         ("a.json", ("jsonl", None)),
         ("a.ndjson.gz", ("jsonl", "gzip")),
-        ("a.txt", None),
-        ("a.gz", None),
+        ("a.txt", (None, None)),
+        ("a.gz", (None, "gzip")),
         ("a.csv.bz2", ("csv", "bz2")),
-        ("a.csv.rar", None),
-        ("csv", None),
-        ("a.csv/b", None),
+        ("a.csv.rar", (None, None)),
+        ("csv", (None, None)),
+        ("a.csv/b", (None, None)),
     ],
 )
-def test_the_format_is_told_by_the_suffix(path: str, expected: tuple[str, str | None]) -> None:
-    assert data_format(path) == expected
+def test_the_format_is_told_by_the_suffix(
+    path: str, expected: tuple[str | None, str | None]
+) -> None:
+    assert (format_by_name(path), compression_of(path)) == expected
 
 
 def test_files_come_sorted_by_path_however_they_are_named(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_a_unit_reads_its_own_row_groups(tmp_path: Path) -> None:
         ),
         ({"text": ["a"], "label": [{"x": "y"}]}, "Column 'label' of .* must be a number"),
         ({"text": [1], "label": ["x"]}, "Column 'text' of .*a.parquet has type int64"),
-        ({"text": ["a"]}, "No column 'label' in .*a.parquet. It has: text"),
+        ({"text": ["a"]}, "No column 'label' in .*a.parquet. It has: 'text'"),
     ],
 )
 def test_what_is_wrong_with_a_column_is_said_with_its_file(

@@ -143,7 +143,7 @@ def test_another_model_is_refused_with_both_fingerprints(
     ("rows", "message"),
     [
         ({"text": ["a"], "predicted_label": ["x"]}, "already has a column 'predicted_label'"),
-        ({"body": ["a"]}, "It has: body"),
+        ({"body": ["a"]}, "It has: 'body'"),
         ({"text": [1]}, "not text"),
     ],
 )

@@ -92,7 +92,7 @@ def test_data_as_users_have_it_is_trained_on(
     path = tmp_path / "odd.parquet"
     pq.write_table(pa.table({**labelled_rows(300), **change}), path)
     notes: list[str] = []
-    spec = DataRequest(training=(str(path),)).find(load_config(None))
+    spec = DataRequest(training=(str(path),)).find(load_config(None), on_event=print)
     corpus = prepare_corpus(
         spec, tmp_path, lambda event: notes.append(event.text) if isinstance(event, Note) else None
     )
@@ -113,7 +113,7 @@ def test_data_as_users_have_it_is_trained_on(
         ({"text": ["a"] * 90, "label": [f"id {i}" for i in range(90)]}, "90 distinct values"),
         ({"text": ["a"] * 9, "label": [0.5] * 9}, "fractions"),
         ({"text": [1] * 9, "label": ["x"] * 9}, "not text"),
-        ({"body": ["a"], "label": ["x"]}, "It has: body, label"),
+        ({"body": ["a"], "label": ["x"]}, "It has: 'body', 'label'"),
     ],
 )
 def test_data_that_cannot_be_trained_on_is_a_user_error_and_leaves_nothing(

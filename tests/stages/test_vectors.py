@@ -36,7 +36,7 @@ def vectors(tmp_path: Path) -> Path:
 def prepare(corpus_file: Path, directory: Path, settings: list[str]) -> tuple[EncodedCorpus, str]:
     notes: list[str] = []
     corpus = prepare_corpus(
-        DataRequest(training=(str(corpus_file),)).find(load_config(None, settings)),
+        DataRequest(training=(str(corpus_file),)).find(load_config(None, settings), on_event=print),
         directory,
         lambda event: notes.append(event.text) if isinstance(event, Note) else None,
     )

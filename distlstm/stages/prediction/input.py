@@ -14,6 +14,7 @@ from distlstm.data.reading import read_schema
 from distlstm.data.units import Size, Unit, cut_into_units
 from distlstm.errors import UserError
 from distlstm.stages.prediction.parts import PredictionSettings, part_name, refuse_clash
+from distlstm.stages.run.events import Note, OnEvent
 from distlstm.text.columns import is_text_type
 
 
@@ -26,9 +27,9 @@ def trained_on(model_metadata: Mapping[str, Any]) -> Columns:
 
 
 def find_input(
-    inputs: Sequence[str], settings: PredictionSettings, output: Path
+    inputs: Sequence[str], settings: PredictionSettings, output: Path, *, on_event: OnEvent
 ) -> list[SourceFile]:
-    """The files of the input.
+    """The files of the input; those passed over are reported.
 
     Raises:
         UserError: the first readable file lacks a column or already has an output column, no file
@@ -40,7 +41,8 @@ def find_input(
                 f"The output {output} lies inside the input {source}, and would be read as input. "
                 "Choose an --output outside the input."
             )
-    files = find_files(inputs)
+    files = find_files(inputs, settings.reader, on_note=lambda text: on_event(Note(text)))
+    settings.reader.check_used(file.format for file in files)
     _check_first_readable(files, settings)
     return files
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from distlstm.data.units import Unit
 from distlstm.errors import UserError
 from distlstm.model.calibration import SCORE_BINS
+from distlstm.reader_options import DETECT, ReaderOptions
 
 PREDICTED = ("predicted_label", "predicted_score")
 TOP_K = ("predicted_labels", "predicted_scores")
@@ -34,6 +35,7 @@ class PredictionSettings:
     min_score: float | None
     label_sets: bool = False
     """Whether the model gives each row a set of labels."""
+    reader: ReaderOptions = DETECT
 
     def kept(self, schema: pa.Schema) -> list[str]:
         """The columns of an input that are copied to the output."""
@@ -96,10 +98,11 @@ def unit_key(unit: Unit) -> dict[str, Any]:
 
 
 def plain(settings: PredictionSettings) -> dict[str, Any]:
-    """The settings as JSON values; `label_sets` only if it is true."""
-    table = asdict(settings)
-    if not settings.label_sets:
-        del table["label_sets"]
+    """The settings as JSON values; `label_sets` and `reader` only if they are not the default."""
+    table = {**asdict(settings), "reader": settings.reader.given()}
+    for name in ("label_sets", "reader"):
+        if not table[name]:
+            del table[name]
     return dict(json.loads(json.dumps(table)))
 
 

@@ -16,6 +16,7 @@ from distlstm.data.labelled import Columns
 from distlstm.data.opening import check_columns
 from distlstm.data.reading import read_schema
 from distlstm.errors import RunError, UserError
+from distlstm.reader_options import DETECT, ReaderOptions
 from distlstm.stages.run.events import Note, OnEvent, Progress
 from distlstm.stages.run.session import our_error
 
@@ -29,9 +30,12 @@ class DataRequest:
     columns: Columns = field(default_factory=Columns)
     init: Path | None = None
     """MODEL directory to continue from."""
+    reader: ReaderOptions = DETECT
 
-    def find(self, config: ExperimentConfig) -> CorpusSpec:
+    def find(self, config: ExperimentConfig, *, on_event: OnEvent) -> CorpusSpec:
         """Find the files, and read what is taken over from an earlier model.
+
+        Files that are passed over are reported.
 
         Raises:
             UserError: there are no files, or the model does not fit the config.
@@ -43,6 +47,8 @@ class DataRequest:
             text=config.text,
             validation_fraction=config.validation_fraction,
             inherited=self._inherited(config),
+            reader=self.reader,
+            on_note=lambda text: on_event(Note(text)),
         )
 
     def _inherited(self, config: ExperimentConfig) -> Inherited | None:

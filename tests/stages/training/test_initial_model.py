@@ -125,7 +125,7 @@ def test_pretrained_vectors_are_for_the_new_tokens_and_the_models_tokens_keep_th
     lines = [f"{token} {' '.join('1' * dimension)}" for token in [*DISHES, "goal"]]
     vectors.write_text("\n".join(lines))
     config = load_config(None, [*TINY[1::2], f"text.vectors={vectors}"])
-    spec = DataRequest(training=(str(new_rows),), init=model).find(config)
+    spec = DataRequest(training=(str(new_rows),), init=model).find(config, on_event=print)
     corpus = prepare_corpus(spec, tmp_path, lambda event: None)
     job = TrainingJob(corpus, config, Worker(), init=model)
     weight = job.training.model.embedding.weight.detach()
