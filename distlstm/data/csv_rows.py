@@ -61,7 +61,7 @@ def csv_header(file: SourceFile) -> tuple[list[str], bool]:
     # In TSV, whether there is quoting is known only from all rows.
     dialect = dialect_of(file) if file.format == "tsv" else first_dialect(file)
     with opened_text(file) as lines:
-        first = _first_row(lines, dialect)
+        first, has_more = _first_row(lines, dialect)
         if file.reader.header:
             return _given_header(file, first), first is not None
         if first is None:
@@ -71,14 +71,17 @@ def csv_header(file: SourceFile) -> tuple[list[str], bool]:
                 "its header is not UTF-8. Give its encoding with --encoding, such as latin-1 or "
                 "gb18030"
             )
-        return first, next(lines, None) is not None
+        return first, has_more
 
 
-def _first_row(lines: TextIOWrapper, dialect: Dialect) -> list[str] | None:
+def _first_row(lines: TextIOWrapper, dialect: Dialect) -> tuple[list[str] | None, bool]:
+    """The first row that is not empty, and whether anything follows it."""
     if dialect.is_plain:
-        return next(filter(None, python_reader(lines, dialect)), None)
-    row = next((row for _, row in dialect.scanner.rows(lines) if row), None)
-    return None if row is None else [value or "" for value in row]
+        first = next(filter(None, python_reader(lines, dialect)), None)
+        return first, next(lines, None) is not None
+    rows = dialect.scanner.rows(lines)
+    row = next((row for _, row in rows if row), None)
+    return None if row is None else [value or "" for value in row], next(rows, None) is not None
 
 
 def _given_header(file: SourceFile, first: Sequence[str] | None) -> list[str]:
@@ -136,7 +139,7 @@ def _by_scanner(
 ) -> Iterator[pa.RecordBatch]:
     places = [names.index(name) for name in wanted]
     with opened_text(file) as text:
-        rows = _full_rows(file, dialect, text, len(names))
+        rows = _full_rows(dialect, text, len(names))
         if not file.reader.header:
             next(rows)
         while some := list(islice(rows, _SCANNED_AT_ONCE)):
@@ -145,22 +148,17 @@ def _by_scanner(
 
 
 def _full_rows(
-    file: SourceFile, dialect: Dialect, text: TextIOWrapper, num_columns: int
+    dialect: Dialect, text: TextIOWrapper, num_columns: int
 ) -> Iterator[list[str | None]]:
     """The rows, which all have the same number of values; empty lines as in `_by_arrow`."""
     has_begun = False
-    try:
-        for line, row in dialect.scanner.rows(text):
-            if not row and (num_columns > 1 or not has_begun):
-                continue
-            has_begun = True
-            if row and len(row) != num_columns:
-                raise ScanError(f"line {line}: {len(row)} values instead of {num_columns}")
-            yield row or [None]
-    except ScanError as error:
-        raise UnreadableFileError(
-            f"{file.path}, {error}. Are --delimiter, --quote and --escape right for this file?"
-        ) from error
+    for line, row in dialect.scanner.rows(text):
+        if not row and (num_columns > 1 or not has_begun):
+            continue
+        has_begun = True
+        if row and len(row) != num_columns:
+            raise ScanError(f"line {line}: {len(row)} values instead of {num_columns}")
+        yield row or [None]
 
 
 def _is_utf8(column: pa.Array) -> bool:

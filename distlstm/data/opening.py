@@ -10,12 +10,14 @@ from typing import Any
 
 import pyarrow as pa
 
+from distlstm.data.csv_scanner import ScanError
 from distlstm.data.files import SourceFile, open_filesystem
 from distlstm.data.formats import PARQUET_MARK, decompressed
 from distlstm.errors import UserError
 
 CSV_BLOCK = 16 * 2**20
 """Bytes of a CSV file that are read together; a row must fit."""
+_FAULTS = (pa.ArrowException, OSError, EOFError, csv.Error, LZMAError, ScanError)
 _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark it begins with
@@ -37,7 +39,7 @@ def unreadable(file: SourceFile, error: Exception) -> UnreadableFileError:
     if "straddles two block boundaries" in reason:
         reason = f"a row is longer than {CSV_BLOCK / 2**20:g} MiB, or a quote is never closed"
     hint = ""
-    if "Expected" in reason and file.format in ("csv", "tsv"):
+    if isinstance(error, ScanError) or (file.format in ("csv", "tsv") and "Expected" in reason):
         hint = " Are --delimiter, --quote and --escape right for this file?"
     elif isinstance(error, UnicodeError):
         hint = " Give its encoding with --encoding, such as latin-1 or gb18030."
@@ -58,7 +60,7 @@ def opened(file: SourceFile) -> Iterator[Any]:
             _refuse_parquet(filesystem, path)
             with decompressed(filesystem, path, file.compression) as source:
                 yield source
-    except (*(pa.ArrowException, OSError, EOFError, UnicodeError), csv.Error, LZMAError) as error:
+    except (*_FAULTS, UnicodeError) as error:
         raise unreadable(file, error) from error
 
 
