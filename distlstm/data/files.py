@@ -220,10 +220,10 @@ class _Search:
         count, names = len(self.passed_over), sorted(self.passed_over)[:_NAMED]
         if not count:
             return ""
-        more = ", ..." if count > _NAMED else ""
+        names += ["and others"] if count > _NAMED else []
         return (
             f"Passed over {count:,} file{'s' if count > 1 else ''} in {source}, hidden or of an "
-            f"unknown format: {', '.join(names)}{more}. "
+            f"unknown format: {', '.join(names)}. "
         )
 
     def _format(self, path: str) -> str | None:

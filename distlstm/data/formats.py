@@ -1,5 +1,6 @@
 """The format of a data file: by its suffix, else by its first bytes."""
 
+import codecs
 from collections.abc import Iterator
 from contextlib import contextmanager
 from lzma import LZMAError, LZMAFile
@@ -45,11 +46,14 @@ def format_by_content(filesystem: pafs.FileSystem, path: str) -> str | None:
     Raises:
         OSError: the file cannot be opened.
     """
+    compression = compression_of(path)
     try:
-        with decompressed(filesystem, path, compression_of(path)) as source:
-            start = source.read(_BEGINNING_BYTES).removeprefix(b"\xef\xbb\xbf")
-    except (LZMAError, EOFError, pa.ArrowInvalid):
-        return None
+        with decompressed(filesystem, path, compression) as source:
+            start = source.read(_BEGINNING_BYTES).removeprefix(codecs.BOM_UTF8)
+    except (LZMAError, EOFError, OSError, pa.ArrowInvalid):
+        if compression is None:
+            raise
+        return None  # it is not compressed as its name says
     return next((kind for mark, kind in _BEGINNINGS.items() if start.startswith(mark)), None)
 
 

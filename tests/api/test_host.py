@@ -44,7 +44,7 @@ def state():
         "threads": torch.get_num_threads(),
     }
 
-LIBRARIES = ("CRC32C_", "KMP_", "TORCHINDUCTOR_", "_MLFLOW_")  # set as they are imported
+LIBRARIES = ("CRC32C_", "KMP_", "TORCHINDUCTOR_", "_MLFLOW_", "_RJEM_")  # set as they are imported
 before = state()
 heard = []
 def listen(event):

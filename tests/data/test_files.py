@@ -279,3 +279,41 @@ def test_an_output_that_a_source_would_find_is_known_before_it_is_there(
     (tmp_path / "in/a.csv").write_text("text\n")
     (tmp_path / "link").symlink_to(tmp_path / "in")
     assert would_find(str(tmp_path / source), str(tmp_path / path)) == expected
+
+
+def test_what_is_passed_over_is_counted_and_named(tmp_path: Path) -> None:
+    make(tmp_path, "a.csv", "notes.txt", "b/c.docx", "b/_d.csv", "_SUCCESS", ".crc", "e.rar", "f")
+    notes: list[str] = []
+    assert [f.relative for f in find_files([str(tmp_path)], on_note=notes.append)] == ["a.csv"]
+    assert notes == [
+        f"Passed over 5 files in {tmp_path}, hidden or of an unknown format: _d.csv, c.docx, "
+        "e.rar, and others."
+    ]
+
+
+def test_parquet_without_a_suffix_is_told_by_its_first_bytes(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["x"]}), tmp_path / "000000_0")
+    (tmp_path / "empty").write_bytes(b"")
+    (tmp_path / "broken.gz").write_bytes(b"no gzip")
+    (file,) = find_files([str(tmp_path)])
+    assert (file.relative, file.format, is_readable(file)) == ("000000_0", "parquet", True)
+    assert find_files([str(tmp_path / "000000_0")]) == [file]
+    assert [f.format for f in find_files([str(tmp_path / "0*")])] == ["parquet"]
+
+
+@pytest.mark.parametrize("source", ["-", "/dev/stdin"])
+def test_standard_input_is_refused_with_the_reason(source: str) -> None:
+    with pytest.raises(UserError, match="write it to a file first"):
+        find_files([source])
+
+
+def test_a_pipe_is_refused_with_the_reason(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match=r"pipe is neither a file nor a directory"):
+        find_files([str(tmp_path / "pipe")])
+
+
+def test_a_file_of_unknown_format_names_the_option(tmp_path: Path) -> None:
+    make(tmp_path, "a.txt")
+    with pytest.raises(UserError, match="--input-format"):
+        find_files([str(tmp_path / "a.txt")])

@@ -74,15 +74,15 @@ def test_every_odd_row_comes_out_in_its_place(
     manifest = json.loads((output / "_manifest.json").read_text())
     assert manifest["rows_in"] == manifest["rows_out"] == 64_018
     assert manifest["rows_without_prediction"] == {
-        "null": 3,
-        "empty": 3,
+        "null": 4,
+        "empty": 2,
         "not_text": 2,
         "not_utf8": 1,
     }
     assert manifest["truncated_share"] > 0
     labels = pq.ParquetFile(output / "b/long.parquet").read()["predicted_label"].to_pylist()
     assert labels == ["sport", "sport"]
-    assert pq.read_table(output / "c.csv.gz.parquet")["zip"].to_pylist() == ["007", ""]
+    assert pq.read_table(output / "c.csv.gz.parquet")["zip"].to_pylist() == ["007", None]
     assert run(capfd, "verify", output).code == 0
 
 
@@ -158,6 +158,35 @@ def test_an_output_among_the_input_or_of_another_input_is_refused(
     assert inside.code == 2
     assert "lies inside the input" in inside.err
     assert not (tmp_path / "1/out").exists(), "refused at the first run"
+
+
+def test_how_to_read_is_part_of_a_command_on_an_output(
+    capfd: pytest.CaptureFixture[str], model: Path, tmp_path: Path
+) -> None:
+    source, output = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    (source / "a.dat").write_text(f'1;"{TEXT} \\"x\\""\n2;NA\n')
+    (source / "README").write_text("no data")
+    options = ["--model", model, "--output", output]
+    assert "README, a.dat" in run(capfd, "batch-predict", source, *options).err
+    reader = ["--input-format", "csv", "--header", "id,text", "--escape", "\\"]
+    (source / "README").unlink()
+    command = ["batch-predict", source, *options, *reader, "--null-value", "NA"]
+    assert run(capfd, *command).code == 0
+    rows = pq.read_table(output / "a.dat.parquet").to_pylist()
+    assert [row["text"] for row in rows] == [f'{TEXT} "x"', None]
+    assert [row["predicted_label"] for row in rows] == ["sport", None]
+    again = run(capfd, *command, "--json")
+    assert json.loads(again.out)["parts_reused"] == 1
+    other = run(capfd, "batch-predict", source, *options, *reader)
+    assert other.code == 2
+    assert "reader was" in other.err
+    assert run(capfd, "verify", output).code == 0
+    useless = run(
+        capfd, "evaluate", source, "--model", model, "--input-format", "jsonl", "--quote", ""
+    )
+    assert useless.code == 2
+    assert "quote has no effect" in useless.err
 
 
 def test_a_dry_run_says_what_there_is_to_do_and_writes_nothing(

@@ -110,7 +110,7 @@ def test_csv_and_json_lines_keep_their_values(
     outcome = run(capfd, "batch-predict", tmp_path / "in", "--model", model, "--output", output)
     assert outcome.code == 0
     rows = pq.read_table(output / "a.csv.parquet").to_pylist()
-    assert [row["zip"] for row in rows] == ["007", ""]
+    assert [row["zip"] for row in rows] == ["007", None]
     assert [row["predicted_label"] for row in rows] == ["sport", "money"]
     rows = pq.read_table(output / "b.jsonl.parquet").to_pylist()
     assert (rows[0]["predicted_label"], rows[1]["text"]) == ("天气", "5")
