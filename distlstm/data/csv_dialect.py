@@ -2,7 +2,8 @@
 
 import csv
 import re
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -30,18 +31,26 @@ class Dialect:
     encoding: str
     null_values: tuple[str, ...]
     """Values without quotes that are null."""
+    has_carriage_returns: bool = False
+    """Whether a carriage return without a line feed is part of a value, not the end of a row."""
 
     @property
     def is_plain(self) -> bool:
         """Whether Arrow can read it."""
-        return self.escape == "" and all(
-            len(mark) <= 1 and mark.isascii() for mark in (self.delimiter, self.quote)
-        )
+        marks = (self.delimiter, self.quote)
+        is_short = all(len(mark) <= 1 and mark.isascii() for mark in marks)
+        return is_short and self.escape == "" and not self.has_carriage_returns
 
     @property
     def scanner(self) -> Scanner:
         """A reader of this dialect."""
-        return Scanner(self.delimiter, self.quote, self.escape, frozenset(self.null_values))
+        return Scanner(
+            self.delimiter,
+            self.quote,
+            self.escape,
+            null_values=frozenset(self.null_values),
+            has_carriage_returns=self.has_carriage_returns,
+        )
 
 
 @lru_cache(maxsize=64)
@@ -55,16 +64,42 @@ def dialect_of(file: SourceFile) -> Dialect:
             have backslash escapes; names the line.
     """
     dialect = first_dialect(file)
-    if not dialect.is_plain or dialect.quote == "":
+    if not dialect.is_plain:
         return dialect
-    fault = _quoting_fault(file, dialect)
-    if fault is None and file.reader.escape is None:
+    with opened_text(file) as text:
+        lines = _Lines(text)
+        fault = _quoting_fault(lines, dialect)
+        deque(lines, maxlen=0)  # those after a fault
+    if fault is None and file.reader.escape is None and lines.has_two_backslashes:
         fault = _escape_fault(file, dialect)
-    if fault is None:
-        return dialect
-    if file.format == "tsv" and file.reader.quote is None:
-        return replace(dialect, quote="")
-    raise UnreadableFileError(f"{file.path}, {fault}")
+    if fault is not None:
+        if file.format != "tsv" or file.reader.quote is not None:
+            raise UnreadableFileError(f"{file.path}, {fault}")
+        dialect = replace(dialect, quote="")
+    return replace(dialect, has_carriage_returns=lines.has_both_line_ends)
+
+
+@dataclass
+class _Lines:
+    """The lines of a file, and what they have."""
+
+    text: Iterable[str]
+    has_two_backslashes: bool = False
+    has_carriage_return: bool = False
+    """Whether a line ends with a carriage return alone."""
+    has_line_feed: bool = False
+
+    @property
+    def has_both_line_ends(self) -> bool:
+        """Whether some lines end with a line feed, and others do not."""
+        return self.has_carriage_return and self.has_line_feed
+
+    def __iter__(self) -> Iterator[str]:
+        for line in self.text:
+            self.has_two_backslashes |= "\\\\" in line
+            self.has_line_feed |= line.endswith("\n")
+            self.has_carriage_return |= line.endswith("\r")
+            yield line
 
 
 def first_dialect(file: SourceFile) -> Dialect:
@@ -90,24 +125,21 @@ def _delimiter(file: SourceFile) -> str:
     return next((d for d in ",;\t|" if d in header), ",")
 
 
-def _quoting_fault(file: SourceFile, dialect: Dialect) -> str | None:
+def _quoting_fault(lines: Iterable[str], dialect: Dialect) -> str | None:
     """What is wrong with the quotes, and in which line; None if nothing is."""
     limit = csv.field_size_limit(CSV_BLOCK)
+    rows, start = python_reader(lines, dialect, strict=True), 1
     try:
-        with opened_text(file) as lines:
-            rows = python_reader(lines, dialect, strict=True)
-            start = 1
-            try:
-                for _ in rows:
-                    start = rows.line_num + 1
-            except csv.Error as error:
-                if "expected after" in str(error):
-                    return f"line {rows.line_num}: text follows a closing quote. {_HOW}."
-                return (
-                    f"line {start}: a quote opens here and is never closed, or its value is longer "
-                    f"than {CSV_BLOCK / 2**20:g} MiB. If quotes have no meaning in this file, give "
-                    "--quote ''."
-                )
+        for _ in rows:
+            start = rows.line_num + 1
+    except csv.Error as error:
+        if "expected after" in str(error):
+            return f"line {rows.line_num}: text follows a closing quote. {_HOW}."
+        return (
+            f"line {start}: a quote opens here and is never closed, or its value is longer "
+            f"than {CSV_BLOCK / 2**20:g} MiB. If quotes have no meaning in this file, give "
+            "--quote ''."
+        )
     finally:
         csv.field_size_limit(limit)
     return None
@@ -119,11 +151,7 @@ def _escape_fault(file: SourceFile, dialect: Dialect) -> str | None:
     They do not if another quoted value has a single backslash, or a doubled quote: a writer that
     escapes would have written `\\` and `\"`.
     """
-    with opened_text(file) as lines:
-        if not any("\\\\" in line for line in lines):
-            return None
-    first = 0
-    doubled = 2 * dialect.quote
+    first, doubled = 0, 2 * dialect.quote
     with opened_text(file) as text:
         for field in dialect.scanner.fields(text):
             if not field.is_quoted:

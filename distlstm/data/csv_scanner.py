@@ -41,6 +41,7 @@ class Scanner:
     quote: str
     escape: str
     null_values: frozenset[str] = frozenset()
+    has_carriage_returns: bool = False
 
     def rows(self, text: TextIO) -> Iterator[tuple[int, list[str | None]]]:
         """The rows of a file, each with the number of its first line; an empty one has no values.
@@ -88,16 +89,17 @@ class Scanner:
     def _pattern(self) -> re.Pattern[str]:
         """Matches a value and what ends it."""
         quote, escape, delimiter = map(re.escape, (self.quote, self.escape, self.delimiter))
-        end = rf"(?P<end>{delimiter}|\r\n|\n|\r|\Z)"
+        alone, end = (r"|\r(?!\n)", "") if self.has_carriage_returns else ("", r"|\r")
+        end = rf"(?P<end>{delimiter}|\r\n|\n{end}|\Z)"
         one = len(self.delimiter) == 1
-        if not quote:
-            other = rf"[^\r\n{escape}{delimiter}]" if one else rf"(?!{delimiter})[^\r\n{escape}]"
-            escaped = f"|{escape}." if escape else ""
-            plain = rf"(?:{other}{escaped})*+"
-            return re.compile(rf"(?P<quoted>(?!))?(?P<plain>{plain}){end}", re.DOTALL)
-        other = rf"[^\r\n{delimiter}]*+" if one else rf"(?:(?!{delimiter})[^\r\n])*+"
-        quoted = rf"{quote}(?P<quoted>{self._inside.pattern}){quote}"
-        return re.compile(rf"(?:{quoted}|(?P<plain>(?!{quote}){other})){end}", re.DOTALL)
+        other = rf"[^\r\n{escape}{delimiter}]++" if one else rf"(?!{delimiter})[^\r\n{escape}]"
+        if quote:
+            other += f"|{escape}" if escape else ""  # outside quotes, it is text
+            quoted = rf"{quote}(?P<quoted>{self._inside.pattern}){quote}"
+            plain = rf"(?!{quote})(?:{other}{alone})*+"
+            return re.compile(rf"(?:{quoted}|(?P<plain>{plain})){end}", re.DOTALL)
+        other += f"|{escape}." if escape else ""
+        return re.compile(rf"(?P<quoted>(?!))?(?P<plain>(?:{other}{alone})*+){end}", re.DOTALL)
 
     @cached_property
     def _inside(self) -> re.Pattern[str]:

@@ -155,6 +155,17 @@ def test_a_format_can_be_given_whatever_the_names(tmp_path: Path) -> None:
     assert read(tmp_path, format="csv", header=["id", "text"]) == [{"id": "a", "text": "Who ?"}]
 
 
+@pytest.mark.parametrize("suffix", ["csv", "tsv"])
+def test_a_carriage_return_alone_is_text_where_lines_end_with_line_feeds(
+    tmp_path: Path, suffix: str
+) -> None:
+    content = 'text,n\nover\rtwo,1\n"a\rb",2\n'.replace(",", "\t" if suffix == "tsv" else ",")
+    rows = read(written(tmp_path / f"a.{suffix}", content))
+    assert [row["text"] for row in rows] == ["over\rtwo", "a\rb"]
+    old = written(tmp_path / f"old.{suffix}", content.replace("\r", " ").replace("\n", "\r"))
+    assert [row["text"] for row in read(old)] == ["over two", "a b"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
