@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
@@ -244,10 +245,18 @@ def test_whatever_pythons_writer_writes_comes_out_equal(
 VALUES = ["plain", "a/b c%d=e", "天气", None, "100%", ""]
 
 
-def test_hive_partitions_come_out_as_arrow_wrote_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize("writer", ["arrow", "duckdb"])
+def test_hive_partitions_come_out_as_they_were_written(tmp_path: Path, writer: str) -> None:
     table = pa.table({"text": [str(i) for i in range(5)], "topic": VALUES[:5]})
     partitioning = ds.partitioning(pa.schema([("topic", pa.string())]), flavor="hive")
-    ds.write_dataset(table, tmp_path / "out", format="parquet", partitioning=partitioning)
+    if writer == "arrow":
+        ds.write_dataset(table, tmp_path / "out", format="parquet", partitioning=partitioning)
+    else:
+        with duckdb.connect() as connection:
+            connection.register("rows", table)
+            connection.execute(
+                f"COPY (FROM rows) TO '{tmp_path / 'out'}' (FORMAT parquet, PARTITION_BY (topic))"
+            )
     files = find_files([str(tmp_path / "out")])
     rows = [
         row
