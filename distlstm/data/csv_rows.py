@@ -4,6 +4,7 @@ An empty value without quotes is null, as it is for the writers of Spark, DuckDB
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from io import TextIOWrapper
 from itertools import islice
 
@@ -24,6 +25,7 @@ from distlstm.data.opening import (
 )
 
 _SCANNED_AT_ONCE = 4_096
+_CHECKED_AT_ONCE = 2**20
 
 
 def read_csv(
@@ -31,10 +33,10 @@ def read_csv(
 ) -> Iterator[pa.RecordBatch]:
     """Read columns as strings, or binary if they are not all UTF-8; see `reading.read_batches`.
 
-    One type for the whole file takes an extra pass.
+    One type for the whole file takes an extra pass, if it is not all UTF-8.
     """
     binary: set[str] = set()
-    if one_type:
+    if one_type and not _is_all_utf8(file):
         for block in _csv_blocks(file, columns):
             binary |= {name for name in block.schema.names if not _is_utf8(block.column(name))}
     for block in _csv_blocks(file, columns):
@@ -47,6 +49,11 @@ def read_csv(
         typed = pa.RecordBatch.from_arrays(arrays, names=block.schema.names)
         for start in range(0, typed.num_rows, batch_rows):
             yield typed.slice(start, batch_rows)
+
+
+def _is_all_utf8(file: SourceFile) -> bool:
+    with opened_text(file) as text:
+        return all(map(is_unicode, iter(partial(text.read, _CHECKED_AT_ONCE), "")))
 
 
 def csv_header(file: SourceFile) -> tuple[list[str], bool]:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 _BLOCK = 2**20
 _LONGEST_FIELD = 16 * 2**20
@@ -21,8 +21,7 @@ class ScanError(ValueError):
     """A file that is not in the scanner's dialect; names the line."""
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(NamedTuple):
     """A value as it is in the file."""
 
     raw: str
@@ -82,7 +81,8 @@ class Scanner:
             quoted = found["quoted"]
             raw = found["plain"] if quoted is None else quoted
             yield Field(raw, quoted is not None, not in_row, line)
-            line += _line_breaks(found[0])
+            if quoted is not None or not in_row:
+                line += _line_breaks(found[0])
             position = found.end()
 
     @cached_property

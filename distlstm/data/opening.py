@@ -93,7 +93,11 @@ def opened_text(file: SourceFile) -> Iterator[io.TextIOWrapper]:
 
 def is_unicode(name: str) -> bool:
     """Whether a text that was read has no half of a surrogate pair."""
-    return name.encode("utf-8", errors="ignore").decode() == name
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def text_column(texts: Sequence[str | None]) -> pa.Array:
