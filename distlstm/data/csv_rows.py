@@ -6,13 +6,13 @@ An empty value without quotes is null, as it is for the writers of Spark, DuckDB
 from collections.abc import Iterator, Sequence
 from functools import partial
 from io import TextIOWrapper
-from itertools import islice
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from distlstm.data.csv_dialect import Dialect, dialect_of, first_dialect, python_reader
 from distlstm.data.csv_scanner import ScanError
+from distlstm.data.decoded_size import in_batches
 from distlstm.data.files import SourceFile
 from distlstm.data.opening import (
     CSV_BLOCK,
@@ -149,9 +149,13 @@ def _by_scanner(
         rows = _full_rows(dialect, text, len(names))
         if not file.reader.header:
             next(rows)
-        while some := list(islice(rows, _SCANNED_AT_ONCE)):
+        for some in in_batches(rows, _size, _SCANNED_AT_ONCE):
             columns = [text_column([row[place] for row in some]) for place in places]
             yield pa.RecordBatch.from_arrays(columns, names=wanted)
+
+
+def _size(row: Sequence[str | None]) -> int:
+    return sum(len(value) for value in row if value is not None)
 
 
 def _full_rows(

@@ -3,10 +3,10 @@
 import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from itertools import islice
 
 import pyarrow as pa
 
+from distlstm.data.decoded_size import in_batches
 from distlstm.data.files import SourceFile
 from distlstm.data.opening import is_unicode, opened_text, text_column
 
@@ -46,9 +46,8 @@ def fasttext_schema(file: SourceFile) -> pa.Schema:
 
 def _lines(file: SourceFile, at_once: int) -> Iterator[list[_Line]]:
     with opened_text(file) as lines:
-        parsed = map(_parse, lines)
-        while some := list(islice(parsed, at_once)):
-            yield some
+        for some in in_batches(lines, len, at_once):
+            yield list(map(_parse, some))
 
 
 def _parse(line: str) -> _Line:

@@ -3,10 +3,11 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from distlstm.data.decoded_size import in_batches
 from distlstm.data.files import SourceFile
 from distlstm.data.opening import (
     UnreadableFileError,
@@ -111,21 +112,22 @@ def json_names(file: SourceFile, until: Sequence[str] | None) -> list[str]:
 
 
 def _jsonl_rows(file: SourceFile, batch_rows: int) -> Iterator[list[dict[str, Any]]]:
-    rows: list[dict[str, Any]] = []
-    for row in _objects(file):
-        rows.append(row)
-        if len(rows) == batch_rows:
-            yield rows
-            rows = []
-    if rows:
-        yield rows
+    for rows in in_batches(_objects(file), lambda row: row.size, batch_rows):
+        yield [row.values for row in rows]
+
+
+class _Row(NamedTuple):
+    """An object, and its size in the file in characters."""
+
+    values: dict[str, Any]
+    size: int
 
 
 _DECODER = json.JSONDecoder(parse_constant=lambda _: None)
 """`NaN` and `Infinity`, which Python writes and JSON does not have, are null."""
 
 
-def _objects(file: SourceFile) -> Iterator[dict[str, Any]]:
+def _objects(file: SourceFile) -> Iterator[_Row]:
     with opened_text(file) as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
@@ -138,9 +140,10 @@ def _objects(file: SourceFile) -> Iterator[dict[str, Any]]:
                     return
                 raise _not_json(file, number, error) from error
             if isinstance(row, list):  # an array on one line
-                yield from (_object(file, number, each) for each in row)
+                size = len(line) // max(1, len(row))
+                yield from (_Row(_object(file, number, each), size) for each in row)
             else:
-                yield _object(file, number, row)
+                yield _Row(_object(file, number, row), len(line))
 
 
 def _may_go_on(line: str, error: Exception) -> bool:
@@ -151,7 +154,7 @@ def _may_go_on(line: str, error: Exception) -> bool:
 
 def _objects_over_lines(
     file: SourceFile, number: int, line: str, lines: Iterable[str]
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[_Row]:
     """The objects of an array, or of no array, each over any number of lines."""
     rest, start = line.lstrip().removeprefix("["), number
     for more in _and_end(lines):
@@ -163,7 +166,7 @@ def _objects_over_lines(
                 if not more:
                     raise _not_json(file, start, error) from error
                 break
-            yield _object(file, start, row)
+            yield _Row(_object(file, start, row), end)
             rest = rest[end:].lstrip(_BETWEEN_VALUES)
             start = number if rest else number + 1
         rest, number = rest + more, number + 1

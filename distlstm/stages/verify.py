@@ -19,6 +19,7 @@ from distlstm.reader_options import ReaderOptions
 from distlstm.stages.prediction.manifest import IN_MANIFEST, read_manifest
 from distlstm.stages.prediction.parts import FOOTERS_AT_ONCE, Part, part_names, read_parts
 from distlstm.stages.run.files import SUCCESS_FILE
+from distlstm.stages.run.output import is_in_use
 from distlstm.stages.run.results import Verification
 
 
@@ -26,10 +27,24 @@ def verify(output: Path) -> Verification:
     """Compare an output with its manifest and its input.
 
     Raises:
-        UserError: it is not an output of batch-predict, or its manifest is damaged.
+        UserError: it is not an output of batch-predict, a command is at work on it, or its manifest
+            is damaged.
     """
-    started = time.perf_counter()
     output = output.absolute()
+    _refuse_in_use(output)
+    result = _verify(output)
+    if result.faults:
+        _refuse_in_use(output)  # a command began meanwhile
+    return result
+
+
+def _refuse_in_use(output: Path) -> None:
+    if is_in_use(output):
+        raise UserError(f"A command is at work on {output}. Verify it when that has ended.")
+
+
+def _verify(output: Path) -> Verification:
+    started = time.perf_counter()
     manifest = read_manifest(output)
     listed = {row["name"]: row for row in manifest["parts"]}
     names = part_names(output)

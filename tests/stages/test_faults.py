@@ -234,16 +234,18 @@ def test_a_driver_that_is_killed_twice_loses_nothing_and_does_nothing_again(
     check_whole(capfd, job.source, job.output, result=result, kept=twice)
 
 
-def test_a_second_command_on_the_same_output_is_turned_away(
+def test_a_second_command_and_verify_are_turned_away_from_an_output_in_work(
     capfd: pytest.CaptureFixture[str], job: Job
 ) -> None:
     process = job.start()
     wait_until(lambda: (job.output / "_lock").exists() or process.poll() is not None, SECONDS)
-    second = run(capfd, *job.arguments)
+    second, verified = run(capfd, *job.arguments), run(capfd, "verify", job.output)
     assert process.poll() is None, process.communicate()
-    assert second.code == 2
+    assert (second.code, verified.code) == (2, 2)
     assert "Another command is at work" in second.err
+    assert "A command is at work on" in verified.err, "and counts no faults"
     check_whole(capfd, job.source, job.output, result=ended(process), kept={})
+    assert run(capfd, "verify", job.output).code == 0
 
 
 def test_ctrl_c_keeps_what_is_finished_and_leaves_nothing_behind(

@@ -165,6 +165,21 @@ def _lock(path: Path) -> int:
         os.close(file)
 
 
+def is_in_use(path: Path) -> bool:
+    """Whether a command is at work on an output directory."""
+    try:
+        file = os.open(path / LOCK_FILE, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(file)
+    return False
+
+
 def _is_at(file: int, path: Path) -> bool:
     """Whether an open file is the one at a path."""
     try:
