@@ -246,6 +246,14 @@ def evaluate(
     type=click.FloatRange(0, 1),
     help="Make predicted_label null if its score is lower.",
 )
+@click.option(
+    "--format",
+    "output_format",
+    type=click.Choice(["parquet", "delta"]),
+    default="parquet",
+    show_default=True,
+    help="delta: also commit the parts to a Delta table in the output.",
+)
 @click.option("--dry-run", is_flag=True, help="Only estimate the time and memory of the run.")
 @cluster_options
 @display_options
@@ -258,6 +266,7 @@ def batch_predict(
     columns: str | None,
     top_k: int | None,
     min_score: float | None,
+    output_format: Literal["parquet", "delta"],
     dry_run: bool,
     reader: ReaderOptions,
     cluster: Cluster,
@@ -285,6 +294,7 @@ def batch_predict(
                 debug=debug,
                 on_event=progress,
                 reader=reader,
+                format=output_format,
                 **cluster,
             )
         else:
@@ -300,6 +310,7 @@ def batch_predict(
                 debug=debug,
                 on_event=progress,
                 reader=reader,
+                format=output_format,
                 **cluster,
             )
     if as_json:

@@ -155,6 +155,9 @@ reader_options = gathered(
         metavar="TEXT",
         help="Unquoted CSV or TSV value that is null [default: the empty one]. May be repeated.",
     ),
+    snapshot=click.option(
+        "--snapshot", help="Snapshot of a Delta or Iceberg table [default: the current one]."
+    ),
 )
 
 

@@ -2,7 +2,7 @@
 
 import codecs
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from distlstm.errors import UserError
@@ -17,6 +17,7 @@ _APPLIES_TO = {
     "header": _DELIMITED,
     "null_values": _DELIMITED,
     "encoding": _DELIMITED | {"jsonl", "fasttext"},
+    "snapshot": frozenset({"delta", "iceberg"}),
 }
 
 
@@ -45,6 +46,8 @@ class ReaderOptions:
     UTF-8."""
     null_values: tuple[str, ...] = ()
     """Unquoted CSV and TSV values that are null; empty: the empty value."""
+    snapshot: str | None = None
+    """Version of a Delta table or snapshot id of an Iceberg table; None: the current one."""
 
     def __post_init__(self) -> None:
         if self.format is not None and self.format not in get_args(InputFormat):
@@ -96,6 +99,10 @@ class ReaderOptions:
             for name, value in values.items()
             if value is not None and value != ()
         }
+
+    def without_snapshot(self) -> "ReaderOptions":
+        """The other options: outputs record the snapshot that was read, whether given or not."""
+        return replace(self, snapshot=None)
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> "ReaderOptions":

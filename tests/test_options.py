@@ -12,7 +12,7 @@ CONFIG = ["--config", "--set", "--seed"]
 LABELS = ["--text-column", "--label-column"]
 READER = [
     "--input-format", "--delimiter", "--quote", "--escape", "--header", "--encoding",
-    "--null-value",
+    "--null-value", "--snapshot",
 ]  # fmt: skip
 COMMANDS = {
     "train": [
@@ -29,7 +29,7 @@ COMMANDS = {
     ],
     "batch-predict": [
         "INPUTS", "--model", "--output", "--overwrite", "--text-column", "--columns", "--top-k",
-        "--min-score", "--dry-run", *READER, *WORKERS, *DISPLAY,
+        "--min-score", "--format", "--dry-run", *READER, *WORKERS, *DISPLAY,
     ],
     "verify": ["DIRECTORY", "--json", "--debug"],
     "report": ["PATH", "--json", "--debug"],

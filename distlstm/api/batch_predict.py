@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from distlstm.api.arguments import (
     AnyPath,
@@ -17,7 +17,7 @@ from distlstm.errors import UserError
 from distlstm.reader_options import DETECT, ReaderOptions
 
 if TYPE_CHECKING:
-    from distlstm.stages.batch_predict import PredictRequest
+    from distlstm.stages.batch_predict import OutputFormat, PredictRequest
     from distlstm.stages.run.results import BatchPredictResult, Estimate, Verification
 
 
@@ -31,6 +31,7 @@ def batch_predict(
     top_k: int | None = None,
     min_score: float | None = None,
     reader: ReaderOptions = DETECT,
+    format: "OutputFormat" = "parquet",  # noqa: A002
     workers: int | None = None,
     gpu: bool | None = None,
     cpus_per_worker: int = 1,
@@ -48,7 +49,8 @@ def batch_predict(
     (120, 120, 0)
 
     Args:
-        inputs: a file, directory, glob or URI, or several: Parquet, CSV or JSON lines.
+        inputs: a file, directory, glob or URI, or several: Parquet, CSV or JSON lines, or a
+            Delta or Iceberg table.
         model: a MODEL directory.
         output: the directory for the parts, which mirror the inputs.
         text_column: column with the text [default: the one trained on].
@@ -56,6 +58,7 @@ def batch_predict(
         top_k: also write the K most probable labels.
         min_score: leave predicted_label null below this score.
         reader: how to read the files, where they do not say it.
+        format: "delta" also commits the parts to a Delta table in the output.
         workers: worker processes [default: as many as fit].
         gpu: use GPUs [default: if the cluster has any].
         cpus_per_worker: CPUs, and threads, of each worker.
@@ -80,6 +83,7 @@ def batch_predict(
             top_k=top_k,
             min_score=min_score,
             reader=reader,
+            format=format,
             workers=workers,
             gpu=gpu,
             cpus_per_worker=cpus_per_worker,
@@ -100,6 +104,7 @@ def estimate(
     top_k: int | None = None,
     min_score: float | None = None,
     reader: ReaderOptions = DETECT,
+    format: "OutputFormat" = "parquet",  # noqa: A002
     workers: int | None = None,
     gpu: bool | None = None,
     cpus_per_worker: int = 1,
@@ -132,6 +137,7 @@ def estimate(
             top_k=top_k,
             min_score=min_score,
             reader=reader,
+            format=format,
             workers=workers,
             gpu=gpu,
             cpus_per_worker=cpus_per_worker,
@@ -151,6 +157,7 @@ def _request(
     top_k: int | None,
     min_score: float | None,
     reader: ReaderOptions,
+    format: "OutputFormat",  # noqa: A002
     workers: int | None,
     gpu: bool | None,
     cpus_per_worker: int,
@@ -158,11 +165,13 @@ def _request(
     overwrite: bool = False,
     debug: bool,
 ) -> "PredictRequest":
-    from distlstm.stages.batch_predict import PredictRequest
+    from distlstm.stages.batch_predict import OutputFormat, PredictRequest
 
     check_cut(top_k=top_k, min_score=min_score)
     if isinstance(columns, str):
         raise UserError(f"columns is a list of names, not {columns!r}.")
+    if format not in get_args(OutputFormat):
+        raise UserError(f"The format {format!r} is none of: {', '.join(get_args(OutputFormat))}.")
     return PredictRequest(
         inputs=sources_of(inputs),
         model=Path(model),
@@ -179,6 +188,7 @@ def _request(
         top_k=top_k,
         min_score=min_score,
         reader=reader,
+        format=format,
         overwrite=overwrite,
     )
 

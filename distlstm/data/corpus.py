@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 
 from distlstm.config import TextConfig
-from distlstm.data.files import OnNote, SourceFile, digest, files_fingerprint, find_files
+from distlstm.data.files import (
+    OnNote,
+    SourceFile,
+    digest,
+    files_fingerprint,
+    find_files,
+    snapshots_of,
+)
 from distlstm.data.labelled import Columns
 from distlstm.data.shards import Shards
 from distlstm.data.vectors_file import VectorsFile
@@ -100,6 +107,8 @@ class CorpusSpec:
         metadata = {"data": self.files_fingerprint, "columns": asdict(self.columns)}
         if self.training[0].reader != DETECT:
             metadata["reader"] = self.training[0].reader.given()
+        if snapshots := snapshots_of((*self.training, *self.validation)):
+            metadata["snapshots"] = snapshots
         if self.vectors is not None:
             metadata["vectors"] = asdict(self.vectors)
         if self.inherited is not None:

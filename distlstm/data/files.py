@@ -5,15 +5,29 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote, unquote
 
-import pyarrow as pa
 import pyarrow.fs as pafs
 
+from distlstm.data.delta_table import current_version, delta_table
+from distlstm.data.filesystem import open_filesystem
 from distlstm.data.formats import SUPPORTED, compression_of, format_by_content, format_by_name
+from distlstm.data.iceberg_table import current_snapshot, iceberg_table
+from distlstm.data.lakehouse import (
+    ICEBERG_METADATA,
+    ICEBERG_SCHEME,
+    TABLE_DIRECTORIES,
+    TABLE_NAMES,
+    DataFile,
+    TableKind,
+    TableSnapshot,
+    table_kind,
+    table_roots,
+)
 from distlstm.errors import UserError
 from distlstm.reader_options import DETECT, ReaderOptions
 
@@ -40,25 +54,49 @@ class SourceFile:
     modified: int
     """Time of the last change, in nanoseconds."""
     format: str
-    """`parquet`, `csv`, `tsv`, `jsonl` or `fasttext`."""
+    """`parquet`, `csv`, `tsv`, `jsonl` or `fasttext`; `delta` or `iceberg` of a table's file."""
     compression: str | None
     """`gzip`, `zstd`, `bz2`, `xz` or None: of the whole file, not that inside Parquet."""
     reader: ReaderOptions = DETECT
+    table: TableSnapshot | None = None
+    """The table that the file belongs to."""
+
+    @property
+    def is_parquet(self) -> bool:
+        """Whether its rows are exactly those of a Parquet file."""
+        return self.format in ("parquet", "delta")
 
     @property
     def partitions(self) -> dict[str, str | None]:
         """Hive partition columns, from directories named `column=value`, percent-decoded."""
-        pairs = [part.partition("=") for part in PurePosixPath(self.relative).parts[:-1]]
-        return {
-            unquote(name): None if value == _NULL_PARTITION else unquote(value)
-            for name, separator, value in pairs
-            if separator and name
-        }
+        return hive_partitions(self.relative)
+
+
+def hive_partitions(relative: str) -> dict[str, str | None]:
+    """The partition columns of a file, from its path below the input or the output."""
+    pairs = [part.partition("=") for part in PurePosixPath(relative).parts[:-1]]
+    return {
+        unquote(name): None if value == _NULL_PARTITION else unquote(value)
+        for name, separator, value in pairs
+        if separator and name
+    }
 
 
 def files_fingerprint(files: Sequence[SourceFile]) -> str:
-    """A digest that changes with the path, size or time of any file."""
-    return digest([{name: getattr(file, name) for name in _IDENTIFYING} for file in files])
+    """A digest that changes with the path, size, time or table of any file."""
+    return digest(
+        [
+            {name: getattr(file, name) for name in _IDENTIFYING}
+            | ({} if file.table is None else {"snapshot": file.table.snapshot})
+            for file in files
+        ]
+    )
+
+
+def snapshots_of(files: Iterable[SourceFile]) -> dict[str, str]:
+    """The snapshot of each table that files belong to, by the table's address."""
+    tables = {file.table for file in files if file.table is not None}
+    return {table.uri: table.snapshot for table in sorted(tables, key=lambda table: table.uri)}
 
 
 def digest(value: object) -> str:
@@ -66,23 +104,10 @@ def digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def open_filesystem(path: str) -> tuple[pafs.FileSystem, str]:
-    """The file system of a path or URI, and the path within it.
-
-    Raises:
-        UserError: the URI's scheme is unknown, or its file system cannot be reached.
-    """
-    if "://" not in path:
-        return pafs.LocalFileSystem(), path
-    try:
-        filesystem, inner = pafs.FileSystem.from_uri(path)
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"Cannot open {path}: {error}") from error
-    return filesystem, inner
-
-
 def has_changed(file: SourceFile) -> bool:
     """Whether the size or the time of a file has changed since it was found."""
+    if file.table is not None:
+        return False  # a table writes new files
     filesystem, path = open_filesystem(file.path)
     info = filesystem.get_file_info(path)
     return (info.size, info.mtime_ns or 0) != (file.size, file.modified)
@@ -110,7 +135,13 @@ def find_files(
     real, once = _real_paths(named), dict[str, str]()
     for path in sorted(named, key=lambda path: (path != real[path], len(path), path)):
         once.setdefault(real[path], path)
-    return [named[path] for path in sorted(once.values())]
+    found = [named[path] for path in sorted(once.values())]
+    tables = snapshots_of(found)
+    if reader.snapshot is not None and len(tables) > 1:
+        raise UserError(
+            f"--snapshot is for one table, and these are {len(tables)}: {', '.join(tables)}."
+        )
+    return found
 
 
 def would_find(source: str, path: str) -> bool:
@@ -161,19 +192,66 @@ def _find(source: str, reader: ReaderOptions, on_note: OnNote) -> list[SourceFil
             "(`distlstm predict` reads lines of text from it.)"
         )
     source = absolute(source)
+    if source.startswith(ICEBERG_SCHEME) or (
+        source.endswith(ICEBERG_METADATA) and reader.format is None
+    ):
+        return _table_files(source, "iceberg", reader)
     filesystem, path = open_filesystem(source)
     search = _Search(filesystem, reader)
     try:
+        search.refuse_inside_table(path)
         root, files = search.list(path)
     except OSError as error:
         raise UserError(f"Cannot read {source}: {error}") from error
     note = search.passed_over_below(source)
-    if not files:
+    depth = len(PurePosixPath(path).relative_to(root).parts)
+    of_tables = []
+    for directory, kind in search.tables.items():
+        below = str(_below(root, directory))
+        uri = _uri_below(source, depth, below) if "://" in source else directory
+        of_tables += _table_files(uri, kind, reader, below)
+    if not files and not of_tables:
         raise UserError(f"No data files in {source}. {note}Supported: {SUPPORTED}.")
     if note:
         on_note(note.rstrip())
-    depth = len(PurePosixPath(path).relative_to(root).parts)
-    return [_source_file(source, depth, str(_below(root, f.info)), f, reader) for f in files]
+    return [
+        *(_source_file(source, depth, str(_below(root, f.info.path)), f, reader) for f in files),
+        *of_tables,
+    ]
+
+
+def _table_files(
+    uri: str, kind: TableKind, reader: ReaderOptions, below: str = ""
+) -> list[SourceFile]:
+    """The files of a table at the snapshot that is wanted; `below` is the table's own path."""
+    if reader.format is not None:
+        raise UserError(
+            f"{uri} is {TABLE_NAMES[kind]}, and not all of its files are current. Leave out "
+            "--input-format, and it is read as a table."
+        )
+    if reader.snapshot is not None:
+        table: TableSnapshot | None = TableSnapshot(uri=uri, snapshot=reader.snapshot)
+    else:
+        table = current_version(uri) if kind == "delta" else current_snapshot(uri)
+    if table is None:
+        return []
+    opened = delta_table(table) if kind == "delta" else iceberg_table(table)
+    return [_file_of_table(file, below, kind, table, reader) for file in opened.files]
+
+
+def _file_of_table(
+    file: DataFile, below: str, kind: TableKind, table: TableSnapshot, reader: ReaderOptions
+) -> SourceFile:
+    return SourceFile(
+        path=file.path,
+        relative=str(PurePosixPath(below, file.relative)),
+        size=file.size,
+        modified=file.modified,
+        format=kind,
+        compression=None,
+        reader=reader.without_snapshot(),
+        table=table,
+    )
 
 
 @dataclass(frozen=True)
@@ -192,6 +270,8 @@ class _Search:
     reader: ReaderOptions
     passed_over: list[str] = field(default_factory=list)
     """Names of files that are not read."""
+    tables: dict[str, TableKind] = field(default_factory=dict)
+    """The directories that are tables."""
 
     def list(self, path: str) -> tuple[str, list[_Found]]:
         """The directory at which relative paths start, and the data files under `path`."""
@@ -214,6 +294,24 @@ class _Search:
         first = next(i for i, part in enumerate(parts) if _WILDCARD.search(part))
         root = str(PurePosixPath(*parts[:first]))
         return root, [*self._glob(root, parts[first:])]
+
+    def refuse_inside_table(self, path: str) -> None:
+        """Raise a UserError if a path or glob leads into the directory of a table."""
+        parts = PurePosixPath(path).parts
+        first = next((i for i, part in enumerate(parts) if _WILDCARD.search(part)), len(parts) - 1)
+        for end in range(1, first + 1):
+            directory = str(PurePosixPath(*parts[:end]))
+            with suppress(OSError):  # a directory that the user may not list
+                self._refuse_table(directory)
+
+    def _refuse_table(self, directory: str) -> None:
+        names = [f"{directory}/{name}" for name in TABLE_DIRECTORIES]
+        kind = table_kind(self.filesystem, self.filesystem.get_file_info(names))
+        if kind is not None:
+            raise UserError(
+                f"{directory} is {TABLE_NAMES[kind]}, and not all of its files are current. Give "
+                "this directory as the input, and it is read as a table."
+            )
 
     def passed_over_below(self, source: str) -> str:
         """A sentence about the files that were passed over; empty if there are none."""
@@ -244,6 +342,7 @@ class _Search:
 
     def _glob(self, root: str, patterns: Sequence[str]) -> Iterator[_Found]:
         """The data files that match, and those under the directories that do."""
+        self._refuse_table(root)
         if patterns[0] == "**":
             yield from self._walk(root, patterns)
             return
@@ -259,26 +358,59 @@ class _Search:
                 yield from self._walk(info.path)
 
     def _walk(self, root: str, patterns: Sequence[str] = ("**",)) -> Iterator[_Found]:
-        """The data files under a directory that match."""
+        """The data files under a directory that match; tables are added to `tables`."""
+        before = set(self.tables)
         for info in self._files(root):
-            if _matches_above(_below(root, info).parts, patterns):
+            if _matches_above(_below(root, info.path).parts, patterns):
                 yield from self._data_file(info)
+        for directory in self.tables.keys() - before:
+            if tuple(patterns) != ("**",) and not _matches_above(
+                _below(root, directory).parts, patterns
+            ):
+                self._leave_out(directory, root, patterns)
+
+    def _leave_out(self, directory: str, root: str, patterns: Sequence[str]) -> None:
+        """Forget a table that does not match; refuse it if one of its files does."""
+        selector = pafs.FileSelector(directory, recursive=True)
+        for info in self.filesystem.get_file_info(selector):
+            if _matches_above(_below(root, info.path).parts, patterns):
+                self._refuse_table(directory)
+        del self.tables[directory]
 
     def _files(self, root: str, above: tuple[str, ...] = ()) -> Iterator[pafs.FileInfo]:
-        """All files; hidden directories, and links to a directory above, are not entered."""
+        """All files outside of tables; of these, the directories are added to `tables`.
+
+        Hidden directories, and links to a directory above, are not entered.
+        """
         if not isinstance(self.filesystem, pafs.LocalFileSystem):  # no links: one call lists all
-            selector = pafs.FileSelector(root, recursive=True, allow_not_found=True)
-            for info in self.filesystem.get_file_info(selector):
-                hidden = any(map(_is_hidden, _below(root, info).parts[:-1]))
-                if info.type == pafs.FileType.File and not hidden:
-                    yield info
+            yield from self._all_files(root)
             return
-        above = (*above, _real(root))
-        for info in self._children(root):
+        above, children = (*above, _real(root)), self._children(root)
+        kind = table_kind(self.filesystem, children)
+        if kind is not None:
+            self.tables[root] = kind
+            return
+        for info in children:
             if info.type == pafs.FileType.File:
                 yield info
             elif not _is_hidden(info.base_name) and _real(info.path) not in above:
                 yield from self._files(info.path, above)
+
+    def _all_files(self, root: str) -> Iterator[pafs.FileInfo]:
+        selector = pafs.FileSelector(root, recursive=True, allow_not_found=True)
+        found = [
+            info
+            for info in self.filesystem.get_file_info(selector)
+            if info.type == pafs.FileType.File
+        ]
+        tables = table_roots(found)
+        for directory, kind in tables.items():
+            if not any(map(_is_hidden, _below(root, directory).parts)):
+                self.tables[directory] = kind
+        for info in found:
+            hidden = any(map(_is_hidden, _below(root, info.path).parts[:-1]))
+            if not hidden and tables.keys().isdisjoint(map(str, PurePosixPath(info.path).parents)):
+                yield info
 
     def _children(self, root: str) -> Sequence[pafs.FileInfo]:
         found = self.filesystem.get_file_info(pafs.FileSelector(root, allow_not_found=True))
@@ -301,8 +433,8 @@ def _matches(parts: Sequence[str], patterns: Sequence[str]) -> bool:
     )
 
 
-def _below(root: str, info: pafs.FileInfo) -> PurePosixPath:
-    return PurePosixPath(info.path).relative_to(root)
+def _below(root: str, path: str) -> PurePosixPath:
+    return PurePosixPath(path).relative_to(root)
 
 
 def _is_hidden(name: str) -> bool:
@@ -320,7 +452,7 @@ def _source_file(
         modified=info.mtime_ns or 0,
         format=found.format,
         compression=compression_of(info.path),
-        reader=reader,
+        reader=reader.without_snapshot(),
     )
 
 
@@ -328,4 +460,5 @@ def _uri_below(source: str, depth: int, relative: str) -> str:
     """The URI of the file at `relative` below the directory `depth` levels above `source`."""
     address, mark, query = source.partition("?")
     directory = address.rstrip("/").rsplit("/", depth)[0]
-    return f"{directory}/{quote(relative, safe='/=')}{mark}{query}"
+    below = "" if relative == "." else f"/{quote(relative, safe='/=')}"
+    return f"{directory}{below}{mark}{query}"

@@ -11,7 +11,8 @@ from typing import Any
 import pyarrow as pa
 
 from distlstm.data.csv_scanner import ScanError
-from distlstm.data.files import SourceFile, open_filesystem
+from distlstm.data.files import SourceFile
+from distlstm.data.filesystem import open_filesystem
 from distlstm.data.formats import PARQUET_MARK, decompressed
 from distlstm.errors import UserError
 
@@ -51,7 +52,7 @@ def opened(file: SourceFile) -> Iterator[Any]:
     """Open a file, decompressed; errors of its reader become an UnreadableFileError."""
     filesystem, path = open_filesystem(file.path)
     try:
-        if file.format == "parquet":
+        if file.is_parquet:
             if file.compression is not None:
                 raise OSError("Parquet is compressed within; decompress the file first")
             with filesystem.open_input_file(path) as source:

@@ -15,6 +15,7 @@ from distlstm.data.files import SourceFile
 from distlstm.data.json_rows import json_names, read_jsonl
 from distlstm.data.opening import check_columns, opened
 from distlstm.data.parquet_rows import read_parquet, slice_rows
+from distlstm.data.table_rows import read_table_file, table_schema
 
 BATCH_ROWS = 16_384
 
@@ -22,7 +23,8 @@ BATCH_ROWS = 16_384
 def read_schema(file: SourceFile, *, until: Sequence[str] | None = None) -> pa.Schema:
     """The columns of a file, partition columns last.
 
-    Only Parquet files state their types: CSV columns count as string, JSON lines columns as null.
+    Only Parquet files and tables state their types: CSV columns count as string, JSON lines columns
+    as null.
     A key may come late in JSON lines: these are read to their end, or until all columns named in
     `until` were seen.
     """
@@ -34,6 +36,8 @@ def read_schema(file: SourceFile, *, until: Sequence[str] | None = None) -> pa.S
 
 def read_own_schema(file: SourceFile, *, until: Sequence[str] | None = None) -> pa.Schema:
     """`read_schema` without the partition columns that are not in the file itself."""
+    if file.table is not None:
+        return table_schema(file)
     if file.format == "parquet":
         with opened(file) as source:
             return pq.read_schema(source)
@@ -67,7 +71,8 @@ def read_batches(
 
     Args:
         file: any supported file.
-        columns: the columns to read, also Hive partition columns; None: those in the file itself.
+        columns: the columns to read, also Hive partition columns; None: those in the file itself,
+            or in its table.
         row_groups: the row groups of a Parquet file to read; None: all.
         rows: the first row to read in these row groups, and the one after the last; None: all.
         batch_rows: most rows of a batch.
@@ -79,8 +84,9 @@ def read_batches(
     """
     if columns is not None:
         check_columns(file, read_schema(file, until=columns), columns)
-    if file.format == "parquet":
-        batches = read_parquet(file, columns, batch_rows, row_groups)
+    if file.format == "parquet" or file.table is not None:
+        read = read_parquet if file.table is None else read_table_file
+        batches = read(file, columns, batch_rows, row_groups)
         batches = batches if rows is None else slice_rows(batches, *rows)
     else:
         one_type = one_type or columns is None

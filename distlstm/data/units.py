@@ -12,7 +12,8 @@ from math import ceil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from distlstm.data.files import SourceFile, open_filesystem
+from distlstm.data.files import SourceFile
+from distlstm.data.filesystem import open_filesystem
 from distlstm.data.opening import unreadable
 
 _LARGE_INPUT = 64 * 2**20
@@ -87,7 +88,7 @@ def cut_into_units(files: Iterable[SourceFile], limit: Size) -> list[Unit]:
     """
     units: list[Unit] = []
     for file in files:
-        if file.format != "parquet" or file.size <= limit.num_bytes // _COMPRESSION:
+        if not file.is_parquet or file.size <= limit.num_bytes // _COMPRESSION:
             units.append(Unit(file=file))
         else:
             units.extend(_cut(file, limit))

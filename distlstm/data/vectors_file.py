@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from distlstm.data.files import absolute, open_filesystem
+from distlstm.data.files import absolute
+from distlstm.data.filesystem import open_filesystem
 from distlstm.errors import UserError
 from distlstm.text.vectors import VectorLines, match_vectors
 from distlstm.text.vocabulary import UNKNOWN_ID, Vocabulary

@@ -6,18 +6,20 @@ restarted command reads the footers and predicts only the missing units.
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from distlstm.atomic import remove_leftovers, write_text
-from distlstm.data.files import SourceFile, absolute
+from distlstm.data.files import SourceFile, absolute, snapshots_of
+from distlstm.data.lakehouse import DELTA_LOG
 from distlstm.data.units import Size, Unit, unit_limit
 from distlstm.errors import RunError, UserError
 from distlstm.model.metadata import gives_label_sets, load_metadata, model_fingerprint
 from distlstm.reader_options import DETECT, ReaderOptions
 from distlstm.stages.prediction.actor_pool import Done, GivenUp, Looked, bundles_for, map_bundles
+from distlstm.stages.prediction.delta_output import check_input, commit
 from distlstm.stages.prediction.input import cut_input, find_input, trained_on
 from distlstm.stages.prediction.ledger import Ledger, read_ledger
 from distlstm.stages.prediction.manifest import (
@@ -45,6 +47,8 @@ from distlstm.stages.run.session import Capacity, Resources, ray_session
 if TYPE_CHECKING:  # imports torch, which this process does not need
     from distlstm.stages.prediction.predictor import Predictor
 
+OutputFormat = Literal["parquet", "delta"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class PredictRequest:
@@ -61,7 +65,15 @@ class PredictRequest:
     top_k: int | None = None
     min_score: float | None = None
     reader: ReaderOptions = DETECT
+    format: OutputFormat = "parquet"
+    """`delta`: the parts are also committed to a Delta table in the output."""
     overwrite: bool = False
+
+    @property
+    def is_table(self) -> bool:
+        """Whether the output is a Delta table; one that is already stays one."""
+        is_old = (self.output / DELTA_LOG).is_dir() and not self.overwrite
+        return self.format == "delta" or is_old
 
 
 def batch_predict(request: PredictRequest, *, on_event: OnEvent) -> BatchPredictResult:
@@ -74,8 +86,7 @@ def batch_predict(request: PredictRequest, *, on_event: OnEvent) -> BatchPredict
     """
     started = time.perf_counter()
     model_metadata = load_metadata(request.model)
-    settings = settings_of(request, model_metadata)
-    files = find_input(request.inputs, settings, request.output.absolute(), on_event=on_event)
+    settings, files = settings_and_input(request, model_metadata, on_event=on_event)
     run = _Run(
         request=request,
         settings=settings,
@@ -99,12 +110,22 @@ def batch_predict(request: PredictRequest, *, on_event: OnEvent) -> BatchPredict
     return run.result(time.perf_counter() - started)
 
 
-def settings_of(request: PredictRequest, model_metadata: Mapping[str, Any]) -> PredictionSettings:
-    """The settings that determine the content of the parts.
+def settings_and_input(
+    request: PredictRequest, model_metadata: Mapping[str, Any], *, on_event: OnEvent
+) -> tuple[PredictionSettings, list[SourceFile]]:
+    """The settings that determine the content of the parts, and the input files.
 
     Raises:
-        UserError: the model is damaged, or gives label sets while `top_k` or `min_score` is set.
+        UserError: the request does not fit the model or the input.
     """
+    settings = _settings_of(request, model_metadata)
+    files = find_input(request.inputs, settings, request.output.absolute(), on_event=on_event)
+    if request.is_table:
+        check_input(files, settings)
+    return replace(settings, snapshots=tuple(snapshots_of(files).items())), files
+
+
+def _settings_of(request: PredictRequest, model_metadata: Mapping[str, Any]) -> PredictionSettings:
     label_sets = gives_label_sets(model_metadata)
     refuse_cut(label_sets=label_sets, top_k=request.top_k, min_score=request.min_score)
     return PredictionSettings(
@@ -252,8 +273,20 @@ class _Run:
             )
         if self.drift is not None:
             self.on_event(Note(str(self.drift)))
+        if self.request.is_table:
+            self._commit()
         with writing(self.path):
             write_text(self.path / SUCCESS_FILE, "")
+
+    def _commit(self) -> None:
+        version = commit(self.path, self.all_parts)
+        if version is not None:
+            self.on_event(Note(f"The parts are version {version} of the Delta table."))
+
+    @property
+    def all_parts(self) -> list[Part]:
+        """All parts of the output, by name."""
+        return sorted([*self.parts, *self.ledger.others.values()], key=lambda part: part.name)
 
     @property
     def parts(self) -> list[Part]:
@@ -267,9 +300,8 @@ class _Run:
             parts_reused=len(self.ledger.done),
             errors=tuple(self.errors),
         )
-        everything = sorted([*self.parts, *self.ledger.others.values()], key=lambda p: p.name)
         with writing(self.path):
-            write_manifest(self.path, self.settings, everything, run, self.limit, self.drift)
+            write_manifest(self.path, self.settings, self.all_parts, run, self.limit, self.drift)
 
     def result(self, seconds: float) -> BatchPredictResult:
         """The result of the command."""

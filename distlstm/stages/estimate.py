@@ -21,9 +21,9 @@ from distlstm.data.reading import count_rows
 from distlstm.data.units import Unit, unit_limit
 from distlstm.errors import RunError
 from distlstm.model.metadata import load_metadata
-from distlstm.stages.batch_predict import PredictRequest, settings_of
+from distlstm.stages.batch_predict import PredictRequest, settings_and_input
 from distlstm.stages.prediction.actor_pool import Done, map_bundles
-from distlstm.stages.prediction.input import cut_input, find_input
+from distlstm.stages.prediction.input import cut_input
 from distlstm.stages.prediction.ledger import read_ledger
 from distlstm.stages.prediction.manifest import recorded_limit
 from distlstm.stages.prediction.parts import PredictionSettings, part_name, plain
@@ -71,8 +71,7 @@ def estimate(request: PredictRequest, *, on_event: OnEvent) -> Estimate:
         RunError: the workers died on the sample.
     """
     output, resources = request.output.absolute(), request.resources
-    settings = settings_of(request, load_metadata(request.model))
-    files = find_input(request.inputs, settings, output, on_event=on_event)
+    settings, files = settings_and_input(request, load_metadata(request.model), on_event=on_event)
     check_kind(output, marks=(MANIFEST_FILE,))
     units = cut_input(files, recorded_limit(output) or unit_limit(files))
     ledger = read_ledger(output, units)
@@ -142,7 +141,7 @@ def _arithmetic(
 
 def _count_parquet(files: Sequence[SourceFile]) -> int | None:
     """The total number of rows; None if a file does not record it, or there are too many files."""
-    if len(files) > _MAX_FOOTERS or any(file.format != "parquet" for file in files):
+    if len(files) > _MAX_FOOTERS or not all(file.is_parquet for file in files):
         return None
     try:
         return sum(map(count_rows, files))
@@ -189,7 +188,7 @@ class _SampleWork:
 def _bytes_on_disk(piece: Rows, num_rows: int) -> float:
     """The approximate size of the first rows of a piece in their file."""
     unit = piece.unit
-    if unit.file.format == "parquet":
+    if unit.file.is_parquet:
         rows_of_unit = count_rows(unit.file) / unit.num_units
         return unit.num_bytes * num_rows / max(1.0, rows_of_unit)
     factor = _TEXT_COMPRESSION if unit.file.compression else 1

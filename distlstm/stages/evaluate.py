@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from distlstm.atomic import replace_file, write_text
-from distlstm.data.files import SourceFile, files_fingerprint, find_files
+from distlstm.data.files import SourceFile, files_fingerprint, find_files, snapshots_of
 from distlstm.data.labelled import Columns, LabelledRows, each_label, read_labelled
 from distlstm.data.units import Unit, cut_into_units, unit_limit
 from distlstm.errors import RunError, UserError
@@ -110,7 +110,8 @@ def _identity(
             "model": fingerprint,
             "data": files_fingerprint(files),
             "columns": asdict(columns),
-            "reader": reader.given(),
+            "reader": reader.without_snapshot().given(),
+            "snapshots": snapshots_of(files),
         }
     )
 

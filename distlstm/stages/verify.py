@@ -50,12 +50,14 @@ def _verify(output: Path) -> Verification:
     names = part_names(output)
     parts = read_parts(output, names)
     predicted = {row["input"] for row in listed.values()}
-    reader = ReaderOptions.of(manifest["settings"].get("reader", {}))
-    files = _files_of(manifest["run"]["inputs"], reader)
+    settings = manifest["settings"]
+    reader = ReaderOptions.of(settings.get("reader", {}))
+    files = _files_of_tables(settings.get("snapshots", {}))
+    files |= _files_of(manifest["run"]["inputs"], reader)
     files |= _files_of(predicted - files.keys(), reader)  # inputs of earlier runs
     faults = [
         *_faults_of_run(output, manifest),
-        *_faults_of_parts(listed, names, parts, manifest["settings"]),
+        *_faults_of_parts(listed, names, parts, settings),
         *_faults_of_input(listed, files),
     ]
     return Verification(
@@ -116,7 +118,7 @@ def _faults_of_input(
             continue
         if any((r["unit"]["size"], r["unit"]["modified"]) != _state(file) for r in rows):
             yield f"{path} has changed since it was predicted."
-        elif file.format == "parquet":
+        elif file.is_parquet:
             to_count.append(file)
     with ThreadPoolExecutor(FOOTERS_AT_ONCE) as threads:
         for file, count in zip(to_count, threads.map(_count, to_count), strict=True):
@@ -128,13 +130,26 @@ def _faults_of_input(
 
 
 def _files_of(sources: Iterable[str], reader: ReaderOptions) -> dict[str, SourceFile]:
-    """The files that these sources name now, by path; sources without files are left out."""
+    """The files outside of tables that these sources name now; a source without any is left out."""
     files: dict[str, SourceFile] = {}
     for source in sources:
         try:
-            files |= {file.path: file for file in find_files([source], reader)}
+            found = find_files([source], reader)
         except UserError:
             continue
+        files |= {file.path: file for file in found if file.table is None}
+    return files
+
+
+def _files_of_tables(snapshots: Mapping[str, str]) -> dict[str, SourceFile]:
+    """The files of the snapshots that were predicted; a table that is gone is left out."""
+    files: dict[str, SourceFile] = {}
+    for uri, snapshot in snapshots.items():
+        try:
+            found = find_files([uri], ReaderOptions(snapshot=snapshot))
+        except UserError:
+            continue
+        files |= {file.path: file for file in found}
     return files
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from distlstm.data.lakehouse import DELTA_LOG
 from distlstm.data.units import Unit
 from distlstm.errors import UserError
 from distlstm.model.calibration import SCORE_BINS
@@ -19,6 +20,7 @@ PREDICTED = ("predicted_label", "predicted_score")
 TOP_K = ("predicted_labels", "predicted_scores")
 FOOTER_KEY = b"distlstm"
 FOOTERS_AT_ONCE = 8
+_PARQUET_NAMED = ("parquet", "delta", "iceberg")
 _TAIL_BYTES = 8  # after the footer: its length and "PAR1"
 
 
@@ -36,6 +38,8 @@ class PredictionSettings:
     label_sets: bool = False
     """Whether the model gives each row a set of labels."""
     reader: ReaderOptions = DETECT
+    snapshots: tuple[tuple[str, str], ...] = ()
+    """Address and snapshot of each table in the input."""
 
     def kept(self, schema: pa.Schema) -> list[str]:
         """The columns of an input that are copied to the output."""
@@ -98,9 +102,13 @@ def unit_key(unit: Unit) -> dict[str, Any]:
 
 
 def plain(settings: PredictionSettings) -> dict[str, Any]:
-    """The settings as JSON values; `label_sets` and `reader` only if they are not the default."""
-    table = {**asdict(settings), "reader": settings.reader.given()}
-    for name in ("label_sets", "reader"):
+    """The settings as JSON values; some only if they are not the default."""
+    table = {
+        **asdict(settings),
+        "reader": settings.reader.without_snapshot().given(),
+        "snapshots": dict(settings.snapshots),
+    }
+    for name in ("label_sets", "reader", "snapshots"):
         if not table[name]:
             del table[name]
     return dict(json.loads(json.dumps(table)))
@@ -113,7 +121,7 @@ def part_name(unit: Unit) -> str:
     `b.csv.gz.parquet`.
     """
     path = PurePosixPath(unit.file.relative)
-    stem = path.stem if unit.file.format == "parquet" else path.name
+    stem = path.stem if unit.file.format in _PARQUET_NAMED else path.name
     cut = f"-{unit.index:05d}-of-{unit.num_units:05d}" if unit.num_units > 1 else ""
     return str(path.with_name(f"{stem}{cut}.parquet"))
 
@@ -149,7 +157,8 @@ def read_part(path: Path) -> Part | None:
 
 def part_names(output: Path) -> list[str]:
     """The paths of all Parquet files of an output; all of them should be parts."""
-    return sorted(str(path.relative_to(output)) for path in output.rglob("*.parquet"))
+    names = (path.relative_to(output) for path in output.rglob("*.parquet"))
+    return sorted(str(name) for name in names if name.parts[0] != DELTA_LOG)
 
 
 def read_parts(output: Path, names: Iterable[str]) -> dict[str, Part]:

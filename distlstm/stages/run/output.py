@@ -8,7 +8,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -253,8 +253,18 @@ def check_same(path: Path, recorded: Identity, identity: Identity) -> None:
         more = f" and {len(names) - 5} more" if len(names) > 5 else ""
         raise UserError(
             f"{path} was begun by a different command: {shown}{more}. "
+            f"{_earlier_snapshot(recorded, names)}"
             "Choose another --output, or replace this one with --overwrite."
         )
+
+
+def _earlier_snapshot(recorded: Identity, names: Sequence[str]) -> str:
+    """Advice for a table that has changed since an output was begun."""
+    of_tables = (name for name in names if name.partition(".")[0] == "snapshots")
+    earlier = list(flat({name: recorded.get(name) or {} for name in of_tables}).values())
+    if len(earlier) != 1:
+        return ""  # there is one --snapshot for all tables
+    return f"To finish it with the table as it was, add --snapshot {earlier[0]}. "
 
 
 def record_identity(path: Path, identity: Identity) -> None:
