@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote
 import pyarrow.fs as pafs
 
 from distlstm.data.delta_table import current_version, delta_table
-from distlstm.data.filesystem import open_filesystem
+from distlstm.data.filesystem import HUB_SCHEME, open_filesystem
 from distlstm.data.formats import SUPPORTED, compression_of, format_by_content, format_by_name
 from distlstm.data.iceberg_table import current_snapshot, iceberg_table
 from distlstm.data.lakehouse import (
@@ -195,14 +195,19 @@ def _find(source: str, reader: ReaderOptions, on_note: OnNote) -> list[SourceFil
     if source.startswith(ICEBERG_SCHEME) or (
         source.endswith(ICEBERG_METADATA) and reader.format is None
     ):
-        return _table_files(source, "iceberg", reader)
+        found = _table_files(source, "iceberg", reader)
+        if not found:
+            raise UserError(f"No data files in {source}: the table has no rows.")
+        return found
     filesystem, path = open_filesystem(source)
     search = _Search(filesystem, reader)
     try:
         search.refuse_inside_table(path)
         root, files = search.list(path)
-    except OSError as error:
-        raise UserError(f"Cannot read {source}: {error}") from error
+    except Exception as error:
+        if isinstance(error, OSError) or source.startswith(HUB_SCHEME):  # any kind, of its client
+            raise UserError(f"Cannot read {source}: {str(error).splitlines()[0]}") from error
+        raise
     note = search.passed_over_below(source)
     depth = len(PurePosixPath(path).relative_to(root).parts)
     of_tables = []
@@ -301,7 +306,7 @@ class _Search:
         first = next((i for i, part in enumerate(parts) if _WILDCARD.search(part)), len(parts) - 1)
         for end in range(1, first + 1):
             directory = str(PurePosixPath(*parts[:end]))
-            with suppress(OSError):  # a directory that the user may not list
+            with suppress(OSError, ValueError):  # such as one that the user may not list
                 self._refuse_table(directory)
 
     def _refuse_table(self, directory: str) -> None:

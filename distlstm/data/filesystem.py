@@ -1,11 +1,13 @@
 """The file system of a path or URI."""
 
+from importlib.util import find_spec
+
 import pyarrow as pa
 import pyarrow.fs as pafs
 
 from distlstm.errors import UserError
 
-_HUB = "hf://"
+HUB_SCHEME = "hf://"
 
 
 def open_filesystem(path: str) -> tuple[pafs.FileSystem, str]:
@@ -16,10 +18,10 @@ def open_filesystem(path: str) -> tuple[pafs.FileSystem, str]:
     """
     if "://" not in path:
         return pafs.LocalFileSystem(), path
+    if path.startswith(HUB_SCHEME) and find_spec("huggingface_hub") is None:
+        raise UserError(f"To read {path}: pip install 'distlstm[hf]'")
     try:
         filesystem, inner = pafs.FileSystem.from_uri(path)
-    except ImportError as error:  # Arrow takes the Hub's file system from its client
-        raise UserError(f"To read {path}: pip install 'distlstm[hf]'") from error
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"Cannot open {path}: {error}") from error
     return filesystem, inner

@@ -23,10 +23,9 @@ BATCH_ROWS = 16_384
 def read_schema(file: SourceFile, *, until: Sequence[str] | None = None) -> pa.Schema:
     """The columns of a file, partition columns last.
 
-    Only Parquet files and tables state their types: CSV columns count as string, JSON lines columns
-    as null.
-    A key may come late in JSON lines: these are read to their end, or until all columns named in
-    `until` were seen.
+    Parquet files and tables state their types: CSV columns count as string, JSON lines columns as
+    null. A key may come late in JSON lines: these are read to their end, or until all columns named
+    in `until` were seen.
     """
     schema = read_own_schema(file, until=until)
     for name in file.partitions:

@@ -12,15 +12,17 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from distlstm.atomic import write_text
 from distlstm.data.files import SourceFile, hive_partitions
 from distlstm.data.lakehouse import library
 from distlstm.data.opening import UnreadableFileError
 from distlstm.data.reading import read_schema
 from distlstm.errors import RunError, UserError
 from distlstm.stages.prediction.parts import Part, PredictionSettings
+from distlstm.stages.run.output import read_identity
 
 _APPLICATION = "distlstm.batch-predict"
-"""Names our transactions in the log; the version of each is that of the table after it."""
+"""Names our transactions in the log, which are numbered from 1."""
 _MILLISECOND = 1_000_000
 _MOST_CHECKED = 1_000
 """Input files whose columns are compared before work starts."""
@@ -168,21 +170,21 @@ def commit(output: Path, parts: Sequence[Part]) -> int | None:
     actions = {part.name: _add_action(output, part) for part in parts}
     columns = deltalake.Schema.from_arrow(schema)
     try:
-        if not deltalake.DeltaTable.is_deltatable(str(output)):
-            deltalake.transaction.create_table_with_add_actions(
-                str(output),
-                columns,
-                list(actions.values()),
-                partition_by=partition_by,
-                commit_properties=_transaction(0),
-            )
-            return 0
-        return _commit_changes(output, actions, columns, partition_by)
+        if deltalake.DeltaTable.is_deltatable(str(output)):
+            return _commit_changes(output, actions, columns, partition_by)
+        deltalake.transaction.create_table_with_add_actions(
+            str(output),
+            columns,
+            list(actions.values()),
+            partition_by=partition_by,
+            commit_properties=_transaction(output, 1, actions),
+        )
     except (OSError, deltalake.exceptions.DeltaError) as error:
         raise RunError(
             f"The parts are kept, but the Delta table in {output} could not be written: "
             f"{str(error).splitlines()[0].rstrip('.')}. Run the same command again."
         ) from error
+    return 0
 
 
 def _deltalake() -> Any:
@@ -213,56 +215,58 @@ def _add_action(output: Path, part: Part) -> Any:
     )
 
 
-def _transaction(version: int) -> Any:
+def _transaction(output: Path, number: int, actions: Mapping[str, Any]) -> Any:
+    """The next transaction; a file says beforehand which parts the table has by then.
+
+    The log alone would not: a part that is missing there may be new, or another program may have
+    rewritten its rows. If the command is killed, the log tells whether the transaction was made.
+    """
     from deltalake import CommitProperties, Transaction
 
-    own = Transaction(_APPLICATION, version)
-    return CommitProperties(app_transactions=[own], max_commit_retries=0)
+    states = {name: action.modification_time for name, action in actions.items()}
+    write_text(output / _record(number), json.dumps(states))
+    for other in output.glob(_record("*")):
+        if other.name not in (_record(number), _record(number - 1)):
+            other.unlink()
+    own = [Transaction(_APPLICATION, number)]
+    return CommitProperties(app_transactions=own, max_commit_retries=0)
+
+
+def _record(number: object) -> str:
+    return f"_committed-{number}.json"
 
 
 def _commit_changes(
     output: Path, actions: Mapping[str, Any], columns: Any, partition_by: list[str]
 ) -> int | None:
-    """Commit the difference to our last commit; the commits of others since then stay."""
+    """Commit the difference to our last transaction; what others have committed stays."""
     table = _deltalake().DeltaTable(str(output))
-    newest, ours = table.version(), table.transaction_version(_APPLICATION)
-    if ours is None:
+    number = table.transaction_version(_APPLICATION)
+    recorded = None if number is None else read_identity(output / _record(number))
+    if recorded is None:
         raise RunError(
-            f"{output} has a Delta table of another program. Choose another --output, or replace "
-            "this one with --overwrite."
+            f"{output} has a Delta table that this command did not write. Choose another --output, "
+            "or replace this one with --overwrite."
         )
-    now = _entries(table)
-    table.load_as_version(ours)
-    before = now if ours == newest else _entries(table)
-    changed = [a for name, a in actions.items() if before.get(name) != _state(a)]
-    gone = before.keys() - actions.keys()
-    rewritten = (gone | {a.path for a in changed if a.path in before}) - now.keys()
+    there = set(map(unquote, pa.table(table.get_add_actions(flatten=True))["path"].to_pylist()))
+    changed = {n: a for n, a in actions.items() if recorded.get(n) != a.modification_time}
+    rewritten = sorted(changed.keys() & recorded.keys() - there)
     if rewritten:
         raise RunError(
-            f"The parts are kept, but another program has rewritten rows of {min(rewritten)} in "
+            f"The parts are kept, but another program has rewritten rows of {rewritten[0]} in "
             f"the Delta table in {output}, and its input has changed. Choose another --output."
         )
+    gone = sorted((recorded.keys() - actions.keys()) & there)
     if not changed and not gone:
         return None
-    table.load_as_version(newest)
     table.create_write_transaction(
-        [*changed, *map(_remove_action, sorted(gone))],
+        [*changed.values(), *map(_remove_action, gone)],
         mode="append",
         schema=columns,
         partition_by=partition_by,
-        commit_properties=_transaction(newest + 1),
+        commit_properties=_transaction(output, number + 1, actions),
     )
-    return int(newest) + 1
-
-
-def _state(action: Any) -> tuple[int, int]:
-    return action.size, action.modification_time
-
-
-def _entries(table: Any) -> dict[str, tuple[int, int]]:
-    """Size and time of each file of the table, by path."""
-    rows = pa.table(table.get_add_actions(flatten=True)).to_pylist()
-    return {unquote(row["path"]): (row["size_bytes"], row["modification_time"]) for row in rows}
+    return int(_deltalake().DeltaTable(str(output)).version())
 
 
 def _remove_action(path: str) -> Any:
