@@ -40,6 +40,9 @@ Dropout = Annotated[float, Range(0, 0.95)]
 class TextConfig:
     """`[text]`: how a text becomes token ids."""
 
+    normalization: Literal["nfkc", "none"] = "nfkc"
+    """With "nfkc", texts that look the same are the same: without invisible characters (byte order
+    mark, soft hyphen), and in Unicode's form NFKC (full-width letters become ASCII)."""
     lowercase: bool = True
     """Lowercase a text before splitting it."""
     unit: Literal["word", "character"] = "word"

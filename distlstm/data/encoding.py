@@ -7,6 +7,7 @@ finished encoding and never read an unfinished one.
 """
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -43,6 +44,7 @@ from distlstm.data.units import Unit, cut_into_units, group_small, unit_limit
 from distlstm.errors import UserError
 from distlstm.text.columns import is_label_set
 from distlstm.text.labels import UNKNOWN_LABEL, LabelSet, one_hot
+from distlstm.text.normalization import normalized
 from distlstm.text.tokenizer import TokenIds, Tokenizer
 from distlstm.text.vocabulary import UNKNOWN_ID, Vocabulary
 
@@ -80,7 +82,7 @@ def _encode(spec: CorpusSpec, path: Path, progress: Progress) -> None:
         labels=labels,
         label_sets=label_sets,
         validation_fraction=spec.validation_fraction,
-        never_held_out=tuple(_only_held_out(counts)),
+        never_held_out=labels.ids_of(pa.array(sorted(_only_held_out(counts, labels)), pa.string())),
     )
     jobs = [*_numbered(training, "training"), *_numbered(validation, "validation")]
     tables = []
@@ -134,7 +136,7 @@ def _match_vectors(
     if spec.vectors is None:
         return _Coverage()
     progress("reading the vectors", 0, 1)
-    vectors = spec.vectors.match(vocabulary, ignore_case=spec.text.lowercase)
+    vectors = spec.vectors.match(vocabulary, spec.text)
     progress("reading the vectors", 1, 1)
     has_vector = ~np.isnan(vectors[:, 0])
     if not has_vector.any():
@@ -163,9 +165,20 @@ def _as_dict(counts: pa.Table, kind: str) -> dict[str, int]:
     return dict(zip(rows["key"].to_pylist(), rows["count"].to_pylist(), strict=True))
 
 
-def _only_held_out(counts: pa.Table) -> set[str]:
+def _by_label(counts: pa.Table, kind: str, labels: LabelSet) -> dict[str, int]:
+    """The counts of a kind by label, however its files spell it."""
+    totals: Counter[str] = Counter()
+    rows = _of_kind(counts, kind).sort_by("key")
+    ids = labels.ids_of(rows["key"].combine_chunks()).to_pylist()
+    for label_id, count in zip(ids, rows["count"].to_pylist(), strict=True):
+        totals[labels.names[label_id]] += count
+    return dict(totals)
+
+
+def _only_held_out(counts: pa.Table, labels: LabelSet) -> set[str]:
     """Labels with held-out rows only; these rows move to training, to be learnt."""
-    return set(_as_dict(counts, "validation")) - set(_as_dict(counts, "training"))
+    held_out, training = (_by_label(counts, kind, labels) for kind in ("validation", "training"))
+    return set(held_out) - set(training)
 
 
 def _vocabulary(counts: pa.Table, spec: CorpusSpec) -> Vocabulary:
@@ -176,12 +189,15 @@ def _vocabulary(counts: pa.Table, spec: CorpusSpec) -> Vocabulary:
 
 
 def _label_set(counts: pa.Table, spec: CorpusSpec) -> LabelSet:
-    training, validation = _as_dict(counts, "training"), _as_dict(counts, "validation")
-    labels = LabelSet.of([*training, *validation])
+    spellings = [name for kind in ("training", "validation") for name in _as_dict(counts, kind)]
+    labels = LabelSet.of(spellings)
+    training, validation = (_by_label(counts, k, labels) for k in ("training", "validation"))
     sets = _as_dict(counts, "sets")
     num_rows = sum(sets.values()) or sum(training.values()) + sum(validation.values())
     _check_labels(labels, num_rows, spec.columns)
-    held_out = sum(validation.values()) - sum(validation[name] for name in _only_held_out(counts))
+    held_out = sum(validation.values()) - sum(
+        validation[name] for name in _only_held_out(counts, labels)
+    )
     if not spec.validation and held_out == 0:
         raise UserError(
             f"The validation split has none of the {num_rows} rows. Give --validation DATA, or "
@@ -189,7 +205,7 @@ def _label_set(counts: pa.Table, spec: CorpusSpec) -> LabelSet:
             f"(now {spec.validation_fraction:g})."
         )
     earlier = () if spec.inherited is None else spec.inherited.labels
-    return LabelSet.of([*earlier, *labels.names])
+    return LabelSet.of(labels.names, kept=earlier)
 
 
 def _check_labels(labels: LabelSet, num_rows: int, columns: Columns) -> None:
@@ -272,7 +288,8 @@ class _Encoder:
     labels: LabelSet
     label_sets: bool
     validation_fraction: float
-    never_held_out: tuple[str, ...]
+    never_held_out: pa.Array
+    """Ids of the labels whose rows all go to training."""
 
     def write(self, job: _Job) -> pa.Table:
         """Encode the job's units into two shards; return their figures as a table of one row."""
@@ -314,13 +331,14 @@ class _Encoder:
     def _held_out(self, rows: LabelledRows, job: _Job) -> np.ndarray:
         if job.validation_only:
             return np.ones(len(rows.labels), bool)
-        only_training = pa.array(self.never_held_out, pa.string())
-        movable = pc.is_in(each_label(rows.labels), value_set=only_training)
+        label_ids = self.labels.ids_of(each_label(rows.labels))
+        movable = pc.is_in(label_ids, value_set=self.never_held_out)
         movable = movable.to_numpy(zero_copy_only=False)
         if is_label_set(rows.labels.type):
             row_of = pc.list_parent_indices(rows.labels).to_numpy(zero_copy_only=False)
             movable = np.bincount(row_of[movable], minlength=len(rows.labels)) > 0
-        return np.asarray(is_validation(rows.texts, self.validation_fraction) & ~movable)
+        texts = normalized(rows.texts, self.tokenizer.config)
+        return np.asarray(is_validation(texts, self.validation_fraction) & ~movable)
 
 
 def _check_kind(rows: LabelledRows, unit: Unit, encoder: _Encoder) -> None:
@@ -364,7 +382,7 @@ def _write_metadata(
         dropped["validation label never seen in training"] = total["unseen_labels"]
     summary = CorpusSummary(
         fingerprint=spec.fingerprint,
-        label_counts=_as_dict(counts, "training"),
+        label_counts=_by_label(counts, "training", labels),
         dropped=dropped,
         num_training=total["training"],
         num_validation=total["validation"],

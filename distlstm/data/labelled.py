@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Self, TypeVar
 
 import numpy as np
@@ -9,7 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from distlstm.config import TextConfig
-from distlstm.data.reading import read_batches
+from distlstm.data.class_names import class_names, with_class_names
+from distlstm.data.files import SourceFile
+from distlstm.data.reading import read_batches, read_own_schema
 from distlstm.data.units import Unit
 from distlstm.errors import UserError
 from distlstm.text.columns import (
@@ -20,6 +23,7 @@ from distlstm.text.columns import (
     read_texts,
     read_weights,
 )
+from distlstm.text.normalization import normalized
 from distlstm.text.soft_labels import SoftLabels, is_soft, read_soft_labels
 from distlstm.text.splitting import split
 from distlstm.text.tokenizer import truncate
@@ -66,21 +70,31 @@ class LabelledRows:
 def read_labelled(unit: Unit, columns: Columns) -> Iterator[LabelledRows]:
     """Read the labelled rows of a unit, batch by batch.
 
+    Numbers of classes that the metadata of the file names become these names.
+
     Raises:
         UserError: a column is missing, or its type does not fit.
     """
+    classes = _class_names(unit.file, columns.label)
     for batch in read_batches(
         unit.file,
         columns=columns.names,
         row_groups=unit.row_groups,
         rows=unit.rows,
     ):
-        yield _labelled(batch, columns, unit)
+        yield _labelled(batch, columns, unit, classes)
 
 
-def _labelled(batch: pa.RecordBatch, columns: Columns, unit: Unit) -> LabelledRows:
+def _class_names(file: SourceFile, column: str) -> tuple[str, ...]:
+    return class_names(read_own_schema(file).metadata, column) if file.format == "parquet" else ()
+
+
+def _labelled(
+    batch: pa.RecordBatch, columns: Columns, unit: Unit, classes: tuple[str, ...]
+) -> LabelledRows:
+    read_label_column = partial(_read_label_column, classes=classes)
     texts = named(read_texts, batch.column(0), columns.text, unit)
-    labels = named(_read_label_column, batch.column(1), columns.label, unit)
+    labels = named(read_label_column, batch.column(1), columns.label, unit)
     weights, faults = np.ones(batch.num_rows, np.float32), labels.faults
     if columns.weight:
         column = named(read_weights, batch.column(2), columns.weight, unit)
@@ -104,11 +118,11 @@ class _LabelColumn:
     faults: pa.Array
 
 
-def _read_label_column(column: pa.Array) -> _LabelColumn:
+def _read_label_column(column: pa.Array, classes: tuple[str, ...]) -> _LabelColumn:
     if is_soft(column.type):
         soft = read_soft_labels(column)
         return _LabelColumn(soft.most_probable(), soft, soft.faults)
-    labels = read_labels(column)
+    labels = read_labels(with_class_names(column, classes))
     return _LabelColumn(labels, None, pc.if_else(labels.is_null(), _NO_LABEL, _NO_FAULT))
 
 
@@ -148,7 +162,8 @@ def count_labelled(
     tables = [_COUNTS.empty_table()]
     for unit in units:
         for rows in read_labelled(unit, columns):
-            held_out = pa.array(is_validation(rows.texts, validation_fraction))
+            texts = normalized(rows.texts, text)
+            held_out = pa.array(is_validation(texts, validation_fraction))
             training = pc.invert(held_out)
             tokens, _ = truncate(split(rows.texts.filter(training), text), text.max_tokens)
             tables += [

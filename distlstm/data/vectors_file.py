@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from distlstm.config import TextConfig
 from distlstm.data.files import absolute
 from distlstm.data.filesystem import open_filesystem
 from distlstm.errors import UserError
@@ -53,8 +54,8 @@ class VectorsFile:
         with self._open() as vectors:
             return vectors.dimension
 
-    def match(self, vocabulary: Vocabulary, *, ignore_case: bool) -> np.ndarray:
-        """The vectors of a vocabulary, float32 [V, D]; NaN where the file has none.
+    def match(self, vocabulary: Vocabulary, config: TextConfig) -> np.ndarray:
+        """The vectors of a vocabulary of this config, float32 [V, D]; NaN where there is none.
 
         Only these are in memory, however large the file is.
 
@@ -64,7 +65,7 @@ class VectorsFile:
         with self._open() as vectors:
             tokens = vocabulary.tokens.to_pylist()
             tokens[: UNKNOWN_ID + 1] = [_IN_NO_FILE] * (UNKNOWN_ID + 1)
-            return match_vectors(vectors, tokens, ignore_case=ignore_case)
+            return match_vectors(vectors, tokens, config)
 
     @contextmanager
     def _open(self) -> Iterator[VectorLines]:

@@ -42,6 +42,9 @@ from distlstm.model.metadata import (
 from distlstm.text.labels import LabelSet
 from distlstm.text.vocabulary import Vocabulary
 
+_UNSAID_TEXT = {"normalization": "none"}
+"""Text settings of models that are older than the setting."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedModel:
@@ -106,7 +109,7 @@ def load_model(path: Path, metadata: dict[str, Any] | None = None) -> TrainedMod
     """
     metadata = load_metadata(path) if metadata is None else metadata
     try:
-        config = read_config({key: metadata[key] for key in ("seed", "text", "model", "training")})
+        config = read_config(_stored_config(metadata))
         labels = _read_labels(metadata["labels"])
         check_digests(path, metadata)
         vocabulary = Vocabulary.load(path / VOCABULARY_FILE)
@@ -132,6 +135,12 @@ def load_model(path: Path, metadata: dict[str, Any] | None = None) -> TrainedMod
         SafetensorError,
     ) as error:
         raise UserError(f"The model directory {path} is damaged: {error}.") from error
+
+
+def _stored_config(metadata: dict[str, Any]) -> dict[str, Any]:
+    tables = {key: metadata[key] for key in ("seed", "text", "model", "training")}
+    tables["text"] = {**_UNSAID_TEXT, **tables["text"]}
+    return tables
 
 
 def _read_labels(names: Any) -> LabelSet:

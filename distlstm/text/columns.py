@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from distlstm.errors import UserError
+from distlstm.text.normalization import clean_names, is_blank
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,9 +23,11 @@ class TextColumn:
 
 
 def is_text_type(kind: pa.DataType) -> bool:
-    """Whether a column of this Arrow type can contain text; binary can, as UTF-8."""
+    """Whether a column of this Arrow type can contain text; binary can, as UTF-8, and JSON."""
     if pa.types.is_dictionary(kind):
         return is_text_type(kind.value_type)
+    if isinstance(kind, pa.BaseExtensionType):
+        return is_text_type(kind.storage_type)
     checks = (
         pa.types.is_string,
         pa.types.is_large_string,
@@ -38,20 +41,22 @@ def is_text_type(kind: pa.DataType) -> bool:
 
 
 def read_texts(column: pa.Array) -> TextColumn:
-    """Trim a text column; values that are empty or not UTF-8 become null.
+    """Trim a text column; values that are not UTF-8 or have no visible character become null.
 
     Raises:
         UserError: the column does not have a text type.
     """
     if pa.types.is_dictionary(column.type):
         return read_texts(column.dictionary_decode())
+    if isinstance(column.type, pa.BaseExtensionType):
+        return read_texts(column.storage)
     if not is_text_type(column.type):
         raise UserError(f"has type {column.type}, not text")
     null = column.null_count
     texts = _as_utf8(column)
     not_utf8 = texts.null_count - null
     trimmed = pc.utf8_trim_whitespace(texts)
-    trimmed = pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, pa.string()), trimmed)
+    trimmed = pc.if_else(is_blank(trimmed), pa.scalar(None, pa.string()), trimmed)
     missing = {"null": null, "not_utf8": not_utf8, "empty": trimmed.null_count - null - not_utf8}
     return TextColumn(
         texts=trimmed, missing={reason: count for reason, count in missing.items() if count}
@@ -61,8 +66,8 @@ def read_texts(column: pa.Array) -> TextColumn:
 def read_labels(column: pa.Array) -> pa.Array:
     """Labels as strings; an empty label is null.
 
-    Integers, booleans and whole floats become strings. Lists of texts (label sets) stay lists of
-    strings: each label once, none empty.
+    Integers, booleans, whole floats and whole decimals become strings. Names that look the same
+    are equal. Lists of texts (label sets) stay lists of strings: each label once, none empty.
 
     Raises:
         UserError: the column has a type or a value that cannot be a label, such as 0.5.
@@ -75,14 +80,18 @@ def read_labels(column: pa.Array) -> pa.Array:
             f"has type {kind}, which does not name the labels; give probabilities as a struct "
             "or a map of label to probability"
         )
-    if pa.types.is_floating(kind):
-        column = _whole_numbers(column)
-    elif pa.types.is_dictionary(kind):
+    if pa.types.is_dictionary(kind):
         return read_labels(column.dictionary_decode())
+    if isinstance(kind, pa.BaseExtensionType) and is_text_type(kind):
+        return read_labels(column.storage)
+    if pa.types.is_floating(kind):
+        column = _whole_floats(column)
+    elif pa.types.is_decimal(kind):
+        column = _whole_decimals(column)
     elif not (pa.types.is_integer(kind) or pa.types.is_boolean(kind) or is_text_type(kind)):
-        raise UserError(f"has type {kind}; a label is a text or a whole number")
+        raise UserError(f"has type {kind}; {_NOT_A_LABEL}")
     labels = _as_utf8(column) if is_text_type(kind) else column.cast(pa.string())
-    labels = pc.utf8_trim_whitespace(labels)
+    labels = clean_names(labels)
     return pc.if_else(pc.equal(labels, ""), pa.scalar(None, pa.string()), labels)
 
 
@@ -139,10 +148,11 @@ def hash_texts(texts: pa.Array) -> np.ndarray:
 
 def is_label_set(kind: pa.DataType) -> bool:
     """Whether a label column of this Arrow type contains label sets: lists of texts."""
-    return _is_list(kind) and is_text_type(kind.value_type)
+    return is_list(kind) and is_text_type(kind.value_type)
 
 
-def _is_list(kind: pa.DataType) -> bool:
+def is_list(kind: pa.DataType) -> bool:
+    """Whether this is one of Arrow's types of lists."""
     lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
     return any(check(kind) for check in lists)
 
@@ -162,7 +172,7 @@ def _read_label_sets(column: pa.Array) -> pa.Array:
 
 def _is_list_of_numbers(kind: pa.DataType) -> bool:
     numbers = (pa.types.is_floating, pa.types.is_integer, pa.types.is_decimal)
-    return _is_list(kind) and any(check(kind.value_type) for check in numbers)
+    return is_list(kind) and any(check(kind.value_type) for check in numbers)
 
 
 def _as_utf8(column: pa.Array) -> pa.Array:
@@ -182,9 +192,25 @@ def _decode(value: bytes | None) -> str | None:
         return None
 
 
-def _whole_numbers(column: pa.Array) -> pa.Array:
+_NOT_A_LABEL = "a label is a text or a whole number"
+
+
+def _whole_floats(column: pa.Array) -> pa.Array:
+    column = column.cast(pa.float64())
     column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
     try:
         return column.cast(pa.int64())
     except pa.ArrowInvalid as error:
-        raise UserError("has fractions; a label is a text or a whole number") from error
+        fault = (
+            "fractions"
+            if pc.any(pc.not_equal(pc.floor(column), column)).as_py()
+            else "infinite numbers, or numbers of more than 64 bits"
+        )
+        raise UserError(f"has {fault}; {_NOT_A_LABEL}") from error
+
+
+def _whole_decimals(column: pa.Array) -> pa.Array:
+    try:
+        return column.cast(pa.decimal256(76, 0))
+    except pa.ArrowInvalid as error:
+        raise UserError(f"has fractions; {_NOT_A_LABEL}") from error

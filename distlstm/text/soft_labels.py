@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from distlstm.errors import UserError
-from distlstm.text.labels import UNKNOWN_LABEL, LabelSet
+from distlstm.text.labels import UNKNOWN_LABEL, LabelSet, label_keys
+from distlstm.text.normalization import clean_names
 
 _MOST_LABELS = 1_000
 
@@ -68,13 +69,19 @@ def is_soft(kind: pa.DataType) -> bool:
 def read_soft_labels(column: pa.Array) -> SoftLabels:
     """Read distributions from a struct or map column.
 
-    Each row is divided by its sum; a null probability counts as 0.
+    Each row is divided by its sum; a null probability counts as 0. The probabilities of names with
+    equal keys (`label_keys`) are added up.
 
     Raises:
         UserError: a value is not a number, a label has no name, or there are over 1,000 labels.
     """
     cells = _struct_cells(column) if pa.types.is_struct(column.type) else _map_cells(column)
-    names, column_of_label = np.unique(cells.names, return_inverse=True)
+    _, first, column_of_label = np.unique(
+        label_keys(cells.names).to_numpy(zero_copy_only=False),
+        return_index=True,
+        return_inverse=True,
+    )
+    names = cells.names.take(pa.array(first)).to_pylist()
     if len(names) > _MOST_LABELS:
         raise UserError(
             f"has probabilities for {len(names)} labels; at most {_MOST_LABELS:,} are allowed"
@@ -91,14 +98,14 @@ def read_soft_labels(column: pa.Array) -> SoftLabels:
         pa.scalar(None, pa.string()),
     )
     values[faults.is_valid().to_numpy(zero_copy_only=False)] = 0
-    return SoftLabels(tuple(names.tolist()), _normalised(values), faults)
+    return SoftLabels(tuple(names), _normalised(values), faults)
 
 
 @dataclass(frozen=True)
 class _Cells:
     """The entries of a column: `values` (float64) by row and by index into `names`."""
 
-    names: list[str]
+    names: pa.Array
     rows: np.ndarray
     labels: np.ndarray
     values: np.ndarray
@@ -108,7 +115,7 @@ def _struct_cells(column: pa.StructArray) -> _Cells:
     fields = [_numbers(values, column.type) for values in column.flatten()]
     num_rows = len(column)
     return _Cells(
-        _trimmed([field.name for field in column.type]),
+        _named(pa.array([field.name for field in column.type], pa.string())),
         np.tile(np.arange(num_rows), len(fields)),
         np.repeat(np.arange(len(fields)), num_rows),
         np.concatenate([np.zeros(0), *fields]),
@@ -122,18 +129,18 @@ def _map_cells(column: pa.MapArray) -> _Cells:
     used = slice(starts[0], starts[-1])
     keys = column.keys[used].dictionary_encode()
     return _Cells(
-        _trimmed(keys.dictionary.to_pylist()),
+        _named(keys.dictionary),
         np.repeat(np.arange(len(column)), np.diff(starts)),
         keys.indices.to_numpy(),
         _numbers(column.items[used], column.type),
     )
 
 
-def _trimmed(names: list[str]) -> list[str]:
-    trimmed = [name.strip() for name in names]
-    if not all(trimmed):
+def _named(names: pa.Array) -> pa.Array:
+    names = clean_names(names)
+    if pc.any(pc.equal(names, "")).as_py():
         raise UserError("has a probability for a label without a name")
-    return trimmed
+    return names
 
 
 def _numbers(values: pa.Array, kind: pa.DataType) -> np.ndarray:

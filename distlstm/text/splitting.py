@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from distlstm.config import TextConfig
+from distlstm.text.normalization import normalized, normalized_word
 
 # RE2 patterns of the tokens that need no spaces around them. An apostrophe stays with the letters
 # after it: "don't" -> "don", "'t".
@@ -25,7 +26,7 @@ def split(texts: pa.Array, config: TextConfig) -> pa.ListArray:
     Null stays null. Only the first `32 * max_tokens` characters of a text are read, which limits
     the cost of very long texts.
     """
-    texts = pc.utf8_slice_codeunits(texts, 0, _num_read(config))
+    texts = normalized(pc.utf8_slice_codeunits(texts, 0, _num_read(config)), config)
     if config.lowercase:
         texts = pc.utf8_lower(texts)
     if config.unit == "character":
@@ -33,6 +34,12 @@ def split(texts: pa.Array, config: TextConfig) -> pa.ListArray:
     else:
         spaced = _space_out_words(texts)
     return pc.utf8_split_whitespace(pc.utf8_trim_whitespace(spaced))
+
+
+def as_token(word: str, config: TextConfig) -> str:
+    """A word with the characters that `split` would give it, for words that are one token."""
+    word = normalized_word(word, config)
+    return word.lower() if config.lowercase else word
 
 
 def _space_out_words(texts: pa.Array) -> pa.Array:

@@ -14,11 +14,13 @@ from typing import BinaryIO
 
 import numpy as np
 
+from distlstm.config import TextConfig
 from distlstm.errors import UserError
+from distlstm.text.splitting import as_token
 
 _LONGEST_LINE = 2**20
 _HEADER = re.compile(rb"(\d+) (\d+)\s*")
-_WRONG_CASE, _EXACT = 1, 2
+_OTHER_SPELLING, _EXACT = 1, 2
 
 
 @dataclass(frozen=True)
@@ -71,13 +73,11 @@ class VectorLines:
         return None if is_phrase else found
 
 
-def match_vectors(
-    vectors: VectorLines, tokens: Sequence[str], *, ignore_case: bool = False
-) -> np.ndarray:
+def match_vectors(vectors: VectorLines, tokens: Sequence[str], config: TextConfig) -> np.ndarray:
     """The vector of each token, float32 [V, D]; NaN where the file has none.
 
-    The first of several lines with the same word counts. With `ignore_case` (for lower-case
-    tokens), a token that is not in the file takes the first word that equals it in lower case.
+    The first of several lines with the same word counts. A token that is not in the file takes the
+    first word that equals it as this config spells tokens: normalized, in lower case.
 
     Raises:
         UserError: the line of a token, or the last line, is damaged; the message has its number.
@@ -89,8 +89,8 @@ def match_vectors(
     for number, line in vectors.lines:
         word = line[: line.find(b" ")].decode("utf-8", "replace")
         token_id, match = ids.get(word), _EXACT
-        if token_id is None and ignore_case:
-            token_id, match = ids.get(word.lower()), _WRONG_CASE
+        if token_id is None:
+            token_id, match = ids.get(as_token(word, config)), _OTHER_SPELLING
         if token_id is None or found[token_id] >= match:
             continue
         vector = vectors.numbers(number, line)

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from distlstm.config import TextConfig
 from distlstm.data.vectors_file import VectorsFile
 from distlstm.errors import UserError
 from distlstm.text.vocabulary import Vocabulary
@@ -26,9 +27,9 @@ def test_vectors_come_by_token_id_and_the_special_tokens_have_none(
         assert file.dimension() == 2
         nothing = [np.nan] * 2
         expected = [nothing, nothing, [1, 2], [3, 4], nothing]
-        np.testing.assert_array_equal(file.match(VOCABULARY, ignore_case=True), expected)
+        np.testing.assert_array_equal(file.match(VOCABULARY, TextConfig()), expected)
         exact = [nothing, nothing, [1, 2], nothing, nothing]
-        np.testing.assert_array_equal(file.match(VOCABULARY, ignore_case=False), exact)
+        np.testing.assert_array_equal(file.match(VOCABULARY, TextConfig(lowercase=False)), exact)
 
 
 def test_a_compressed_file_that_ends_too_soon_is_named(tmp_path: Path) -> None:
@@ -36,7 +37,7 @@ def test_a_compressed_file_that_ends_too_soon_is_named(tmp_path: Path) -> None:
     lines = [f"w{i} {i % 7} {i % 11}\n".encode() for i in range(200_000)]
     path.write_bytes(gzip.compress(b"".join(lines))[:-1000])
     with pytest.raises(UserError, match=r"v\.txt\.gz cannot be read after line [1-9]"):
-        VectorsFile.find(str(path)).match(VOCABULARY, ignore_case=True)
+        VectorsFile.find(str(path)).match(VOCABULARY, TextConfig())
 
 
 def test_what_is_no_compressed_file_is_named(tmp_path: Path) -> None:

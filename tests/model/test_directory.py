@@ -20,6 +20,7 @@ from distlstm.model.classifier import Classifier
 from distlstm.model.directory import TrainedModel, load_model, save_model
 from distlstm.model.label_sets import LabelSets
 from distlstm.model.linear import LinearModel
+from distlstm.model.metadata import model_fingerprint
 from distlstm.model.ngrams import NgramFeatures
 from distlstm.text.labels import LabelSet
 from distlstm.text.vocabulary import Vocabulary
@@ -100,6 +101,17 @@ def test_a_loaded_model_is_the_one_saved(tmp_path: Path, cell: str, num_layers: 
     assert after.labels == before.labels
     assert (after.config, after.temperature) == (before.config, before.temperature)
     assert after.metadata == before.metadata
+
+
+def test_a_model_older_than_normalization_reads_texts_as_it_always_did(directory: Path) -> None:
+    before = model_fingerprint(directory, metadata_of(directory))
+    text = metadata_of(directory)["text"]
+    assert isinstance(text, dict)
+    assert load_model(directory).config.text.normalization == text.pop("normalization") == "nfkc"
+    edit(directory, text=text)
+    older = load_model(directory)
+    assert older.config.text == TextConfig(lowercase=False, normalization="none")
+    assert older.fingerprint == model_fingerprint(directory, metadata_of(directory)) != before
 
 
 def test_nothing_in_a_model_directory_is_pickled_or_an_archive(directory: Path) -> None:

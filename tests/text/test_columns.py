@@ -37,6 +37,26 @@ def test_a_slice_of_any_text_type_gives_its_own_rows(
     assert sum(column.missing.values()) == expected.count(None)
 
 
+@pytest.mark.parametrize("text", ["\ufeff", " \u200b \u2060", "\u00ad", "\u3000\u200d", "\u200f"])
+def test_a_text_without_a_visible_character_is_empty(text: str) -> None:
+    column = read_texts(sliced(["é", text, None, "a"]))
+    assert column.texts.to_pylist() == ["é", None, None, "a"]
+    assert column.missing == {"null": 1, "empty": 1}
+
+
+def test_a_text_keeps_its_characters_for_whoever_reads_it() -> None:
+    assert read_texts(pa.array([" \ufeffＡ "])).texts.to_pylist() == ["\ufeffＡ"]
+
+
+@pytest.mark.parametrize("storage", [pa.string(), pa.large_string(), pa.string_view()], ids=str)
+def test_json_is_text_and_may_be_a_label(storage: pa.DataType) -> None:
+    values = sliced(['"a"', None, "{}"], storage)
+    column = pa.ExtensionArray.from_storage(pa.json_(storage), values)
+    assert is_text_type(column.type)
+    assert read_texts(column.slice(1)).texts.to_pylist() == [None, "{}"]
+    assert read_labels(column).to_pylist() == ['"a"', None, "{}"]
+
+
 @pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()], ids=str)
 def test_bytes_that_are_not_utf8_are_null_wherever_the_slice_begins(kind: pa.DataType) -> None:
     column = read_texts(sliced([b"\xff", b"a", None, b"\xc3", b"", "é".encode()], kind))
@@ -89,12 +109,14 @@ def test_what_holds_no_text_is_refused_by_its_type(kind: pa.DataType) -> None:
 
 @pytest.mark.parametrize(
     "kind",
-    [pa.int8(), pa.uint64(), pa.float16(), pa.float32(), pa.float64(), pa.string()],
+    [
+        *(pa.int8(), pa.uint64(), pa.float16(), pa.float32(), pa.float64(), pa.string()),
+        *(pa.decimal32(6, 2), pa.decimal64(9, 0), pa.decimal128(38, 0), pa.decimal256(60, 9)),
+    ],
     ids=str,
 )
 def test_one_label_reads_the_same_whatever_type_its_file_gave_it(kind: pa.DataType) -> None:
-    values: list[object] = ["1", None, "30"] if kind == pa.string() else [1, None, 30]
-    column = sliced(values).cast(kind)
+    column = sliced([1, None, 30], pa.int8()).cast(kind)
     assert read_labels(column).to_pylist() == ["1", None, "30"]
 
 
@@ -124,6 +146,7 @@ def test_categorical_labels_may_be_texts_or_numbers() -> None:
         [datetime.date(2020, 1, 1)],
         [{"a": 1}],
         [decimal.Decimal("1.5")],
+        [decimal.Decimal("1.00"), decimal.Decimal("0.01")],
         [datetime.timedelta(1)],
     ],
     ids=str,
@@ -131,6 +154,21 @@ def test_categorical_labels_may_be_texts_or_numbers() -> None:
 def test_what_is_neither_text_nor_whole_is_refused_as_a_label(values: list[object]) -> None:
     with pytest.raises(UserError, match="a label is a text or a whole number"):
         read_labels(pa.array(values))
+
+
+@pytest.mark.parametrize(
+    ("value", "fault"), [(0.5, "fractions"), (1e300, "64 bits"), (-float("inf"), "infinite")]
+)
+def test_what_is_wrong_with_a_float_as_label_is_said(value: float, fault: str) -> None:
+    with pytest.raises(UserError, match=fault):
+        read_labels(pa.array([1.0, None, value]))
+
+
+def test_names_that_look_the_same_are_one_label() -> None:
+    column = pa.array(["café", "cafe\u0301", "\ufeffcafé ", "caf\u00adé", "\u200b", "x²"])
+    assert read_labels(column).to_pylist() == [*["café"] * 4, None, "x²"]
+    sets = read_labels(pa.array([["café", "cafe\u0301"], ["\ufeff"], None]))
+    assert sets.to_pylist() == [["café"], [], None]
 
 
 @settings(max_examples=40)

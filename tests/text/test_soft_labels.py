@@ -106,3 +106,12 @@ def test_what_is_no_distribution_is_refused(column: pa.Array, message: str) -> N
     assert is_soft(column.type)
     with pytest.raises(UserError, match=message):
         read_soft_labels(column)
+
+
+@pytest.mark.parametrize("kind", ["map", "struct"])
+def test_probabilities_of_one_label_in_two_spellings_are_added_up(kind: str) -> None:
+    row = {"1": 1.0, "1.0": 2.0, "cafe\u0301": 3.0, "café": 2.0}
+    column = as_maps([row]) if kind == "map" else pa.array([row])
+    soft = read_soft_labels(column)
+    assert dict(zip(soft.names, soft.probabilities[0], strict=True)) == {"1": 0.375, "café": 0.625}
+    assert soft.over(LabelSet(("1.0", "café"))).tolist() == [[0.375, 0.625]]

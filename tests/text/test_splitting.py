@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distlstm.config import TextConfig
-from distlstm.text.splitting import split
+from distlstm.text.splitting import as_token, is_longer_than_read, split
 
 ROWS = ["a b", None, "你好 ok", "x", "Don't"]
 
@@ -28,7 +28,11 @@ def tokens(text: str, config: TextConfig | None = None) -> list[str]:
         ("''", ["'", "'"]),
         ("今天天气真好,go!", [*"今天天气真好", ",", "go", "!"]),
         ("コーヒーを飲む", [*"コーヒーを飲む"]),
-        ("ｶﾅ々〇", [*"ｶﾅ々〇"]),
+        ("ｶﾅ々〇", [*"カナ々〇"]),
+        ("ｉＰｈｏｎｅ，１５", ["iphone", ",", "15"]),
+        ("\ufeffgreat, gre\u200bat, gre\u00adat", ["great", ",", "great", ",", "great"]),
+        ("cafe\u0301 ﬁne", ["café", "fine"]),
+        ("می\u200cروم", ["می\u200cروم"]),
         ("𠮷野家", [*"𠮷野家"]),
         ("iPhone15手机", ["iphone15", *"手机"]),
         ("привет,мир", ["привет", ",", "мир"]),
@@ -41,6 +45,12 @@ def tokens(text: str, config: TextConfig | None = None) -> list[str]:
 )
 def test_the_scripts_of_the_world_fall_into_these_tokens(text: str, expected: list[str]) -> None:
     assert tokens(text) == expected
+
+
+def test_characters_stay_as_they_are_without_normalization() -> None:
+    config = TextConfig(normalization="none")
+    assert tokens("\ufeffgreat", config) == ["\ufeffgreat"]
+    assert tokens("Ａ，cafe\u0301", config) == ["ａ", "，", "cafe\u0301"]
 
 
 def test_case_stays_if_asked_to() -> None:
@@ -73,15 +83,35 @@ def test_however_long_a_text_is_few_tokens_come_of_it(text: str, unit: str) -> N
     assert 1 <= len(tokens(text, config)) <= 32 * 7
 
 
+def test_what_counts_as_cut_is_what_was_not_read() -> None:
+    texts = pa.array(["e\u0301" * 16, "e\u0301" * 16 + "x", "ﷺ" * 32, "ﷺ" * 33, None])
+    config = TextConfig(max_tokens=1)
+    assert is_longer_than_read(texts, config).tolist() == [False, True, False, True, False]
+    read = split(texts, config).to_pylist()
+    assert read[0] == read[1] == ["é" * 16]
+    assert read[2] == read[3]
+
+
 @settings(max_examples=100)
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=40), st.booleans())
 def test_splitting_loses_nothing_but_the_space(text: str, by_character: bool) -> None:
-    unit = "character" if by_character else "word"
-    found = tokens("x" + text, TextConfig(lowercase=False, unit=unit))  # type: ignore[arg-type]
+    config = TextConfig(
+        normalization="none", lowercase=False, unit="character" if by_character else "word"
+    )
+    found = tokens("x" + text, config)
     assert "".join(found) == "".join(("x" + text).split())
     assert all(token and token == "".join(token.split()) for token in found)
     if by_character:
         assert {len(token) for token in found} == {1}
+
+
+@settings(max_examples=100)
+@given(st.text(st.characters(codec="utf-8", exclude_categories=["Cn", "Co"]), max_size=6))
+def test_a_word_of_a_vectors_file_is_spelled_as_its_token(word: str) -> None:
+    """Python's Unicode and Arrow's agree; lower case is compared for letters both know."""
+    config = TextConfig(lowercase=False)
+    found = tokens("x" + word, config)
+    assert "".join(found) == "".join(as_token("x" + word, config).split())
 
 
 @given(st.lists(st.text(st.characters(max_codepoint=127)), max_size=8))

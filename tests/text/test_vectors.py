@@ -8,15 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distlstm.config import TextConfig
 from distlstm.errors import UserError
 from distlstm.text.vectors import VectorLines, match_vectors
 
 NAN = [float("nan")] * 2
+AS_IT_IS = TextConfig(normalization="none", lowercase=False)
 
 
-def match(content: bytes, tokens: Sequence[str], *, ignore_case: bool = False) -> list[list[float]]:
+def match(
+    content: bytes, tokens: Sequence[str], config: TextConfig = AS_IT_IS
+) -> list[list[float]]:
     vectors = VectorLines.of(io.BytesIO(content), name="v.txt")
-    matrix = match_vectors(vectors, tokens, ignore_case=ignore_case)
+    matrix = match_vectors(vectors, tokens, config)
     assert matrix.dtype == np.float32
     assert matrix.shape == (len(tokens), vectors.dimension)
     found: list[list[float]] = matrix.tolist()
@@ -50,10 +54,17 @@ def test_what_is_not_in_the_file_is_nan() -> None:
 def test_lower_case_tokens_take_the_first_word_of_any_case_unless_there_is_their_own() -> None:
     content = "PARIS 1 2\nParis 3 4\nÉté 5 6\nthe 7 8\nThe 9 9\nb 3 4\n".encode()
     tokens = ["paris", "été", "the"]
-    assert match(content, tokens, ignore_case=True) == [[1, 2], [5, 6], [7, 8]]
+    assert match(content, tokens, TextConfig()) == [[1, 2], [5, 6], [7, 8]]
     np.testing.assert_array_equal(match(content, tokens), [NAN, NAN, [7, 8]])
     late = b"THE 1 2\nThe 3 4\nthe 5 6\nthe 7 8\nTHE 9 9\n"
-    assert match(late, ["the"], ignore_case=True) == [[5, 6]]
+    assert match(late, ["the"], TextConfig()) == [[5, 6]]
+
+
+def test_normalized_tokens_take_the_first_word_that_looks_the_same() -> None:
+    content = "cafe\u0301 1 2\nＡＢＣ 3 4\n\ufeffgood 5 6\ngood 7 8\n".encode()
+    tokens = ["café", "abc", "good"]
+    assert match(content, tokens, TextConfig()) == [[1, 2], [3, 4], [7, 8]]
+    np.testing.assert_array_equal(match(content, tokens), [NAN, NAN, [7, 8]])
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from distlstm.errors import RunError, UserError
 from distlstm.reader_options import DETECT, ReaderOptions
 from distlstm.stages.run.events import Note, OnEvent, Progress
 from distlstm.stages.run.session import our_error
+from distlstm.text.labels import listed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +177,7 @@ def _describe(corpus: EncodedCorpus, inherited: Inherited | None, on_event: OnEv
         _describe_inherited(corpus, inherited, on_event)
         rare = [label for label in rare if label not in inherited.labels]
     if rare:
-        on_event(Note(f"Labels with at most one training row, too few to learn: {_listed(rare)}."))
+        on_event(Note(f"Labels with at most one training row, too few to learn: {listed(rare)}."))
 
 
 def _describe_inherited(corpus: EncodedCorpus, inherited: Inherited, on_event: OnEvent) -> None:
@@ -192,10 +193,6 @@ def _describe_inherited(corpus: EncodedCorpus, inherited: Inherited, on_event: O
         on_event(
             Note(
                 "Labels of the earlier model without a training row, which it may forget: "
-                f"{_listed(absent)}."
+                f"{listed(absent)}."
             )
         )
-
-
-def _listed(labels: list[str]) -> str:
-    return ", ".join(map(repr, labels[:5])) + (", ..." if len(labels) > 5 else "")

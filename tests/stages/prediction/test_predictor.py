@@ -41,6 +41,12 @@ def test_equal_texts_go_through_the_model_once(monkeypatch: pytest.MonkeyPatch) 
     assert np.isnan(predictions.probabilities[[2, 5]]).all()
 
 
+def test_texts_that_look_the_same_have_the_same_prediction() -> None:
+    texts = ["goal bank", "\ufeffgoal bank", "go\u00adal\u200b bank", "ｇｏａｌ　bank"]
+    predictions = predictor()(pa.array(texts))
+    assert (predictions.probabilities == predictions.probabilities[0]).all()
+
+
 @settings(max_examples=40)
 @given(_TEXTS, st.integers(1, 5))
 def test_a_prediction_depends_on_its_text_alone(rows: list[list[str] | None], size: int) -> None:
