@@ -80,7 +80,7 @@ class TerminalProgress:
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
-        if self.quiet:
+        if self.quiet and not (isinstance(event, Note) and event.is_warning):
             return
         match event:
             case Progress(title, done, total, detail):
@@ -91,8 +91,9 @@ class TerminalProgress:
                 left = "" if seconds is None else f", {duration(seconds)} left"
                 detail = rows_detail(event)
                 self._progress("predicting", share=event.share, detail=detail, left=left)
-            case Note(text):
-                self.console.print(shown(text))
+            case Note(text, is_warning):
+                mark = "[bold yellow]Warning:[/] " if is_warning else ""
+                self.console.print(f"{mark}{shown(text)}")
             case EpochDone():
                 self.console.print(epoch_line(event))
             case TrialsChanged():

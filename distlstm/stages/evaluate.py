@@ -40,7 +40,7 @@ from distlstm.stages.run.output import (
 from distlstm.stages.run.results import EvaluationResult
 from distlstm.stages.run.session import Resources, ray_session
 from distlstm.text.columns import is_label_set
-from distlstm.text.labels import LabelSet
+from distlstm.text.labels import UNKNOWN_LABEL, LabelSet, label_keys, listed
 
 _MAX_ERRORS = 1_000
 _MAX_ERROR_CHARACTERS = 2_000
@@ -64,13 +64,14 @@ class EvaluateRequest:
 def evaluate(request: EvaluateRequest, *, on_event: OnEvent) -> EvaluationResult:
     """Measure a model on labelled data.
 
-    A label that the model does not have counts as an error. With an output, `metrics.json` and
-    `errors.parquet` are written: the metrics, and the wrongly classified rows with the highest
-    scores. For a finished output, the same command has nothing to do; a different one is refused.
+    Labels are compared by `label_keys`; one that the model does not have counts as an error. With
+    an output, `metrics.json` and `errors.parquet` are written: the metrics, and the wrongly
+    classified rows with the highest scores. For a finished output, the same command has nothing to
+    do; a different one is refused.
 
     Raises:
-        UserError: the data is bad, the model is damaged, or the output is something else or was
-            made by a different command.
+        UserError: the data is bad or has none of the model's labels, the model is damaged, or the
+            output is something else or was made by a different command.
         RunError: a file could not be read, or the output could not be written.
     """
     metadata = load_metadata(request.model)
@@ -190,6 +191,7 @@ def _evaluate(
     report = kind.report(sums.totals_among(names, known), names.names)
     if report["num_rows"] == 0:
         raise UserError("No row has both a text and a label; there is nothing to evaluate on.")
+    _check_any_known(report, known, sums.unknown_labels)
     _note_left_out(sums, on_event)
     return _Evaluation(EvaluationResult(**report), sums.errors)
 
@@ -258,7 +260,8 @@ class _EvaluateWork:
         known, kind = self.predictor.model.labels, self.predictor.model.kind
         predictions = self.predictor(rows.texts)
         found = pc.unique(each_label(rows.labels))
-        unknown = tuple(found.filter(pc.invert(pc.is_in(found, pa.array(known.names)))).to_pylist())
+        is_unknown = pc.equal(known.ids_of(found), UNKNOWN_LABEL)
+        unknown = tuple(pc.unique(label_keys(found.filter(is_unknown))).to_pylist())
         names = LabelSet((*known.names, *unknown))
         return _Sums(
             unknown,
@@ -311,15 +314,19 @@ def _wrong_rows(
         ],
         schema=_error_schema(kind),
     )
-    return table.filter(_differ(rows.labels, predicted))
+    return table.filter(_differ(rows.labels, predicted, known))
 
 
-def _differ(truth: pa.Array, predicted: pa.Array) -> pa.Array:
+def _differ(truth: pa.Array, predicted: pa.Array, known: LabelSet) -> pa.Array:
     """Whether the labels of two columns differ, by row; the order of lists does not matter."""
     if not is_label_set(truth.type):
-        return pc.not_equal(truth, predicted)
-    pairs = zip(truth.to_pylist(), predicted.to_pylist(), strict=True)
-    return pa.array([set(labels) != set(others) for labels, others in pairs], pa.bool_())
+        return pc.not_equal(known.ids_of(truth), known.ids_of(predicted))
+    true_ids, predicted_ids = (
+        pa.ListArray.from_arrays(sets.offsets, known.ids_of(sets.values)).to_pylist()
+        for sets in (truth, predicted)
+    )
+    pairs = zip(true_ids, predicted_ids, strict=True)
+    return pa.array([set(ids) != set(others) for ids, others in pairs], pa.bool_())
 
 
 def _most_confident(errors: pa.Table) -> pa.Table:
@@ -331,8 +338,20 @@ def _note_left_out(sums: _Sums, on_event: OnEvent) -> None:
         reasons = ", ".join(f"{count:,} with {why}" for why, count in sorted(sums.dropped.items()))
         on_event(Note(f"Rows left out: {reasons}."))
     if sums.unknown_labels:
-        names = ", ".join(map(repr, sorted(sums.unknown_labels)[:5]))
-        on_event(Note(f"Labels that the model does not have, counted as errors: {names}."))
+        names = listed(sorted(sums.unknown_labels))
+        text = f"Labels that the model does not have, counted as errors: {names}."
+        on_event(Note(text, is_warning=True))
+
+
+def _check_any_known(
+    report: Mapping[str, Any], known: LabelSet, unknown_labels: Sequence[str]
+) -> None:
+    if unknown_labels and not any(report["per_label"][name]["support"] for name in known.names):
+        raise UserError(
+            f"The model has none of the labels of the data. The data has "
+            f"{listed(sorted(unknown_labels))}; the model has {listed(known.names)}. Check "
+            "--label-column and --model."
+        )
 
 
 def _write(output: Output, evaluation: _Evaluation) -> None:

@@ -39,6 +39,8 @@ class Note:
     """A message for the user."""
 
     text: str
+    is_warning: bool = False
+    """Whether the result may be wrong if nobody reads it; shown with `--quiet` too."""
 
 
 @dataclass(frozen=True)
