@@ -62,6 +62,8 @@ def is_blank(texts: pa.Array) -> pa.Array:
 
 def _changed(texts: pa.Array, form: Literal["NFC", "NFKC"]) -> pa.Array:
     others = _not_ascii(texts)
+    if not pc.any(others).as_py():
+        return texts
     visible = pc.replace_substring_regex(
         texts.filter(others), pattern=_ANY_INVISIBLE, replacement=""
     )
