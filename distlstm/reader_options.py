@@ -47,7 +47,8 @@ class ReaderOptions:
     null_values: tuple[str, ...] = ()
     """Unquoted CSV and TSV values that are null; empty: the empty value."""
     snapshot: str | None = None
-    """Version of a Delta table or snapshot id of an Iceberg table; None: the current one."""
+    """Version of a Delta table or snapshot id of an Iceberg table, also as a number; None: the
+    current one."""
 
     def __post_init__(self) -> None:
         if self.format is not None and self.format not in get_args(InputFormat):
@@ -61,6 +62,8 @@ class ReaderOptions:
                 raise UserError(f"The {name} is {value!r}; it is one character, or empty for none.")
         for name in ("header", "null_values"):
             self._make_tuple(name)
+        snapshot: Any = self.snapshot
+        object.__setattr__(self, "snapshot", None if snapshot is None else str(snapshot))
         self._check_distinct()
         if not all(self.header) or len(set(self.header)) < len(self.header):
             raise UserError("The header has an empty name, or the same name twice.")

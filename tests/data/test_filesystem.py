@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from deltalake import write_deltalake
 
 from distlstm.data import filesystem
 from distlstm.data.filesystem import open_filesystem
@@ -37,7 +38,11 @@ def test_files_of_the_hub_are_found_and_read(tmp_path: Path) -> None:
     table = pa.table({"id": [1, 2], "text": ["a", "天气"]})
     pq.write_table(table, tmp_path / "data/lang=de/a.parquet")
     (tmp_path / "data/b.csv").write_text("id,text\n3,c\n")
-    sources = [DATA, f"{DATA}/data/b.csv", f"{DATA}/data/*/*.parquet", "hf://datasets/me/none"]
+    write_deltalake(tmp_path / "table", table)
+    sources = [
+        *(f"{DATA}/data", f"{DATA}/data/b.csv", f"{DATA}/data/*/*.parquet"),
+        *("hf://datasets/me/none", DATA, f"{DATA}/table/*.parquet"),
+    ]
     with hub_of(tmp_path) as address:
         environment = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "home")}
         ended = subprocess.run(  # in a process of its own, as the client reads it at its import
@@ -48,15 +53,17 @@ def test_files_of_the_hub_are_found_and_read(tmp_path: Path) -> None:
             timeout=60,
             check=True,
         )
-    everything, one, matching, none = json.loads(ended.stdout)
+    everything, one, matching, none, above, inside = json.loads(ended.stdout)
     rows = table.to_pylist()
     assert everything == {
-        "data/lang=de/a.parquet": rows,
-        "data/b.csv": [{"id": "3", "text": "c"}],
+        "lang=de/a.parquet": rows,
+        "b.csv": [{"id": "3", "text": "c"}],
     }
     assert one == {"b.csv": [{"id": "3", "text": "c"}]}
     assert matching == {"lang=de/a.parquet": rows}
     assert "does not exist" in none
+    assert above.startswith(f"Cannot read {DATA}/table, a Delta table: ")
+    assert "is a Delta table, and not all of its files are current" in inside
 
 
 def test_without_the_client_the_command_that_installs_it_is_named(
