@@ -1,12 +1,14 @@
 """Rows of Parquet files, in batches that are bounded by their decoded size.
 
-Column chunks are read as streams. How many rows fit into a batch follows from their encoded size,
-except with dictionaries, of which one long value can stand in every row. So the longest value of
-each dictionary is looked at first. Where these could make a batch too large, the rows are read with
-their dictionaries, measured, cut, and decoded slice by slice.
+Column chunks are read as streams. How many rows fit into a batch follows from the footer, except
+with dictionaries, of which one long value can stand in every row. So the longest value of each
+dictionary is looked at first. Where a few of these could make a batch too large, batches have fewer
+rows. Where many could, the rows are read with their dictionaries, measured, cut, and decoded slice
+by slice.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -18,10 +20,26 @@ from distlstm.data.decoded_size import SLICE_BYTES, cut_by_size, decoded, dictio
 from distlstm.data.files import SourceFile
 from distlstm.data.opening import UnreadableFileError, opened
 
+LARGEST_ROW = 64 * 2**20
+"""Most decoded bytes of a row.
+
+A prediction worker takes some 16 times as much memory, since the Parquet reader, the trimming, the
+search for equal texts and the Parquet writer each make copies.
+"""
 _BATCH_LIMIT = 128 * 2**20
 """Decoded bytes of a batch that are not measured before they are decoded."""
-_LARGEST_ROW = 256 * 2**20
-"""Most decoded bytes of a row."""
+_FEW_ROWS = 4
+"""Batches are made at most so many times shorter to fit; else dictionaries are kept, to measure."""
+_WIDTHS = {
+    "BOOLEAN": 1,
+    "INT32": 4,
+    "FLOAT": 4,
+    "BYTE_ARRAY": 4,
+    "INT64": 8,
+    "DOUBLE": 8,
+    "INT96": 8,
+}
+"""Decoded bytes of a value; of a text, those of its offset."""
 _BUFFER = 2**20  # bytes read ahead of each column
 _NANOSECONDS = 1_000  # in a microsecond
 
@@ -43,15 +61,20 @@ def read_parquet(
         schema, footer = parquet.schema_arrow, parquet.metadata
         wanted = [name for name in schema.names if columns is None or name in columns]
         groups = list(range(footer.num_row_groups) if row_groups is None else row_groups)
-        num_rows = min(batch_rows, _rows_that_fit(footer, groups))
-        is_large = any(_can_exceed(source, footer, group, wanted, num_rows) for group in groups)
-        if is_large:
-            parquet = _parquet(source, unit, footer, read_dictionary=_dictionary_paths(footer))
         first = sum(footer.row_group(group).num_rows for group in range(min(groups, default=0)))
+        chunks = {group: _chunks(footer, group, wanted) for group in groups}
+        rows = min([batch_rows, *(_rows_that_fit(chunks[group]) for group in groups)])
+        sure = min([rows, *(_rows_of_any_values(source, chunks[group], rows) for group in groups)])
+        keeps_dictionaries = sure * _FEW_ROWS < rows
+        if keeps_dictionaries:
+            parquet = _parquet(source, unit, footer, read_dictionary=_dictionary_paths(footer))
         for batch in parquet.iter_batches(
-            batch_size=num_rows, row_groups=groups, columns=wanted, use_threads=False
+            batch_size=rows if keeps_dictionaries else sure,
+            row_groups=groups,
+            columns=wanted,
+            use_threads=False,
         ):
-            if is_large or batch.nbytes > _BATCH_LIMIT:
+            if sure < rows or batch.nbytes > LARGEST_ROW:
                 yield from _slices(file, batch, schema, first)
             else:
                 yield batch
@@ -75,50 +98,96 @@ def _parquet(
     )
 
 
-def _rows_that_fit(footer: pq.FileMetaData, groups: Sequence[int]) -> int:
-    """How many rows of encoded bytes make a batch, in the row group with the longest rows."""
-    sizes = (footer.row_group(group) for group in groups)
-    longest = max((g.total_byte_size / max(1, g.num_rows) for g in sizes), default=0)
-    return max(1, int(SLICE_BYTES / max(1, longest)))
+@dataclass(frozen=True, kw_only=True)
+class _Chunk:
+    """What the footer says about a column chunk."""
+
+    footer: pq.FileMetaData
+    group: int
+    path: str
+    num_rows: int
+    num_values: int
+    is_repeated: bool
+    """Whether a row can have many values."""
+    has_dictionary: bool
+    """Whether it has a dictionary of texts."""
+    encoded_bytes: int
+    decoded_bytes: int
+    """The least that it can take."""
 
 
-def _dictionary_chunks(group: pq.RowGroupMetaData) -> list[pq.ColumnChunkMetaData]:
-    chunks = map(group.column, range(group.num_columns))
-    return [c for c in chunks if c.physical_type == "BYTE_ARRAY" and c.has_dictionary_page]
+def _chunks(footer: pq.FileMetaData, index: int, wanted: Sequence[str]) -> list[_Chunk]:
+    """The column chunks of a row group."""
+    group = footer.row_group(index)
+    found = []
+    for place in range(group.num_columns):
+        chunk, column = group.column(place), footer.schema.column(place)
+        if chunk.path_in_schema.partition(".")[0] not in wanted:
+            continue
+        width = _WIDTHS.get(chunk.physical_type, column.length)
+        found.append(
+            _Chunk(
+                footer=footer,
+                group=index,
+                path=chunk.path_in_schema,
+                num_rows=group.num_rows,
+                num_values=chunk.num_values,
+                is_repeated=column.max_repetition_level > 0,
+                has_dictionary=_has_dictionary(chunk),
+                encoded_bytes=chunk.total_uncompressed_size,
+                decoded_bytes=max(chunk.total_uncompressed_size, chunk.num_values * width),
+            )
+        )
+    return found
+
+
+def _rows_that_fit(chunks: Sequence[_Chunk]) -> int:
+    """How many rows of a row group make a batch, if each text is stored as often as it occurs."""
+    num_rows = max([1, *(chunk.num_rows for chunk in chunks)])
+    return max(1, SLICE_BYTES * num_rows // max(1, sum(chunk.decoded_bytes for chunk in chunks)))
+
+
+def _rows_of_any_values(source: Any, chunks: Sequence[_Chunk], rows: int) -> int:
+    """How many of these rows make a batch that is not too large, whatever values they have.
+
+    The longest values of the dictionaries are read only if necessary.
+    """
+    chunks = [chunk for chunk in chunks if chunk.has_dictionary]
+    fitting = _fitting(chunks, [chunk.encoded_bytes for chunk in chunks], rows)
+    if fitting < rows:
+        fitting = _fitting(chunks, [_longest_value(source, chunk) for chunk in chunks], rows)
+    return fitting
+
+
+def _fitting(chunks: Sequence[_Chunk], longest: Sequence[float], rows: int) -> int:
+    """How many rows fit; as many as the row group has count as `rows`."""
+    pairs = list(zip(chunks, longest, strict=True))
+    at_once = sum(chunk.num_values * size for chunk, size in pairs if chunk.is_repeated)
+    a_row = sum(size for chunk, size in pairs if not chunk.is_repeated)
+    num_rows = min([rows, *(chunk.num_rows for chunk in chunks)])
+    if at_once + a_row * num_rows <= _BATCH_LIMIT:
+        return rows
+    return int(max(0, _BATCH_LIMIT - at_once) / max(1, a_row))
+
+
+def _has_dictionary(chunk: pq.ColumnChunkMetaData) -> bool:
+    return bool(chunk.physical_type == "BYTE_ARRAY" and chunk.has_dictionary_page)
 
 
 def _dictionary_paths(footer: pq.FileMetaData) -> list[str]:
     groups = map(footer.row_group, range(footer.num_row_groups))
-    paths = (c.path_in_schema for group in groups for c in _dictionary_chunks(group))
-    return list(dict.fromkeys(paths))
+    chunks = (group.column(place) for group in groups for place in range(group.num_columns))
+    return list(dict.fromkeys(c.path_in_schema for c in chunks if _has_dictionary(c)))
 
 
-def _can_exceed(
-    source: Any, footer: pq.FileMetaData, index: int, wanted: Sequence[str], num_rows: int
-) -> bool:
-    """Whether so many rows of a row group can be much larger than their encoded size."""
-    group = footer.row_group(index)
-    chunks = [
-        chunk
-        for chunk in _dictionary_chunks(group)
-        if chunk.path_in_schema.partition(".")[0] in wanted
-    ]
-    rows = min(num_rows, group.num_rows)
-    num_values = [rows * chunk.num_values / max(1, group.num_rows) for chunk in chunks]
-    longest = [chunk.total_uncompressed_size for chunk in chunks]
-    if np.dot(num_values, longest) <= _BATCH_LIMIT:
-        return False
-    found = [_longest_value(source, footer, index, chunk.path_in_schema) for chunk in chunks]
-    return bool(np.dot(num_values, np.minimum(longest, found)) > _BATCH_LIMIT)
-
-
-def _longest_value(source: Any, footer: pq.FileMetaData, group: int, path: str) -> float:
-    """The size of the longest value in the dictionary of a column chunk; infinite if unknown."""
-    rows = _parquet(source, None, footer, read_dictionary=[path]).iter_batches(
-        batch_size=1, row_groups=[group], columns=[path], use_threads=False
+def _longest_value(source: Any, chunk: _Chunk) -> float:
+    """The size of the longest value in the dictionary of a column chunk; if unknown, any size."""
+    parquet = _parquet(source, None, chunk.footer, read_dictionary=[chunk.path])
+    rows = parquet.iter_batches(
+        batch_size=1, row_groups=[chunk.group], columns=[chunk.path], use_threads=False
     )
     found = [d for column in next(rows).columns for d in dictionaries(column) if len(d)]
-    return max((float(row_sizes(d).max()) for d in found), default=np.inf)
+    return max((float(row_sizes(d).max()) for d in found), default=chunk.encoded_bytes)
 
 
 def _slices(
@@ -128,13 +197,13 @@ def _slices(
     kinds = [schema.field(name).type for name in batch.schema.names]
     sizes = np.stack([row_sizes(column) for column in batch.columns])
     for start, end in cut_by_size(sizes.sum(0)):
-        if sizes[:, start].sum() > _LARGEST_ROW:
+        if sizes[:, start].sum() > LARGEST_ROW:
             column = int(sizes[:, start].argmax())
             raise UnreadableFileError(
                 f"Row {first + start:,} (from 0) of {file.path} has a value of "
                 f"{sizes[column, start] / 2**20:,.0f} MiB in column "
                 f"{batch.schema.names[column]!r}; "
-                f"a row may have {_LARGEST_ROW / 2**20:g} MiB."
+                f"a row may have {LARGEST_ROW / 2**20:g} MiB."
             )
         columns = [
             decoded(column.slice(start, end - start), kind)

@@ -97,11 +97,16 @@ def damage_page(path: Path) -> None:
     path.write_bytes(bytes(content))
 
 
+def make_huge(path: Path) -> None:
+    write(path, {"text": ["goal " * 2**24]})
+
+
 @pytest.mark.parametrize(
     ("damage", "rows", "message"),
     [
         (damage_footer, {"text": texts(9)}, "bad.parquet as parquet"),
         (damage_page, {"text": texts(9)}, "bad.parquet as parquet"),
+        (make_huge, {"text": texts(9)}, "80 MiB in column 'text'"),
         (None, {"body": texts(9)}, "No column 'text' in"),
         (None, {"text": texts(9), "predicted_score": [0] * 9}, "already has a column"),
     ],
