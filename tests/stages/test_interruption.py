@@ -18,7 +18,7 @@ from distlstm.stages.training.checkpoints import finished_epochs
 from tests.commands import TINY
 from tests.stages.training.test_tracking import tracked_epochs
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.fault]
 ARGUMENTS = [*TINY, "--set", "training.max_epochs=12", "--set", "training.patience=12"]
 
 

@@ -21,7 +21,7 @@ from tests.stages.test_faults import AGENTS, SECONDS, pids_of
 from tests.stages.test_interruption import ARGUMENTS, epochs_done, processes_of, start, wait_until
 from tests.stages.training.test_tracking import tracked_epochs
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.fault]
 NUM_EPOCHS = 12
 LIMITED_WORKERS = """
 import resource

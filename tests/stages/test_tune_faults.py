@@ -19,7 +19,7 @@ from tests.commands import TINY
 from tests.stages.test_faults import SECONDS, pids_of
 from tests.stages.test_interruption import start, wait_until
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.fault]
 NUM_TRIALS = 8
 ARGUMENTS = [
     *(*TINY, "--set", "training.max_epochs=6", "--set", "search.reduction_factor=2"),
