@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from distlstm.data.csv_scanner import Scanner
+from distlstm.data.csv_scanner import CSV_BLOCK, Scanner
 from distlstm.data.files import SourceFile
-from distlstm.data.opening import CSV_BLOCK, UnreadableFileError, encoding_of, opened_text
+from distlstm.data.opening import UnreadableFileError, encoding_of, opened_text
 
 _LONE_BACKSLASH = re.compile(r'(?<!\\)(?:\\\\)*\\(?![\\"\r\n])')
 _HOW = (
@@ -102,6 +102,7 @@ class _Lines:
             yield line
 
 
+@lru_cache(maxsize=64)
 def first_dialect(file: SourceFile) -> Dialect:
     """The dialect before the rows are looked at, which is enough for the header."""
     reader = file.reader

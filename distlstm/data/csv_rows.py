@@ -11,11 +11,10 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from distlstm.data.csv_dialect import Dialect, dialect_of, first_dialect, python_reader
-from distlstm.data.csv_scanner import ScanError
+from distlstm.data.csv_scanner import CSV_BLOCK, ScanError
 from distlstm.data.decoded_size import in_batches
 from distlstm.data.files import SourceFile
 from distlstm.data.opening import (
-    CSV_BLOCK,
     UnreadableFileError,
     check_columns,
     is_unicode,
@@ -74,10 +73,7 @@ def csv_header(file: SourceFile) -> tuple[list[str], bool]:
         if first is None:
             raise OSError("it has no header")
         if not all(map(is_unicode, first)):
-            raise OSError(
-                "its header is not UTF-8. Give its encoding with --encoding, such as latin-1 or "
-                "gb18030"
-            )
+            raise UnicodeError("its header is not UTF-8")
         return first, has_more
 
 

@@ -13,7 +13,8 @@ from functools import cached_property
 from typing import NamedTuple, TextIO
 
 _BLOCK = 2**20
-_LONGEST_FIELD = 16 * 2**20
+CSV_BLOCK = 16 * 2**20
+"""Bytes of a CSV file that are read together; a row must fit. The scanner takes characters."""
 _LETTERS = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "0": "\0", "Z": "\x1a"}
 
 
@@ -69,7 +70,7 @@ class Scanner:
         while True:
             found = self._pattern.match(buffer, position)
             if found is None or (found.end() == len(buffer) and not at_end):
-                if at_end or len(buffer) - position > _LONGEST_FIELD:
+                if at_end or len(buffer) - position > CSV_BLOCK:
                     raise ScanError(self._fault(buffer, position, line))
                 more = text.read(max(_BLOCK, len(buffer) - position))
                 buffer, position, at_end = buffer[position:] + more, 0, not more
@@ -138,7 +139,7 @@ class Scanner:
             if closed and buffer.startswith(self.quote, closed.end()):
                 return f"line {line}: text follows the closing quote of a value that begins here"
             return f"line {line}: a quote opens here and is never closed"
-        return f"line {line}: a value is longer than {_LONGEST_FIELD / 2**20:g} MiB"
+        return f"line {line}: a value is longer than {CSV_BLOCK / 2**20:g} MiB"
 
 
 def _line_breaks(text: str) -> int:

@@ -7,9 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from distlstm.text.columns import is_list
+
 SLICE_BYTES = 16 * 2**20
 """Most decoded bytes of a slice of rows, unless a single row is larger."""
-
 
 _Row = TypeVar("_Row")
 
@@ -39,7 +40,7 @@ def row_sizes(column: pa.Array) -> np.ndarray:
         return sizes[indices] if len(sizes) else np.zeros(len(column))
     if pa.types.is_struct(kind):
         return sum(map(row_sizes, column.flatten()), np.zeros(len(column)))
-    if pa.types.is_map(kind) or _is_list(kind):
+    if pa.types.is_map(kind) or is_list(kind):
         return _sums(column)
     try:
         return np.asarray(pc.fill_null(pc.binary_length(column), 0).to_numpy(zero_copy_only=False))
@@ -60,11 +61,6 @@ def _sums(column: pa.Array) -> np.ndarray:
         lengths = found.to_numpy(zero_copy_only=False).astype(np.int64)
     before = np.concatenate([np.zeros(1), np.cumsum(inner)])
     return np.diff(before[np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])])
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    return any(check(kind) for check in lists)
 
 
 def cut_by_size(sizes: np.ndarray, limit: float = SLICE_BYTES) -> Iterator[tuple[int, int]]:
@@ -88,7 +84,7 @@ def dictionaries(column: pa.Array) -> Iterator[pa.Array]:
     elif pa.types.is_map(kind):
         yield from dictionaries(column.keys)
         yield from dictionaries(column.items)
-    elif _is_list(kind):
+    elif is_list(kind):
         yield from dictionaries(column.values)
     elif pa.types.is_struct(kind):
         for child in column.flatten():

@@ -5,20 +5,19 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from lzma import LZMAError
 from typing import Any
 
 import pyarrow as pa
 
-from distlstm.data.csv_scanner import ScanError
+from distlstm.data.csv_scanner import CSV_BLOCK, ScanError
 from distlstm.data.files import SourceFile
 from distlstm.data.filesystem import open_filesystem
 from distlstm.data.formats import PARQUET_MARK, decompressed
 from distlstm.errors import UserError
 
-CSV_BLOCK = 16 * 2**20
-"""Bytes of a CSV file that are read together; a row must fit."""
-_FAULTS = (pa.ArrowException, OSError, EOFError, csv.Error, LZMAError, ScanError)
+_FAULTS = (pa.ArrowException, OSError, EOFError, UnicodeError, csv.Error, LZMAError, ScanError)
 _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark it begins with
@@ -61,7 +60,7 @@ def opened(file: SourceFile) -> Iterator[Any]:
             _refuse_parquet(filesystem, path)
             with decompressed(filesystem, path, file.compression) as source:
                 yield source
-    except (*_FAULTS, UnicodeError) as error:
+    except _FAULTS as error:
         raise unreadable(file, error) from error
 
 
@@ -71,6 +70,7 @@ def _refuse_parquet(filesystem: Any, path: str) -> None:
             raise OSError("its content is Parquet")
 
 
+@lru_cache(maxsize=64)
 def encoding_of(file: SourceFile) -> str:
     """The encoding of a text file: as given, or by a byte order mark, else UTF-8."""
     given = file.reader.encoding

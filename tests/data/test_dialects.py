@@ -150,8 +150,6 @@ def test_a_header_in_another_encoding_names_the_option(tmp_path: Path) -> None:
 
 def test_a_format_can_be_given_whatever_the_names(tmp_path: Path) -> None:
     written(tmp_path / "000000_0", "a,Who ?\n")
-    written(tmp_path / "part.dat.gz", "")
-    (tmp_path / "part.dat.gz").unlink()
     assert read(tmp_path, format="csv", header=["id", "text"]) == [{"id": "a", "text": "Who ?"}]
 
 

@@ -20,6 +20,7 @@ from distlstm.data.reading import read_schema
 from distlstm.errors import RunError, UserError
 from distlstm.stages.prediction.parts import Part, PredictionSettings
 from distlstm.stages.run.output import read_identity
+from distlstm.text.columns import is_list
 
 _APPLICATION = "distlstm.batch-predict"
 """Names our transactions in the log, which are numbered from 1."""
@@ -51,7 +52,7 @@ def delta_type(kind: pa.DataType) -> pa.DataType | None:
         return pa.timestamp("us", None if kind.tz is None else "UTC")
     if types.is_decimal(kind) and kind.precision <= _MOST_DIGITS:
         return pa.decimal128(kind.precision, kind.scale)
-    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+    if is_list(kind):
         inner = delta_type(kind.value_type)
         return None if inner is None else pa.list_(inner)
     if types.is_map(kind):
