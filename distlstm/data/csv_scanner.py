@@ -90,24 +90,26 @@ class Scanner:
     def _pattern(self) -> re.Pattern[str]:
         """Matches a value and what ends it."""
         quote, escape, delimiter = map(re.escape, (self.quote, self.escape, self.delimiter))
+        first = re.escape(self.delimiter[0])
         alone, end = (r"|\r(?!\n)", "") if self.has_carriage_returns else ("", r"|\r")
         end = rf"(?P<end>{delimiter}|\r\n|\n{end}|\Z)"
-        one = len(self.delimiter) == 1
-        other = rf"[^\r\n{escape}{delimiter}]++" if one else rf"(?!{delimiter})[^\r\n{escape}]"
+        # Python before 3.11.5 repeats groups wrongly if they are possessive, so only classes are.
+        other = rf"[^\r\n{escape}{first}]++"
+        other += rf"|(?!{delimiter}){first}" if len(self.delimiter) > 1 else ""
         if quote:
             other += f"|{escape}" if escape else ""  # outside quotes, it is text
             quoted = rf"{quote}(?P<quoted>{self._inside.pattern}){quote}"
-            plain = rf"(?!{quote})(?:{other}{alone})*+"
+            plain = rf"(?!{quote})(?:{other}{alone})*"
             return re.compile(rf"(?:{quoted}|(?P<plain>{plain})){end}", re.DOTALL)
         other += f"|{escape}." if escape else ""
-        return re.compile(rf"(?P<quoted>(?!))?(?P<plain>(?:{other}{alone})*+){end}", re.DOTALL)
+        return re.compile(rf"(?P<quoted>(?!))?(?P<plain>(?:{other}{alone})*){end}", re.DOTALL)
 
     @cached_property
     def _inside(self) -> re.Pattern[str]:
         """Matches what stands between two quotes."""
         quote, escape = re.escape(self.quote), re.escape(self.escape)
         escaped = f"|{escape}." if escape else ""
-        return re.compile(rf"(?:[^{quote}{escape}]++{escaped}|{quote}{quote})*+", re.DOTALL)
+        return re.compile(rf"(?:[^{quote}{escape}]++{escaped}|{quote}{quote})*", re.DOTALL)
 
     @cached_property
     def _escapes(self) -> re.Pattern[str]:
