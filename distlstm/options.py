@@ -10,7 +10,9 @@ from typing import Any, TypedDict, TypeVar, cast, get_args
 import click
 
 from distlstm.config import ExperimentConfig, load_config
+from distlstm.errors import UserError
 from distlstm.reader_options import InputFormat, ReaderOptions
+from distlstm.worker_range import WorkerRange
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _NAMED_CHARACTER = re.compile(r"\\(?:t|x([0-9a-fA-F]{2}))")
@@ -161,10 +163,25 @@ reader_options = gathered(
 )
 
 
+class Workers(click.ParamType[WorkerRange]):
+    """A number of workers, or a range such as 2:8."""
+
+    name = "N or MIN:MAX"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> WorkerRange:
+        """Convert to a range; a usage error if the value is none."""
+        try:
+            return WorkerRange.of(value)
+        except UserError as error:
+            self.fail(str(error), param, ctx)
+
+
 class Cluster(TypedDict):
     """What a command runs on; arguments of the functions of the API."""
 
-    workers: int | None
+    workers: WorkerRange | None
     gpu: bool | None
     cpus_per_worker: int
     address: str | None
@@ -173,7 +190,9 @@ class Cluster(TypedDict):
 cluster_options = gathered(
     "cluster",
     Cluster,
-    workers=click.option("--workers", type=click.IntRange(1), help="Number of worker processes."),
+    workers=click.option(
+        "--workers", type=Workers(), help="Number of worker processes, or the least and the most."
+    ),
     gpu=click.option("--gpu/--no-gpu", default=None, help="Use GPUs [default: if there are any]."),
     cpus_per_worker=click.option(
         "--cpus-per-worker",

@@ -12,6 +12,7 @@ from distlstm.errors import UserError
 from distlstm.reader_options import ReaderOptions
 from distlstm.stages.run.events import Event, OnEvent
 from distlstm.stages.run.host import audible, unchanged
+from distlstm.worker_range import WorkerRange
 
 if TYPE_CHECKING:  # which imports Ray
     from distlstm.stages.run.session import Resources
@@ -23,6 +24,8 @@ Data = AnyPath | Sequence[AnyPath]
 """A file, directory, glob or URI, or several of them: Parquet, CSV or JSON lines."""
 Config = ExperimentConfig | AnyPath | Mapping[str, Any] | None
 """An experiment; a TOML file; values by dotted name (`{"model.hidden_dim": 64}`); the defaults."""
+Workers = int | str | tuple[int, int] | WorkerRange | None
+"""A number of worker processes, or the least and the most: `"2:8"` or `(2, 8)`."""
 Listener = Callable[[Event], None] | None
 """Called with every event of the work: progress, notes, epochs, trials."""
 
@@ -86,7 +89,7 @@ def config_of(
 
 def resources_of(
     *,
-    workers: int | None,
+    workers: Workers,
     gpu: bool | None,
     cpus_per_worker: int,
     address: str | None,
@@ -95,11 +98,12 @@ def resources_of(
     """What the work may use; to be called within `called`."""
     from distlstm.stages.run.session import Resources
 
-    for name, value in (("workers", workers), ("cpus_per_worker", cpus_per_worker)):
-        if value is not None and (type(value) is not int or value < 1):
-            raise UserError(f"{name} is {value!r}; it must be a whole number, at least 1.")
+    if type(cpus_per_worker) is not int or cpus_per_worker < 1:
+        raise UserError(
+            f"cpus_per_worker is {cpus_per_worker!r}; it must be a whole number, at least 1."
+        )
     return Resources(
-        num_workers=workers,
+        workers=None if workers is None else WorkerRange.of(workers),
         use_gpu=gpu,
         cpus_per_worker=cpus_per_worker,
         address=address,

@@ -8,6 +8,7 @@ from distlstm.api.arguments import (
     AnyPath,
     Data,
     Listener,
+    Workers,
     called,
     check_cut,
     resources_of,
@@ -32,7 +33,7 @@ def batch_predict(
     min_score: float | None = None,
     reader: ReaderOptions = DETECT,
     format: "OutputFormat" = "parquet",  # noqa: A002
-    workers: int | None = None,
+    workers: Workers = None,
     gpu: bool | None = None,
     cpus_per_worker: int = 1,
     address: str | None = None,
@@ -105,7 +106,7 @@ def estimate(
     min_score: float | None = None,
     reader: ReaderOptions = DETECT,
     format: "OutputFormat" = "parquet",  # noqa: A002
-    workers: int | None = None,
+    workers: Workers = None,
     gpu: bool | None = None,
     cpus_per_worker: int = 1,
     address: str | None = None,
@@ -158,7 +159,7 @@ def _request(
     min_score: float | None,
     reader: ReaderOptions,
     format: "OutputFormat",  # noqa: A002
-    workers: int | None,
+    workers: Workers,
     gpu: bool | None,
     cpus_per_worker: int,
     address: str | None,

@@ -3,7 +3,15 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distlstm.api.arguments import AnyPath, Data, Listener, called, resources_of, sources_of
+from distlstm.api.arguments import (
+    AnyPath,
+    Data,
+    Listener,
+    Workers,
+    called,
+    resources_of,
+    sources_of,
+)
 from distlstm.reader_options import DETECT, ReaderOptions
 
 if TYPE_CHECKING:
@@ -18,7 +26,7 @@ def evaluate(
     text_column: str | None = None,
     label_column: str | None = None,
     reader: ReaderOptions = DETECT,
-    workers: int | None = None,
+    workers: Workers = None,
     gpu: bool | None = None,
     cpus_per_worker: int = 1,
     address: str | None = None,
