@@ -2,13 +2,13 @@
 
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 _NOT_BLOCKING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
-def open_regular(path: Path, *, largest: int) -> BinaryIO:
+def open_regular(path: Path, *, largest: int) -> BufferedReader:
     """Open a file of at most `largest` bytes for reading; links to regular files are followed.
 
     Raises:
