@@ -72,6 +72,6 @@ class Vocabulary:
         if tuple(lines[:2]) != _SPECIAL or lines[-1] != "":
             raise UserError(f"{path} is not a vocabulary of distlstm, or is damaged.")
         tokens = pa.array(lines[:-1], pa.string())
-        if pc.count_distinct(tokens).as_py() < len(tokens):
+        if len(tokens.unique()) < len(tokens):
             raise UserError(f"{path} is damaged: it contains a token twice.")
         return cls(tokens)
