@@ -10,10 +10,20 @@ import pytest
 import distlstm
 
 PACKAGE = Path(distlstm.__file__).parent
-BOTTOM = {"errors", "atomic", "config", "reader_options", "worker_range", "environment", ""}
+BOTTOM = {
+    "errors",
+    "atomic",
+    "regular_file",
+    "config",
+    "reader_options",
+    "worker_range",
+    "environment",
+    "",
+}
 MAY_IMPORT = {
     "errors": set(),
     "atomic": set(),
+    "regular_file": set(),
     "environment": set(),
     "config": {"errors"},
     "reader_options": {"errors"},

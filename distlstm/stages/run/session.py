@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import ray
+from ray._private import ray_constants
 
 from distlstm.errors import RunError, UserError
 from distlstm.stages.run.events import OnEvent
@@ -131,12 +132,28 @@ def _connect(resources: Resources) -> None:
 
 
 def _start(resources: Resources) -> None:
-    ray.init(
-        address="local",
-        include_dashboard=resources.with_dashboard,
-        log_to_driver=False,
-        logging_level=logging.CRITICAL,
-    )
+    with _on_loopback():
+        ray.init(
+            address="local",
+            include_dashboard=resources.with_dashboard,
+            log_to_driver=False,
+            logging_level=logging.CRITICAL,
+        )
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Let a Ray that starts in the block listen on 127.0.0.1 only.
+
+    By default it does so on macOS and Windows alone. All its processes get the address of the node
+    from the one that starts them, and listen on all interfaces unless it is 127.0.0.1.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _capacity(resources: Resources) -> Capacity:
