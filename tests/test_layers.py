@@ -10,10 +10,11 @@ import pytest
 import distlstm
 
 PACKAGE = Path(distlstm.__file__).parent
-BOTTOM = {"errors", "atomic", "config", "reader_options", "environment", ""}
+BOTTOM = {"errors", "atomic", "storage", "config", "reader_options", "environment", ""}
 MAY_IMPORT = {
     "errors": set(),
     "atomic": set(),
+    "storage": {"errors", "atomic"},
     "environment": set(),
     "config": {"errors"},
     "reader_options": {"errors"},
