@@ -56,9 +56,10 @@ def _may_pass(error: Exception) -> bool:
 def clean(error: Exception, uri: str) -> OSError:
     """The error for the user."""
     text, code = str(error), _CODE.search(str(error))
+    if code and code[1] == "NoSuchBucket":
+        return FileNotFoundError(f"{uri} does not exist: there is no such bucket")
     if isinstance(error, FileNotFoundError):
-        missing = "has no such bucket" if code and code[1] == "NoSuchBucket" else "does not exist"
-        return FileNotFoundError(f"{uri} {missing}")
+        return FileNotFoundError(f"{uri} does not exist")
     if type(error).__name__ in _REFUSED:
         return PermissionError(
             f"{uri}: access was denied{f' ({code[1]})' if code else ''}. Check the credentials in "

@@ -53,7 +53,12 @@ def parse_uri(uri: str) -> ObjectUri:
         )
     if scheme not in OBJECT_SCHEMES:
         raise UserError(f"{uri} cannot be opened. Supported: {SUPPORTED_LOCATIONS}.")
-    if "?" in bucket or "#" in bucket or not bucket:
+    if "?" in rest:
+        raise UserError(
+            f"{uri.partition('?')[0]} is followed by a `?`. Settings are environment variables, "
+            "such as AWS_ENDPOINT_URL; in a name, write `%3F`."
+        )
+    if not bucket:
         raise UserError(f"{uri} names no bucket. Write it as {scheme}://BUCKET/DIRECTORY.")
     parts = [part for part in unquote(key).split("/") if part]
     if ".." in parts or "." in parts:

@@ -1,7 +1,7 @@
 """A directory in an object store: objects whose keys begin with its path."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -153,6 +153,26 @@ class ObjectStorage:
                 last = found["path"]
                 if not last.endswith("/"):
                     yield self._entry(found)
+
+    def children(self) -> tuple[Sequence[str], Sequence[Entry]]:
+        """The names of the subdirectories, and the files, of this directory alone."""
+        import obstore
+
+        found = self._call(
+            "", lambda store: obstore.list_with_delimiter(store, self.directory or None)
+        )
+        above = f"{self.directory}/" if self.directory else ""
+        directories = [path.removeprefix(above) for path in found["common_prefixes"]]
+        return directories, [self._entry(file) for file in found["objects"]]
+
+    def has_any(self) -> bool:
+        """Whether there is a file below this directory."""
+        import obstore
+
+        def first(store: Any) -> Any:
+            return next(iter(obstore.list(store, self.directory or None, chunk_size=1)), None)
+
+        return bool(self._call("", first))
 
     def exists(self, name: str) -> bool:
         """Whether there is a file of this name."""
