@@ -130,7 +130,9 @@ def test_a_file_uri_is_a_local_path(tmp_path: Path) -> None:
 def test_errors_have_the_uri_and_no_credentials(
     store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(FileNotFoundError, match=r"^s3://nosuch/d/x does not exist: there is no such bucket$") as raised:
+    with pytest.raises(
+        FileNotFoundError, match=r"^s3://nosuch/d/x does not exist: there is no such bucket$"
+    ) as raised:
         storage_at("s3://nosuch/d").read("x")
     assert raised.value.__suppress_context__
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
