@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distlstm import environment
@@ -12,6 +11,7 @@ from distlstm.errors import UserError
 from distlstm.reader_options import ReaderOptions
 from distlstm.stages.run.events import Event, OnEvent
 from distlstm.stages.run.host import audible, unchanged
+from distlstm.storage.location import on_disk
 from distlstm.worker_range import WorkerRange
 
 if TYPE_CHECKING:  # which imports Ray
@@ -82,7 +82,7 @@ def config_of(
     elif isinstance(config, Mapping):
         experiment = ExperimentConfig().with_values(config)
     else:
-        experiment = load_config(None if config is None else Path(config))
+        experiment = load_config(None if config is None else on_disk(config))
     values = {"seed": seed, **(changes or {})}
     return experiment.with_values({name: v for name, v in values.items() if v is not None})
 
@@ -131,6 +131,6 @@ def labelled_data(
         training=training,
         validation=sources_of(validation),
         columns=Columns(text=text_column, label=label_column),
-        init=None if init is None else Path(init),
+        init=None if init is None else on_disk(init),
         reader=reader,
     )

@@ -1,7 +1,6 @@
 """`batch_predict`, `estimate` and `verify`: a label for every row, its cost, and its proof."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from distlstm.api.arguments import (
@@ -16,6 +15,7 @@ from distlstm.api.arguments import (
 )
 from distlstm.errors import UserError
 from distlstm.reader_options import DETECT, ReaderOptions
+from distlstm.storage.location import on_disk
 
 if TYPE_CHECKING:
     from distlstm.stages.batch_predict import OutputFormat, PredictRequest
@@ -175,8 +175,8 @@ def _request(
         raise UserError(f"The format {format!r} is none of: {', '.join(get_args(OutputFormat))}.")
     return PredictRequest(
         inputs=sources_of(inputs),
-        model=Path(model),
-        output=Path(output),
+        model=on_disk(model),
+        output=on_disk(output),
         resources=resources_of(
             workers=workers,
             gpu=gpu,
@@ -206,4 +206,4 @@ def verify(directory: AnyPath) -> "Verification":
     with called():
         from distlstm.stages import verify as work
 
-        return work.verify(Path(directory))
+        return work.verify(on_disk(directory))

@@ -1,6 +1,5 @@
 """`evaluate`: how good a model is on labelled rows that it has not seen."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distlstm.api.arguments import (
@@ -13,6 +12,7 @@ from distlstm.api.arguments import (
     sources_of,
 )
 from distlstm.reader_options import DETECT, ReaderOptions
+from distlstm.storage.location import on_disk
 
 if TYPE_CHECKING:
     from distlstm.stages.run.results import EvaluationResult
@@ -67,7 +67,7 @@ def evaluate(
 
         request = work.EvaluateRequest(
             data=sources_of(data),
-            model=Path(model),
+            model=on_disk(model),
             resources=resources_of(
                 workers=workers,
                 gpu=gpu,
@@ -78,10 +78,10 @@ def evaluate(
             text_column=text_column,
             label_column=label_column,
             reader=reader,
-            output=None if output is None else Path(output),
+            output=None if output is None else on_disk(output),
             overwrite=overwrite,
         )
         result = work.evaluate(request, on_event=listener)
         if output is not None:
-            write_evaluation_report(Path(output))
+            write_evaluation_report(on_disk(output))
         return result

@@ -1,7 +1,6 @@
 """`train`: one classifier from labelled data."""
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distlstm.api.arguments import (
@@ -16,6 +15,7 @@ from distlstm.api.arguments import (
     resources_of,
 )
 from distlstm.reader_options import DETECT, ReaderOptions
+from distlstm.storage.location import on_disk
 
 if TYPE_CHECKING:
     from distlstm.stages.run.results import TrainResult
@@ -88,7 +88,7 @@ def train(
                 init=init,
                 reader=reader,
             ),
-            output=Path(output),
+            output=on_disk(output),
             config=experiment,
             resources=resources_of(
                 workers=workers,
@@ -100,5 +100,5 @@ def train(
             overwrite=overwrite,
         )
         result = work.train(request, on_event=listener, began=began)
-        write_model_report(Path(output), result.metadata)
+        write_model_report(on_disk(output), result.metadata)
         return result

@@ -1,7 +1,6 @@
 """`tune`: a search for the best classifier."""
 
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from distlstm.api.arguments import (
@@ -17,6 +16,7 @@ from distlstm.api.arguments import (
 )
 from distlstm.errors import RunError, UserError
 from distlstm.reader_options import DETECT, ReaderOptions
+from distlstm.storage.location import on_disk
 
 if TYPE_CHECKING:
     from distlstm.stages.run.results import TuneResult
@@ -114,7 +114,7 @@ def tune(
                 label_column=label_column,
                 reader=reader,
             ),
-            output=Path(output),
+            output=on_disk(output),
             config=experiment,
             resources=resources_of(
                 workers=workers,
@@ -124,16 +124,16 @@ def tune(
                 debug=debug,
             ),
             limits=work.Limits(time_budget=time_budget, concurrency=concurrency),
-            warm_start=None if warm_start is None else Path(warm_start),
+            warm_start=None if warm_start is None else on_disk(warm_start),
             overwrite=overwrite,
         )
         try:
             result = work.tune(request, on_event=listener)
         except (KeyboardInterrupt, RunError):
             with suppress(OSError):  # what ended the study is what counts
-                if (Path(output) / TRIALS_FILE).exists():
-                    write_study_report(Path(output))
+                if (on_disk(output) / TRIALS_FILE).exists():
+                    write_study_report(on_disk(output))
             raise
-        write_model_report(Path(output) / BEST)
-        write_study_report(Path(output))
+        write_model_report(on_disk(output) / BEST)
+        write_study_report(on_disk(output))
         return result

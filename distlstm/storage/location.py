@@ -37,6 +37,24 @@ def local_path(location: str | Path) -> Path | None:
     return Path(os.path.normpath(Path(text).expanduser().absolute()))
 
 
+def on_disk(location: str | os.PathLike[str]) -> Path:
+    """The path of a location that must be on a disk: a path or a `file:///` URI.
+
+    Raises:
+        UserError: it is another URI.
+    """
+    text = os.fspath(location)
+    if "://" not in text:
+        return Path(text)
+    found = local_path(text)
+    if found is None:
+        raise UserError(
+            f"{text} is not on a disk. Data and inputs may be in an object store; outputs, models, "
+            "studies and configs must be on a disk that all nodes share. Give a path."
+        )
+    return found
+
+
 def parse_uri(uri: str) -> ObjectUri:
     """The parts of an object store's URI.
 
