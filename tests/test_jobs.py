@@ -137,7 +137,7 @@ def test_every_command_of_the_job_is_one_that_distlstm_understands() -> None:
     assert [name for name, *_ in steps] == ["tune", "train", "evaluate", "batch-predict"]
     for name, *arguments in steps:
         params = cli.commands[name].make_context(name, list(arguments)).params
-        assert (params["workers"], params["gpu"]) == (3, False)
+        assert (str(params["workers"]), params["gpu"]) == ("3", False)
         if name in ("tune", "train"):
             assert (params["text_column"], params["label_column"]) == ("body", "topic")
             assert params["validation"] == ("s3://lake/c",)
