@@ -185,7 +185,7 @@ class Workers(click.ParamType[WorkerRange]):
     ) -> WorkerRange:
         """Convert to a range; a usage error if the value is none."""
         try:
-            return WorkerRange.of(value)
+            return value if isinstance(value, WorkerRange) else WorkerRange.parse(str(value))
         except UserError as error:
             self.fail(str(error), param, ctx)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from distlstm.errors import UserError
 
-_RANGE = re.compile(r"(\d+)(?::(\d+))?")
+_RANGE = re.compile(r"(\d+):(\d+)")
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class WorkerRange:
 
     @classmethod
     def of(cls, value: object) -> "WorkerRange":
-        """`4`, `"4"`, `"2:8"`, `(2, 8)` or a WorkerRange; one number is both least and most.
+        """`4`, `"2:8"`, `(2, 8)` or a WorkerRange; one number is both least and most.
 
         Raises:
             UserError: it is none of these, the most is 0, or less than the least.
@@ -33,6 +33,11 @@ class WorkerRange:
                 "2:8, the least and the most."
             )
         return cls(least, most)
+
+    @classmethod
+    def parse(cls, text: str) -> "WorkerRange":
+        """`4` or `2:8`, as written in the option; see `of`."""
+        return cls.of(int(text) if text.isascii() and text.isdecimal() else text)
 
     def __str__(self) -> str:
         """As it is written in the option."""
@@ -50,4 +55,4 @@ def _bounds(value: object) -> tuple[int, int]:
     found = _RANGE.fullmatch(value.strip()) if isinstance(value, str) else None
     if found is None:
         return 0, 0
-    return int(found[1]), int(found[2] or found[1])
+    return int(found[1]), int(found[2])

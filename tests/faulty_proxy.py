@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import Random
 
-from tests.object_store import free_port, wait_for
+from tests.ports import free_port, wait_for
 
 BUSY = b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 UNAVAILABLE, CUT_ANSWER, CUT_REQUEST, DELAYED = 0.1, 0.04, 0.01, 0.1

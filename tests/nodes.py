@@ -4,7 +4,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from tests.ports import free_port
 from tests.stages.test_interruption import wait_until
 
 SECONDS = 120
@@ -122,12 +122,6 @@ class Cluster:
             return json.loads(done.stdout.strip().split("\n")[-1])
         except ValueError:
             return None
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def descendants(pid: int) -> list[int]:

@@ -1,16 +1,16 @@
 """A server that answers like S3, on loopback, for tests."""
 
 import os
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.request import Request, urlopen
 
 import pytest
+
+from tests.ports import free_port, wait_for
 
 BUCKET = "bucket"
 VARIABLES = {
@@ -34,25 +34,6 @@ class ObjectStore:
     @property
     def variables(self) -> dict[str, str]:
         return VARIABLES | {"AWS_ENDPOINT_URL": self.endpoint}
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def wait_for(port: int, seconds: float = 60) -> None:
-    """Wait until something listens on a port."""
-    until = time.monotonic() + seconds
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.05)
 
 
 @contextmanager

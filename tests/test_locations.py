@@ -38,9 +38,9 @@ def test_a_file_uri_is_a_path() -> None:
     assert on_disk("model") == Path("model")
 
 
-@pytest.mark.parametrize("value", [4, "4", (4, 4)])
+@pytest.mark.parametrize("value", [4, (4, 4), "4:4"])
 def test_one_number_of_workers_is_the_least_and_the_most(value: object) -> None:
-    assert WorkerRange.of(value) == WorkerRange(4, 4)
+    assert WorkerRange.of(value) == WorkerRange(4, 4) == WorkerRange.parse("4")
 
 
 @pytest.mark.parametrize("value", ["2:8", (2, 8), WorkerRange(2, 8)])

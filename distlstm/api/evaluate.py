@@ -82,6 +82,6 @@ def evaluate(
             overwrite=overwrite,
         )
         result = work.evaluate(request, on_event=listener)
-        if output is not None:
-            write_evaluation_report(on_disk(output))
+        if request.output is not None:
+            write_evaluation_report(request.output)
         return result

@@ -100,5 +100,5 @@ def train(
             overwrite=overwrite,
         )
         result = work.train(request, on_event=listener, began=began)
-        write_model_report(on_disk(output), result.metadata)
+        write_model_report(request.output, result.metadata)
         return result

@@ -106,6 +106,7 @@ def tune(
         for name, value in (("time_budget", time_budget), ("concurrency", concurrency)):
             if value is not None and value <= 0:
                 raise UserError(f"{name} is {value}; it must be above 0.")
+        directory = on_disk(output)
         request = work.TuneRequest(
             data=labelled_data(
                 data,
@@ -114,7 +115,7 @@ def tune(
                 label_column=label_column,
                 reader=reader,
             ),
-            output=on_disk(output),
+            output=directory,
             config=experiment,
             resources=resources_of(
                 workers=workers,
@@ -131,9 +132,9 @@ def tune(
             result = work.tune(request, on_event=listener)
         except (KeyboardInterrupt, RunError):
             with suppress(OSError):  # what ended the study is what counts
-                if (on_disk(output) / TRIALS_FILE).exists():
-                    write_study_report(on_disk(output))
+                if (directory / TRIALS_FILE).exists():
+                    write_study_report(directory)
             raise
-        write_model_report(on_disk(output) / BEST)
-        write_study_report(on_disk(output))
+        write_model_report(directory / BEST)
+        write_study_report(directory)
         return result

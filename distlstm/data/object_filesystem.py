@@ -219,7 +219,7 @@ class _Reader(io.RawIOBase):
 
 
 class _Upload(io.RawIOBase):
-    """A local file that is uploaded when it is closed without an error."""
+    """A local file that is uploaded when it is closed."""
 
     def __init__(self, storage: ObjectStorage, name: str) -> None:
         self._storage, self._name = storage, name

@@ -172,7 +172,7 @@ class Training:
         self.highest_rate = config.learning_rate
         self.history: list[EpochResult] = []
         self.begun: BegunEpoch | None = None
-        """The steps of the current epoch up to the last check."""
+        """The steps of the current epoch up to its last checkpoint; None before one."""
         self.best_weights = self.model.applied_weights()
 
     @property

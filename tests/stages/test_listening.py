@@ -13,6 +13,7 @@ import pytest
 
 from distlstm.model.directory import save_model
 from tests.model.test_directory import model
+from tests.nodes import descendants
 
 pytestmark = [
     pytest.mark.ray,
@@ -20,14 +21,6 @@ pytestmark = [
 ]
 _LISTENS = "0A"
 _LOOPBACK = ("0100007F", "0" * 16 + "FFFF0000" + "0100007F", "0" * 24 + "01000000")
-
-
-def descendants(pid: int) -> Iterator[int]:
-    """A process and those below it."""
-    yield pid
-    for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in children.read_text().split():
-            yield from descendants(int(child))
 
 
 def inodes(pid: int) -> Iterator[str]:
@@ -42,7 +35,7 @@ def addresses(root: int) -> set[tuple[str, str]]:
     """The command and the address of each listening socket of a process and those below it."""
     owners = {}
     try:
-        for pid in descendants(root):
+        for pid in (root, *descendants(root)):
             owners |= dict.fromkeys(inodes(pid), Path(f"/proc/{pid}/comm").read_text().strip())
     except OSError:
         return set()  # a process ended meanwhile: the next look is better

@@ -1,10 +1,9 @@
-"""Two nodes with a token: GCS, dashboard, raylet and workers answer nobody who lacks it."""
+"""Two nodes with a token: GCS and dashboard answer nobody who lacks it."""
 
 import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.ray, pytest.mark.fault]
 
@@ -28,12 +29,6 @@ def node():
     return ray.get_runtime_context().get_node_id()
 print(json.dumps(sorted(set(ray.get([node.remote() for _ in range(2)])))), flush=True)
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def environment(token: str | None) -> dict[str, str]:

@@ -112,7 +112,7 @@ def map_bundles(
         max_restarts=0,
         max_task_retries=0,
         max_concurrency=2,  # one thread works, one answers `progress`
-    )(_Actor)
+    )(_Worker)
     pool: _Pool[_Result] = _Pool(
         start=lambda: actor.remote(make_work, model, capacity),
         most=workers.most,
@@ -134,7 +134,7 @@ class _Bundle:
 
 
 @dataclass(frozen=True)
-class _Worker:
+class _ReadyWorker:
     """An actor that has loaded the model."""
 
     actor: Any
@@ -153,8 +153,8 @@ class _Pool(Generic[_Result]):
     waiting: deque[_Bundle]
     starting: dict[Any, Any] = field(default_factory=dict)
     """Actors by the reference to the id of their node."""
-    idle: list[_Worker] = field(default_factory=list)
-    running: dict[Any, tuple[_Worker, _Bundle]] = field(default_factory=dict)
+    idle: list[_ReadyWorker] = field(default_factory=list)
+    running: dict[Any, tuple[_ReadyWorker, _Bundle]] = field(default_factory=dict)
     deaths_at_start: int = 0
     """Actors that died before they had loaded the model, since one had."""
     last_worker: float = field(default_factory=time.monotonic)
@@ -202,14 +202,14 @@ class _Pool(Generic[_Result]):
         for reference in list(self.starting)[: max(0, surplus)]:
             ray.kill(self.starting.pop(reference))
 
-    def _release(self, worker: _Worker) -> None:
+    def _release(self, worker: _ReadyWorker) -> None:
         self.idle.remove(worker)
         ray.kill(worker.actor)
 
     def _take_worker(self, reference: Any) -> None:
         actor = self.starting.pop(reference)
         try:
-            self.idle.append(_Worker(actor, ray.get(reference)))
+            self.idle.append(_ReadyWorker(actor, ray.get(reference)))
             self.deaths_at_start = 0
         except RayActorError as error:
             ray.kill(actor)
@@ -282,7 +282,7 @@ class _Pool(Generic[_Result]):
             ray.kill(actor)
 
 
-class _Actor:
+class _Worker:
     """Loads the model and runs the work on bundles."""
 
     def __init__(

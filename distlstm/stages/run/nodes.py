@@ -71,10 +71,10 @@ def changes(before: dict[str, Node], after: dict[str, Node]) -> Iterator[str]:
 @contextmanager
 def reported_changes(on_event: OnEvent) -> Iterator[None]:
     """Report nodes that are lost, drained or added during a block."""
-    ended = threading.Event()
+    ended, first = threading.Event(), nodes()
 
     def watch() -> None:
-        before = nodes()
+        before = first
         while not ended.wait(_SECONDS_BETWEEN_LOOKS):
             try:
                 after = nodes()
@@ -90,4 +90,4 @@ def reported_changes(on_event: OnEvent) -> Iterator[None]:
         yield
     finally:
         ended.set()
-        thread.join()
+        thread.join(timeout=_SECONDS_BETWEEN_LOOKS)  # if the head is dead, its look lasts long
