@@ -17,7 +17,7 @@ from tests.stages.test_interruption import epochs_done, wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.fault]
 SECONDS = 300
-NUM_FILES, ROWS_PER_FILE = 24, 800
+NUM_FILES, ROWS_PER_FILE = 24, 2_000  # work for longer than it takes to notice a death
 SMALL = ["--set", "model.hidden_dim=32", "--set", "training.patience=6"]
 EPOCHS = ["--set", "training.min_epochs=6", "--set", "training.max_epochs=6"]
 
