@@ -6,6 +6,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -100,9 +101,9 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     token, port, dashboard = secrets.token_hex(32), free_port(), free_port()
     logs = tmp_path_factory.mktemp("logs")
     found = Nodes(f"127.0.0.1:{port}", f"127.0.0.1:{dashboard}", token)
-    folders = [tmp_path_factory.mktemp(name) for name in "ab"]
     head = ("--head", f"--port={port}", f"--dashboard-port={dashboard}")
-    started = [start(token, logs, *head, f"--temp-dir={folders[0]}")]
+    short = tempfile.TemporaryDirectory(prefix="ray-")  # a socket's path has at most 107 bytes
+    started = [start(token, logs, *head, f"--temp-dir={short.name}")]
     try:
         wait_until_up(found)
         started.append(start(token, logs, f"--address={found.address}"))
@@ -116,6 +117,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+        short.cleanup()
 
 
 def test_with_the_token_both_nodes_work(nodes: Nodes) -> None:
