@@ -14,14 +14,16 @@ writes its model. Prints one JSON line per size: rows, seconds of the encoding, 
 import argparse
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -38,7 +40,8 @@ import resource, sys
 from pathlib import Path
 from distlstm.data.corpus import EncodedCorpus
 from distlstm.stages.training.baseline import linear_model
-linear_model(EncodedCorpus(Path(sys.argv[1])))
+from distlstm.storage import LocalStorage
+linear_model(EncodedCorpus(LocalStorage(Path(sys.argv[1]))))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
 
@@ -81,14 +84,26 @@ class Peaks:
         self.together[doing] = max(self.together.get(doing, 0.0), seen.together)
 
 
-def progress(output: Path) -> tuple[str, int]:
-    """The current activity, and the number of steps done in the first epoch."""
-    if not any((output / "checkpoints").glob("corpus-*/corpus.json")):
-        return "encoding", 0
-    file = output / "checkpoints" / "progress.jsonl"
-    lines = file.read_text().splitlines() if file.exists() else []
-    last = json.loads(lines[-1]) if lines else {}
-    return "finishing" if "result" in last else "training", last.get("step", [0])[0]
+@dataclass
+class Reader:
+    """What the command prints, read by a thread."""
+
+    source: IO[str]
+    lines: list[str] = field(default_factory=list)
+
+    def read(self) -> None:
+        """Read to the end."""
+        self.lines += self.source
+
+    def progress(self, output: Path) -> tuple[str, int]:
+        """The current activity, and the number of steps done in the first epoch."""
+        if not any((output / "checkpoints").glob("corpus-*/corpus.json")):
+            return "encoding", 0
+        last = self.lines[-1] if self.lines else ""
+        steps = re.match(r"epoch 1 of up to 1: ([\d,]+) of", last)
+        if steps is None and "training loss" in last:
+            return "finishing", 0
+        return "training", int(steps[1].replace(",", "")) if steps else 0
 
 
 def measure(data: Path, output: Path, *, whole: bool) -> tuple[Peaks, float, dict[str, Any]]:
@@ -100,23 +115,29 @@ def measure(data: Path, output: Path, *, whole: bool) -> tuple[Peaks, float, dic
     command = [sys.executable, "-m", "distlstm", "train", str(data), "--output", str(output)]
     one_epoch = ["--set", "training.min_epochs=1", "--set", "training.max_epochs=1"]
     process = subprocess.Popen(
-        [*command, "--workers", str(WORKERS), "--quiet", "--json", *one_epoch],
+        [*command, "--workers", str(WORKERS), "--json", *one_epoch],
         env={**os.environ, MARK: str(output)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        text=True,
     )
+    assert process.stderr is not None
+    reader = Reader(process.stderr)
+    thread = threading.Thread(target=reader.read)
+    thread.start()
     encoding, steps = 0.0, 0
     while process.poll() is None and (whole or steps < STEPS):
-        doing, steps = progress(output)
+        doing, steps = reader.progress(output)
         if doing != "encoding" and not encoding:
             encoding = time.monotonic() - began
         peaks.look(mark, doing)
         time.sleep(0.3)
     if not whole:
         process.send_signal(signal.SIGINT)
-    out, err = process.communicate()
-    if process.returncode != (0 if whole else 130):
-        raise SystemExit(f"The command ended early: {err.decode()}")
+    thread.join()
+    out = process.stdout.read() if process.stdout else ""
+    if process.wait() != (0 if whole else 130):
+        raise SystemExit(f"The command ended early: {''.join(reader.lines)}")
     return peaks, encoding, json.loads(out) if whole else {}
 
 

@@ -25,6 +25,7 @@ from distlstm.stages.prediction.parts import (
 )
 from distlstm.stages.run.files import SUCCESS_FILE
 from distlstm.stages.verify import verify
+from distlstm.storage import LocalStorage
 
 PARTS, ROWS, RUNS = 5_000, 10, 3
 SETTINGS = PredictionSettings(
@@ -62,9 +63,9 @@ def main() -> None:
             rows = pa.table({"text": [f"text {i} {j}" for j in range(ROWS)]})
             pq.write_table(rows, source / f"{i:05d}.parquet")
         parts = [write_part(Unit(file=file), output) for file in find_files([str(source)])]
-        write_manifest(output, SETTINGS, parts, Run(inputs=(str(source),)), UNIT)
+        write_manifest(LocalStorage(output), SETTINGS, parts, Run(inputs=(str(source),)), UNIT)
         (output / SUCCESS_FILE).touch()
-        results = [verify(output) for _ in range(RUNS)]
+        results = [verify(LocalStorage(output)) for _ in range(RUNS)]
     if any(result.faults for result in results):
         raise SystemExit(f"faults: {results[0].faults[:3]}")
     speed = statistics.median(result.parts / result.seconds for result in results)

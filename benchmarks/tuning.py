@@ -35,6 +35,7 @@ import pyarrow.parquet as pq
 
 from distlstm import environment
 from distlstm.demo.corpus import build_stdlib_corpus
+from distlstm.storage import LocalStorage
 
 METRIC = "macro_f1"
 FULL_TRIALS, QUICK_TRIALS, NESTED_TRIALS, QUICK_ROWS = 6, 20, 6, 3_000
@@ -191,7 +192,9 @@ def nested_worker(parameters: dict[str, Any]) -> None:
     config = load_config(None, settings)
     with tempfile.TemporaryDirectory() as directory:
         spec = DataRequest(training=(parameters["data"],)).find(config, on_event=print)
-        corpus = encode_corpus(spec, Path(directory) / "corpus", progress=lambda *_: None)
+        corpus = encode_corpus(
+            spec, LocalStorage(Path(directory, "corpus")), progress=lambda *_: None
+        )
         job = TrainingJob(corpus, config, Worker())
         for result in job.training.run(job.training_batches, job.validation_batches):
             ray.train.report({"accuracy": result.validation.accuracy})

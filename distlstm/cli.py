@@ -19,6 +19,7 @@ from distlstm.options import (
     Cluster,
     Duration,
     Invocation,
+    Location,
     OnDisk,
     cluster_options,
     config_options,
@@ -60,7 +61,7 @@ def cli() -> None:
 @output_options("model")
 @click.option(
     "--init",
-    type=OnDisk(),
+    type=Location(),
     metavar="MODEL",
     help="Model directory to continue from. New tokens and labels of DATA are added to its own.",
 )
@@ -72,9 +73,9 @@ def cli() -> None:
 @display_options
 def train(
     data: tuple[str, ...],
-    output: Path,
+    output: str,
     overwrite: bool,
-    init: Path | None,
+    init: str | None,
     validation: tuple[str, ...],
     text_column: str | None,
     label_column: str | None,
@@ -125,7 +126,7 @@ def train(
 )
 @click.option(
     "--warm-start",
-    type=OnDisk(),
+    type=Location(),
     metavar="STUDY",
     help="Study directory; its best settings are tried first.",
 )
@@ -140,7 +141,7 @@ def train(
 @display_options
 def tune(
     data: tuple[str, ...],
-    output: Path,
+    output: str,
     overwrite: bool,
     validation: tuple[str, ...],
     text_column: str | None,
@@ -148,7 +149,7 @@ def tune(
     trials: int | None,
     prefer: Literal["best", "fast"] | None,
     tolerance: float | None,
-    warm_start: Path | None,
+    warm_start: str | None,
     time_budget: float | None,
     concurrency: int | None,
     config: ExperimentConfig,
@@ -193,7 +194,7 @@ def tune(
 @model_option
 @click.option(
     "--output",
-    type=OnDisk(),
+    type=Location(),
     help="Directory for metrics.json, report.html and errors.parquet.",
 )
 @overwrite_option
@@ -203,8 +204,8 @@ def tune(
 @display_options
 def evaluate(
     data: tuple[str, ...],
-    model: Path,
-    output: Path | None,
+    model: str,
+    output: str | None,
     overwrite: bool,
     text_column: str | None,
     label_column: str | None,
@@ -260,8 +261,8 @@ def evaluate(
 @display_options
 def batch_predict(
     inputs: tuple[str, ...],
-    model: Path,
-    output: Path,
+    model: str,
+    output: str,
     overwrite: bool,
     text_column: str | None,
     columns: str | None,
@@ -323,10 +324,10 @@ def batch_predict(
 
 
 @cli.command()
-@click.argument("directory", type=OnDisk(), metavar="DIR")
+@click.argument("directory", type=Location(), metavar="DIR")
 @json_option
 @debug_option
-def verify(directory: Path, as_json: bool, debug: bool) -> None:  # noqa: ARG001 (main)
+def verify(directory: str, as_json: bool, debug: bool) -> None:  # noqa: ARG001 (main)
     """Check a batch-predict output against its manifest and input, by Parquet footers."""
     from distlstm.console import results
 
@@ -340,10 +341,10 @@ def verify(directory: Path, as_json: bool, debug: bool) -> None:  # noqa: ARG001
 
 
 @cli.command()
-@click.argument("path", type=OnDisk(), metavar="PATH")
+@click.argument("path", type=Location(), metavar="PATH")
 @json_option
 @debug_option
-def report(path: Path, as_json: bool, debug: bool) -> None:  # noqa: ARG001 (main)
+def report(path: str, as_json: bool, debug: bool) -> None:  # noqa: ARG001 (main)
     """Write the HTML report of a model, study, evaluation or prediction output again."""
     from distlstm.console import results
 
@@ -355,7 +356,7 @@ def report(path: Path, as_json: bool, debug: bool) -> None:  # noqa: ARG001 (mai
 @click.argument("texts", nargs=-1, metavar="[TEXT]...")
 @model_option
 @debug_option
-def predict(texts: tuple[str, ...], model: Path, debug: bool) -> None:  # noqa: ARG001 (main)
+def predict(texts: tuple[str, ...], model: str, debug: bool) -> None:  # noqa: ARG001 (main)
     """Predict labels of TEXTs, or of lines on standard input, as JSON lines."""
     from distlstm.console import results
 

@@ -14,6 +14,7 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from distlstm.errors import UserError
+from distlstm.storage import read_at
 
 Pooling = Literal["last", "max", "mean", "attention"]
 
@@ -239,13 +240,17 @@ class ExperimentConfig:
         return tables
 
 
-def load_config(path: Path | None, overrides: Iterable[str] = ()) -> ExperimentConfig:
+def load_config(location: str | Path | None, overrides: Iterable[str] = ()) -> ExperimentConfig:
     """Read a TOML file (or the defaults), then apply `section.field=value` overrides.
+
+    Args:
+        location: path or URI of the file.
+        overrides: applied in this order.
 
     Raises:
         UserError: a key is unknown or a value is wrong; the message has the nearest valid name.
     """
-    config = ExperimentConfig() if path is None else read_config(_parse_toml(path))
+    config = ExperimentConfig() if location is None else read_config(_parse_toml(location))
     return config.with_values(dict(_parse_override(text) for text in overrides))
 
 
@@ -259,13 +264,14 @@ def read_config(tables: Mapping[str, Any]) -> ExperimentConfig:
     return config
 
 
-def _parse_toml(path: Path) -> dict[str, Any]:
+def _parse_toml(location: str | Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_at(location).decode("utf-8"))
     except OSError as error:
-        raise UserError(f"Cannot read the config file {path}: {error.strerror}.") from error
+        reason = error.strerror or str(error)
+        raise UserError(f"Cannot read the config file {location}: {reason}.") from error
     except ValueError as error:  # also for a number with too many digits
-        raise UserError(f"{path} is not valid TOML: {error}.") from error
+        raise UserError(f"{location} is not valid TOML: {error}.") from error
 
 
 def _parse_override(text: str) -> tuple[str, Any]:

@@ -12,12 +12,27 @@ import click
 from distlstm.config import ExperimentConfig, load_config
 from distlstm.errors import UserError
 from distlstm.reader_options import InputFormat, ReaderOptions
+from distlstm.storage import storage_at
 from distlstm.storage.location import on_disk
 from distlstm.worker_range import WorkerRange
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _NAMED_CHARACTER = re.compile(r"\\(?:t|x([0-9a-fA-F]{2}))")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+
+class Location(click.ParamType[str]):
+    """A path, or a URI that is supported; other URIs are usage errors."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check that a directory or file can be there."""
+        try:
+            storage_at(str(value))
+        except UserError as error:
+            self.fail(str(error), param, ctx)
+        return str(value)
 
 
 class OnDisk(click.ParamType[Path]):
@@ -79,9 +94,9 @@ def output_options(kind: str) -> Callable[[_Command], _Command]:
     return several(
         click.option(
             "--output",
-            type=OnDisk(),
+            type=Location(),
             required=True,
-            help=f"Directory for the {kind}. On a cluster, every node must be able to access it.",
+            help=f"Directory for the {kind}. On a cluster, all nodes share it, or it is a URI.",
         ),
         overwrite_option,
     )
@@ -90,7 +105,7 @@ def output_options(kind: str) -> Callable[[_Command], _Command]:
 overwrite_option = click.option(
     "--overwrite", is_flag=True, help="Replace the output if it exists."
 )
-model_option = click.option("--model", type=OnDisk(), required=True, help="Model directory.")
+model_option = click.option("--model", type=Location(), required=True, help="Model directory.")
 quiet_option = click.option("--quiet", is_flag=True, help="Show no progress.")
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as one JSON object."
@@ -221,7 +236,7 @@ cluster_options = gathered(
 
 
 def _experiment(
-    *, config: Path | None, settings: tuple[str, ...], seed: int | None
+    *, config: str | None, settings: tuple[str, ...], seed: int | None
 ) -> ExperimentConfig:
     own = () if seed is None else (f"seed={seed}",)
     return load_config(config, (*settings, *own))
@@ -230,7 +245,7 @@ def _experiment(
 config_options = gathered(
     "config",
     _experiment,
-    config=click.option("--config", type=OnDisk(), help="TOML file with the hyperparameters."),
+    config=click.option("--config", type=Location(), help="TOML file with the hyperparameters."),
     settings=click.option(
         "--set",
         "settings",

@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "regular_file": set(),
     "storage": {"errors", "atomic"},
     "environment": set(),
-    "config": {"errors"},
+    "config": {"errors", "storage"},
     "reader_options": {"errors"},
     "worker_range": {"errors"},
     "options": BOTTOM,

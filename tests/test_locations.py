@@ -1,4 +1,4 @@
-"""Tests of where things may lie: what is not supported is refused before anything starts."""
+"""Tests of paths and URIs: what is not supported is refused before anything starts."""
 
 from pathlib import Path
 
@@ -9,18 +9,23 @@ from distlstm.storage.location import on_disk
 from distlstm.worker_range import WorkerRange
 from tests.commands import run
 
+OPTIONS = [
+    ["train", "data.parquet", "--output", "ftp://host/model"],
+    ["train", "data.parquet", "--output", "model", "--init", "hdfs://host/model"],
+    ["train", "data.parquet", "--output", "model", "--config", "https://host/model.toml"],
+    ["tune", "data.parquet", "--output", "gcs://bucket/study"],
+    ["tune", "data.parquet", "--output", "study", "--warm-start", "s3n://bucket/study"],
+    ["evaluate", "data.parquet", "--model", "model", "--output", "abfs://container/out"],
+    ["batch-predict", "in", "--model", "http://host/model", "--output", "out"],
+    ["batch-predict", "in", "--model", "model", "--output", "ftp://host/out"],
+    ["predict", "--model", "ftp://host/model", "text"],
+    ["verify", "ftp://host/out"],
+    ["report", "ftp://host/out"],
+]
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["train", "data.parquet", "--output", "s3://bucket/model"],
-        ["tune", "data.parquet", "--output", "gs://bucket/study"],
-        ["batch-predict", "in", "--model", "s3://bucket/model", "--output", "out"],
-        ["batch-predict", "in", "--model", "model", "--output", "ftp://host/out"],
-        ["verify", "s3://bucket/out"],
-    ],
-)
-def test_a_location_that_must_be_on_a_disk_is_refused_at_once(
+
+@pytest.mark.parametrize("arguments", OPTIONS, ids=lambda arguments: " ".join(arguments[::2]))
+def test_a_scheme_that_is_not_supported_is_refused_at_once(
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -29,8 +34,17 @@ def test_a_location_that_must_be_on_a_disk_is_refused_at_once(
     monkeypatch.chdir(tmp_path)
     outcome = run(capfd, *arguments)
     assert outcome.code == 2
-    assert "is not on a disk" in outcome.err
+    assert "cannot be opened. Supported: a local path, file:///, s3://" in outcome.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_credentials_in_a_uri_are_refused_and_not_repeated(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    outcome = run(capfd, "verify", "s3://key:secret@bucket/out")
+    assert outcome.code == 2
+    assert "has credentials in it" in outcome.err
+    assert "secret" not in outcome.err
 
 
 def test_a_file_uri_is_a_path() -> None:

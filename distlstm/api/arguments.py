@@ -11,7 +11,7 @@ from distlstm.errors import UserError
 from distlstm.reader_options import ReaderOptions
 from distlstm.stages.run.events import Event, OnEvent
 from distlstm.stages.run.host import audible, unchanged
-from distlstm.storage.location import on_disk
+from distlstm.storage import Directory, storage_at
 from distlstm.worker_range import WorkerRange
 
 if TYPE_CHECKING:  # which imports Ray
@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # which imports Ray
     from distlstm.stages.training.labelled_data import DataRequest
 
 AnyPath = str | os.PathLike[str]
-"""A local path."""
+"""A local path, or a URI of a file or directory in an object store: s3://, gs://, az://."""
 Data = AnyPath | Sequence[AnyPath]
 """A file, directory, glob or URI, or several of them: Parquet, CSV or JSON lines."""
 Config = ExperimentConfig | AnyPath | Mapping[str, Any] | None
@@ -61,6 +61,15 @@ def sources_of(data: Data) -> tuple[str, ...]:
     )
 
 
+def directory_at(location: AnyPath) -> Directory:
+    """The directory at a path or URI.
+
+    Raises:
+        UserError: the URI is not supported.
+    """
+    return storage_at(os.fspath(location))
+
+
 def check_cut(*, top_k: int | None, min_score: float | None) -> None:
     """Raise a UserError if there is no such number of labels, or no such score."""
     if top_k is not None and (type(top_k) is not int or top_k < 1):
@@ -82,7 +91,7 @@ def config_of(
     elif isinstance(config, Mapping):
         experiment = ExperimentConfig().with_values(config)
     else:
-        experiment = load_config(None if config is None else on_disk(config))
+        experiment = load_config(None if config is None else os.fspath(config))
     values = {"seed": seed, **(changes or {})}
     return experiment.with_values({name: v for name, v in values.items() if v is not None})
 
@@ -131,6 +140,6 @@ def labelled_data(
         training=training,
         validation=sources_of(validation),
         columns=Columns(text=text_column, label=label_column),
-        init=None if init is None else on_disk(init),
+        init=None if init is None else directory_at(init),
         reader=reader,
     )

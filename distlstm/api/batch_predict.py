@@ -10,12 +10,12 @@ from distlstm.api.arguments import (
     Workers,
     called,
     check_cut,
+    directory_at,
     resources_of,
     sources_of,
 )
 from distlstm.errors import UserError
 from distlstm.reader_options import DETECT, ReaderOptions
-from distlstm.storage.location import on_disk
 
 if TYPE_CHECKING:
     from distlstm.stages.batch_predict import OutputFormat, PredictRequest
@@ -175,8 +175,8 @@ def _request(
         raise UserError(f"The format {format!r} is none of: {', '.join(get_args(OutputFormat))}.")
     return PredictRequest(
         inputs=sources_of(inputs),
-        model=on_disk(model),
-        output=on_disk(output),
+        model=directory_at(model),
+        output=directory_at(output),
         resources=resources_of(
             workers=workers,
             gpu=gpu,
@@ -206,4 +206,4 @@ def verify(directory: AnyPath) -> "Verification":
     with called():
         from distlstm.stages import verify as work
 
-        return work.verify(on_disk(directory))
+        return work.verify(directory_at(directory))

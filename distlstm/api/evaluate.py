@@ -8,11 +8,11 @@ from distlstm.api.arguments import (
     Listener,
     Workers,
     called,
+    directory_at,
     resources_of,
     sources_of,
 )
 from distlstm.reader_options import DETECT, ReaderOptions
-from distlstm.storage.location import on_disk
 
 if TYPE_CHECKING:
     from distlstm.stages.run.results import EvaluationResult
@@ -62,12 +62,12 @@ def evaluate(
         RunError: work that started and could not be finished.
     """
     with called(address, on_event=on_event) as listener:
-        from distlstm.report.evaluation import write_evaluation_report
+        from distlstm.report.kinds import EVALUATION, write_report_of
         from distlstm.stages import evaluate as work
 
         request = work.EvaluateRequest(
             data=sources_of(data),
-            model=on_disk(model),
+            model=directory_at(model),
             resources=resources_of(
                 workers=workers,
                 gpu=gpu,
@@ -78,10 +78,10 @@ def evaluate(
             text_column=text_column,
             label_column=label_column,
             reader=reader,
-            output=None if output is None else on_disk(output),
+            output=None if output is None else directory_at(output),
             overwrite=overwrite,
         )
         result = work.evaluate(request, on_event=listener)
         if request.output is not None:
-            write_evaluation_report(request.output)
+            write_report_of(EVALUATION, request.output)
         return result

@@ -2,13 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from distlstm.api.arguments import AnyPath, check_cut
+from distlstm.api.arguments import AnyPath, check_cut, directory_at
 from distlstm.errors import UserError
 from distlstm.stages.run.results import MAX_ROWS, Result, TextTable
-from distlstm.storage.location import on_disk
 
 if TYPE_CHECKING:  # each takes a while to import
     import pandas as pd
@@ -68,8 +66,9 @@ class Predictions(Result):
 class Model(Result):
     """A trained classifier, ready to be applied; made by `load_model`."""
 
-    def __init__(self, path: Path, predictor: "Predictor", text_column: str) -> None:
+    def __init__(self, path: str, predictor: "Predictor", text_column: str) -> None:
         self.path = path
+        """Of its directory, or its URI."""
         self.text_column = text_column
         """The column of tables and data frames that `predict` reads."""
         self._predictor = predictor
@@ -130,12 +129,12 @@ class Model(Result):
 
     def to_json(self) -> dict[str, Any]:
         """Path, labels and metrics."""
-        return {"path": str(self.path), "labels": list(self.labels), "metrics": self.metrics}
+        return {"path": self.path, "labels": list(self.labels), "metrics": self.metrics}
 
     def as_table(self) -> TextTable:
         """Path, number of labels, and metrics."""
         shown = {
-            "model": str(self.path),
+            "model": self.path,
             "labels": f"{len(self.labels)}: {', '.join(self.labels[:5])}",
             **{name: f"{value:,.4f}" for name, value in self.metrics.items()},
         }
@@ -162,13 +161,15 @@ def load_model(path: AnyPath, *, gpu: bool = False, num_threads: int = 1) -> Mod
     from distlstm.model.metadata import load_metadata
     from distlstm.stages.prediction.input import trained_on
     from distlstm.stages.prediction.predictor import Predictor
+    from distlstm.stages.run.models import model_directory
 
     if num_threads < 1:
         raise UserError(f"num_threads is {num_threads}; it must be at least 1.")
-    directory = on_disk(path)
-    metadata = load_metadata(directory)
-    predictor = Predictor.load(directory, metadata, num_threads=num_threads, use_gpu=gpu)
-    return Model(directory, predictor, trained_on(metadata).text)
+    storage = directory_at(path)
+    with model_directory(storage) as directory:
+        metadata = load_metadata(directory)
+        predictor = Predictor.load(directory, metadata, num_threads=num_threads, use_gpu=gpu)
+    return Model(storage.location, predictor, trained_on(metadata).text)
 
 
 def _is_pandas(texts: Any) -> bool:

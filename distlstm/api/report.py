@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
-from distlstm.api.arguments import AnyPath, called
-from distlstm.storage.location import on_disk
+from distlstm.api.arguments import AnyPath, called, directory_at
+from distlstm.storage import is_object_uri
 
 
-def write_report(path: AnyPath) -> Path:
-    """(Re)write the report of a model, a study, an evaluation or a prediction output; its path.
+def write_report(path: AnyPath) -> Path | str:
+    """(Re)write the report of a model, a study, an evaluation or a prediction output.
+
+    Returns its path, or its URI in an object store.
 
     >>> distlstm.write_report("model").name
     'report.html'
@@ -18,4 +20,5 @@ def write_report(path: AnyPath) -> Path:
     with called():
         from distlstm.report import kinds
 
-        return kinds.write_report(on_disk(path))
+        written = kinds.write_report(directory_at(path))
+        return written if is_object_uri(written) else Path(written)

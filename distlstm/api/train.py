@@ -11,11 +11,11 @@ from distlstm.api.arguments import (
     Workers,
     called,
     config_of,
+    directory_at,
     labelled_data,
     resources_of,
 )
 from distlstm.reader_options import DETECT, ReaderOptions
-from distlstm.storage.location import on_disk
 
 if TYPE_CHECKING:
     from distlstm.stages.run.results import TrainResult
@@ -76,7 +76,7 @@ def train(
     """
     began, experiment = time.monotonic(), config_of(config, seed=seed)
     with called(address, idle_workers=False, on_event=on_event) as listener:
-        from distlstm.report.model import write_model_report
+        from distlstm.report.kinds import MODEL, write_report_of
         from distlstm.stages import train as work
 
         request = work.TrainRequest(
@@ -88,7 +88,7 @@ def train(
                 init=init,
                 reader=reader,
             ),
-            output=on_disk(output),
+            output=directory_at(output),
             config=experiment,
             resources=resources_of(
                 workers=workers,
@@ -100,5 +100,5 @@ def train(
             overwrite=overwrite,
         )
         result = work.train(request, on_event=listener, began=began)
-        write_model_report(request.output, result.metadata)
+        write_report_of(MODEL, request.output)
         return result

@@ -11,12 +11,12 @@ from distlstm.api.arguments import (
     Workers,
     called,
     config_of,
+    directory_at,
     labelled_data,
     resources_of,
 )
 from distlstm.errors import RunError, UserError
 from distlstm.reader_options import DETECT, ReaderOptions
-from distlstm.storage.location import on_disk
 
 if TYPE_CHECKING:
     from distlstm.stages.run.results import TuneResult
@@ -98,15 +98,14 @@ def tune(
     }
     experiment = config_of(config, seed=seed, changes=short)
     with called(address, on_event=on_event) as listener:
-        from distlstm.report.model import write_model_report
-        from distlstm.report.study import write_study_report
+        from distlstm.report.kinds import MODEL, STUDY, write_report_of
         from distlstm.stages import tune as work
         from distlstm.stages.run.files import BEST, TRIALS_FILE
 
         for name, value in (("time_budget", time_budget), ("concurrency", concurrency)):
             if value is not None and value <= 0:
                 raise UserError(f"{name} is {value}; it must be above 0.")
-        directory = on_disk(output)
+        directory = directory_at(output)
         request = work.TuneRequest(
             data=labelled_data(
                 data,
@@ -125,16 +124,16 @@ def tune(
                 debug=debug,
             ),
             limits=work.Limits(time_budget=time_budget, concurrency=concurrency),
-            warm_start=None if warm_start is None else on_disk(warm_start),
+            warm_start=None if warm_start is None else directory_at(warm_start),
             overwrite=overwrite,
         )
         try:
             result = work.tune(request, on_event=listener)
         except (KeyboardInterrupt, RunError):
             with suppress(OSError):  # what ended the study is what counts
-                if (directory / TRIALS_FILE).exists():
-                    write_study_report(directory)
+                if directory.exists(TRIALS_FILE):
+                    write_report_of(STUDY, directory)
             raise
-        write_model_report(directory / BEST)
-        write_study_report(directory)
+        write_report_of(MODEL, directory.below(BEST))
+        write_report_of(STUDY, directory)
         return result

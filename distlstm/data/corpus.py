@@ -1,9 +1,9 @@
 """A labelled corpus: what to encode (`CorpusSpec`), and the result (`EncodedCorpus`)."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from distlstm.data.labelled import Columns
 from distlstm.data.shards import Shards
 from distlstm.data.vectors_file import VectorsFile
 from distlstm.reader_options import DETECT, ReaderOptions
+from distlstm.storage import Directory, local_copy, storage_at
 from distlstm.text.labels import LabelSet
 from distlstm.text.vocabulary import Vocabulary
 
@@ -34,7 +35,7 @@ class Inherited:
     """What a corpus inherits from an earlier model, so that vocabulary and labels only grow."""
 
     path: str
-    """The MODEL directory."""
+    """Path or URI of the MODEL directory."""
     fingerprint: str
     num_tokens: int
     """Size of its vocabulary, whose ids stay the same."""
@@ -43,7 +44,8 @@ class Inherited:
     @property
     def vocabulary(self) -> Vocabulary:
         """The model's vocabulary, read from its directory."""
-        return Vocabulary.load(Path(self.path) / VOCABULARY_FILE)
+        with storage_at(self.path).as_file(VOCABULARY_FILE) as file:
+            return Vocabulary.load(file)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,24 +144,32 @@ class CorpusSummary:
 
 
 class EncodedCorpus:
-    """An encoded corpus on disk: vocabulary, labels, and the shards of both splits."""
+    """An encoded corpus: vocabulary, labels, and the shards of both splits.
 
-    def __init__(self, path: Path) -> None:
-        metadata = json.loads((path / METADATA_FILE).read_text(encoding="utf-8"))
-        self.path = path
+    The shards of a corpus in an object store are fetched once for each node, and mapped from there.
+    """
+
+    def __init__(self, storage: Directory) -> None:
+        content = storage.read(METADATA_FILE)
+        metadata = json.loads(content)
+        self.storage = storage
         self.summary = CorpusSummary(**metadata["summary"])
         self.labels = LabelSet(tuple(metadata["labels"]))
         self.kind: str = metadata["kind"]
         """`single`: each row has one label; `multi`: each row has a set of labels."""
+        vectors = [VECTORS_FILE] if self.summary.num_vectors else []
+        path = local_copy(
+            storage,
+            [VOCABULARY_FILE, *vectors, *metadata["training"], *metadata["validation"]],
+            key=f"corpus-{hashlib.sha256(content).hexdigest()[:32]}",
+        )
         self.vocabulary = Vocabulary.load(path / VOCABULARY_FILE)
         self.training = Shards([path / name for name in metadata["training"]])
         self.validation = Shards([path / name for name in metadata["validation"]])
-
-    @property
-    def vectors(self) -> np.ndarray | None:
+        self.vectors: np.ndarray | None = None
         """Pretrained vectors by token id, float32 [V, D], memory-mapped; None if there are none.
 
         Tokens without a vector have NaN.
         """
-        file = self.path / VECTORS_FILE
-        return np.load(file, mmap_mode="r", allow_pickle=False) if file.exists() else None
+        if vectors:
+            self.vectors = np.load(path / VECTORS_FILE, mmap_mode="r", allow_pickle=False)

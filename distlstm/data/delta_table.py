@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from distlstm.data.lakehouse import DataFile, TableSnapshot, library, no_snapshot, not_readable
 from distlstm.errors import UserError
+from distlstm.storage.connection import table_options
 
 _READABLE = {
     "deletionVectors",  # as long as no file has one
@@ -67,7 +68,7 @@ def current_version(uri: str) -> TableSnapshot:
 def _open(uri: str) -> Any:
     deltalake = library("deltalake", uri=uri, kind="delta")
     try:
-        return deltalake.DeltaTable(uri.partition("?")[0])
+        return deltalake.DeltaTable(uri.partition("?")[0], storage_options=table_options(uri))
     except Exception as error:
         raise not_readable(uri, "delta", error) from error
 

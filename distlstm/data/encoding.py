@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from distlstm.atomic import replace_file, write_text
 from distlstm.data.corpus import (
     METADATA_FILE,
     VECTORS_FILE,
@@ -42,6 +40,7 @@ from distlstm.data.parallel import Progress, map_items
 from distlstm.data.shards import write_shard
 from distlstm.data.units import Unit, cut_into_units, group_small, unit_limit
 from distlstm.errors import UserError
+from distlstm.storage import Directory
 from distlstm.text.columns import is_label_set
 from distlstm.text.labels import UNKNOWN_LABEL, LabelSet, one_hot
 from distlstm.text.normalization import normalized
@@ -53,30 +52,29 @@ _SMALL = 16 * 2**20
 """Bytes on disk that this process encodes in less time than a cluster takes to start."""
 
 
-def encode_corpus(spec: CorpusSpec, path: Path, *, progress: Progress) -> EncodedCorpus:
+def encode_corpus(spec: CorpusSpec, storage: Directory, *, progress: Progress) -> EncodedCorpus:
     """Encode a corpus into a directory, or open it if it is already encoded.
 
     Raises:
         UserError: unreadable data, no rows, fewer than two labels, nothing to validate on, or
             unusable vectors.
     """
-    if not (path / METADATA_FILE).exists():
-        _encode(spec, path, progress)
-    return EncodedCorpus(path)
+    if not storage.exists(METADATA_FILE):
+        _encode(spec, storage, progress)
+    return EncodedCorpus(storage)
 
 
-def _encode(spec: CorpusSpec, path: Path, progress: Progress) -> None:
+def _encode(spec: CorpusSpec, storage: Directory, progress: Progress) -> None:
     spread = not is_small(spec)
     training, validation = _bundles(spec.training, spread), _bundles(spec.validation, spread)
     counts = _count(spec, training, spread, progress)
     labels = _label_set(counts, spec)
     label_sets = bool(_as_dict(counts, "sets"))
     vocabulary = _vocabulary(counts, spec)
-    path.mkdir(parents=True, exist_ok=True)
-    vocabulary.save(path / VOCABULARY_FILE)
-    coverage = _match_vectors(spec, path, vocabulary, counts, progress)
+    storage.write(VOCABULARY_FILE, vocabulary.to_text())
+    coverage = _match_vectors(spec, storage, vocabulary, counts, progress)
     encoder = _Encoder(
-        path=path,
+        storage=storage,
         columns=spec.columns,
         tokenizer=Tokenizer(spec.text, vocabulary),
         labels=labels,
@@ -91,7 +89,7 @@ def _encode(spec: CorpusSpec, path: Path, progress: Progress) -> None:
         tables.append(table)
         progress("encoding", len(tables), len(jobs))
     written = pa.concat_tables(tables).sort_by("name")
-    _write_metadata(path, spec, counts, labels, label_sets, written, coverage)
+    _write_metadata(storage, spec, counts, labels, label_sets, written, coverage)
 
 
 def is_small(spec: CorpusSpec) -> bool:
@@ -130,7 +128,11 @@ class _Coverage:
 
 
 def _match_vectors(
-    spec: CorpusSpec, path: Path, vocabulary: Vocabulary, counts: pa.Table, progress: Progress
+    spec: CorpusSpec,
+    storage: Directory,
+    vocabulary: Vocabulary,
+    counts: pa.Table,
+    progress: Progress,
 ) -> _Coverage:
     """Write the vectors of the vocabulary beside it; workers and trials map them into memory."""
     if spec.vectors is None:
@@ -144,7 +146,7 @@ def _match_vectors(
             f"None of the {len(vocabulary):,} tokens of the vocabulary is in {spec.vectors.path}. "
             "Check that it has the language of the texts, and that text.unit fits its tokens."
         )
-    with replace_file(path / VECTORS_FILE) as temporary, temporary.open("wb") as file:
+    with storage.replacing(VECTORS_FILE) as temporary, temporary.open("wb") as file:
         np.save(file, vectors, allow_pickle=False)
     tokens = _of_kind(counts, "token")
     known = vocabulary.ids_of(tokens["key"].combine_chunks()).to_numpy(zero_copy_only=False)
@@ -282,7 +284,7 @@ class _EncodedBatch:
 class _Encoder:
     """Writes the shards of a job; is sent to the workers."""
 
-    path: Path
+    storage: Directory
     columns: Columns
     tokenizer: Tokenizer
     labels: LabelSet
@@ -305,7 +307,8 @@ class _Encoder:
                 num_unseen += int((~known).sum())
         for split, kept in (("training", training), ("validation", validation)):
             write_shard(
-                self.path / f"{job.name}.{split}",
+                self.storage,
+                f"{job.name}.{split}",
                 kept.tokens,
                 kept.label_ids,
                 weights=kept.weights if columns.weight else (),
@@ -363,7 +366,7 @@ def _measure(job: _Job, training: _Rows, validation: _Rows, num_unseen: int) -> 
 
 
 def _write_metadata(
-    path: Path,
+    storage: Directory,
     spec: CorpusSpec,
     counts: pa.Table,
     labels: LabelSet,
@@ -402,4 +405,4 @@ def _write_metadata(
         "kind": "multi" if label_sets else "single",
         **shards,
     }
-    write_text(path / METADATA_FILE, json.dumps(metadata, ensure_ascii=False, indent=1) + "\n")
+    storage.write(METADATA_FILE, json.dumps(metadata, ensure_ascii=False, indent=1) + "\n")

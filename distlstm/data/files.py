@@ -31,6 +31,7 @@ from distlstm.data.lakehouse import (
 )
 from distlstm.errors import UserError
 from distlstm.reader_options import DETECT, ReaderOptions
+from distlstm.storage import is_object_uri, parse_uri
 
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 _IDENTIFYING = ("path", "relative", "size", "modified", "format", "compression")
@@ -143,17 +144,27 @@ def find_files(
 
 
 def would_find(source: str, path: str) -> bool:
-    """Whether a source finds the data files that are, or come to be, under a local directory."""
+    """Whether a source finds the data files that are, or come to be, under a path or URI."""
     source = absolute(source)
-    if "://" in source:
+    if is_object_uri(source) != is_object_uri(path) or ("://" in source) != ("://" in path):
         return False
-    parts, wanted = PurePosixPath(source).parts, PurePosixPath(real_path(path)).parts
+    parts, wanted = _parts_of(source), _parts_of(real_path(path))
     first = next((i for i, part in enumerate(parts) if WILDCARD.search(part)), len(parts))
-    root = PurePosixPath(real_path(str(PurePosixPath(*parts[:first])))).parts
+    root = parts[:first]
+    if "://" not in source:
+        root = _parts_of(real_path(str(PurePosixPath(*root))))
     below = (*wanted[len(root) :], "part.parquet")
     if wanted[: len(root)] != root or any(map(is_hidden, below)):
         return False
     return first == len(parts) or matches_above(below, parts[first:])
+
+
+def _parts_of(path: str) -> tuple[str, ...]:
+    """The parts of a path, or of a URI: its scheme, its bucket, and those of the key."""
+    if not is_object_uri(path):
+        return PurePosixPath(path).parts
+    uri = parse_uri(path)
+    return uri.scheme, uri.bucket, *PurePosixPath(uri.key).parts
 
 
 def _real_paths(paths: Iterable[str]) -> dict[str, str]:

@@ -68,7 +68,7 @@ class ObjectFiles(pafs.FileSystemHandler):  # type: ignore[misc]
                 return _file_info(path, storage.entry(name))
             except (FileNotFoundError, ValueError):
                 pass  # a directory, or nothing
-        if self._directory(path).has_any():
+        if not self._directory(path).is_empty():
             return pafs.FileInfo(path, pafs.FileType.Directory)
         return pafs.FileInfo(path, pafs.FileType.NotFound)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from distlstm.atomic import replace_file
+from distlstm.storage import Directory
 from distlstm.text.labels import one_hot
 from distlstm.text.tokenizer import TokenIds, run_indices
 
@@ -33,14 +33,15 @@ class EncodedRows:
 
 
 def write_shard(
-    path: Path,
+    storage: Directory,
+    name: str,
     tokens: Sequence[TokenIds],
     label_ids: Sequence[np.ndarray],
     *,
     weights: Sequence[np.ndarray] = (),
     targets: Sequence[np.ndarray] = (),
 ) -> None:
-    """Write batches of rows as one Arrow file, atomically.
+    """Write batches of rows as one Arrow file: whole or not at all.
 
     Without `weights`, all rows have the same weight; without `targets`, each row has one label.
     """
@@ -57,7 +58,10 @@ def write_shard(
             pa.array(probabilities.ravel()), probabilities.shape[1]
         )
     batch = pa.RecordBatch.from_pydict(columns)
-    with replace_file(path) as temporary, pa.ipc.new_file(str(temporary), batch.schema) as writer:
+    with (
+        storage.replacing(name) as temporary,
+        pa.ipc.new_file(str(temporary), batch.schema) as writer,
+    ):
         writer.write_batch(batch)
 
 

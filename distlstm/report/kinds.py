@@ -1,6 +1,8 @@
-"""Chooses the report of a directory by the files in it."""
+"""The kinds of directories that have a report, and their writers."""
 
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,32 +14,74 @@ from distlstm.report.model import write_model_report
 from distlstm.report.page import REPORT_FILE
 from distlstm.report.prediction import PREDICTION_REPORT_FILE, write_prediction_report
 from distlstm.report.study import write_study_report
-from distlstm.stages.run.files import MANIFEST_FILE, METRICS_FILE, STUDY_FILE
+from distlstm.stages.run.files import (
+    BEST_CONFIG,
+    EPOCHS_FILE,
+    ERRORS_FILE,
+    HISTORY_FILE,
+    MANIFEST_FILE,
+    METRICS_FILE,
+    STUDY_FILE,
+    SUCCESS_FILE,
+    TRIALS_FILE,
+)
+from distlstm.stages.run.output import reading, writing
+from distlstm.storage import Directory, WorkingCopy
 
-_KINDS: dict[str, tuple[Callable[[Path], None], str]] = {
-    MANIFEST_FILE: (write_prediction_report, PREDICTION_REPORT_FILE),
-    STUDY_FILE: (write_study_report, REPORT_FILE),
-    METADATA_FILE: (write_model_report, REPORT_FILE),
-    METRICS_FILE: (write_evaluation_report, REPORT_FILE),
-}
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of directory."""
+
+    mark: str
+    """The file by which it is recognised."""
+    others: tuple[str, ...]
+    """The other files that its report is made of, if they exist."""
+    write: Callable[[Path], None]
+    """Writes the report from these files, beside them."""
+    report: str = REPORT_FILE
 
 
-def write_report(path: Path) -> Path:
-    """Write the report of a model, study, evaluation or prediction directory; return its path.
+PREDICTION = Kind(MANIFEST_FILE, (SUCCESS_FILE,), write_prediction_report, PREDICTION_REPORT_FILE)
+STUDY = Kind(STUDY_FILE, (TRIALS_FILE, EPOCHS_FILE, BEST_CONFIG), write_study_report)
+MODEL = Kind(METADATA_FILE, (HISTORY_FILE,), write_model_report)
+EVALUATION = Kind(METRICS_FILE, (ERRORS_FILE,), write_evaluation_report)
+_KINDS = (PREDICTION, STUDY, MODEL, EVALUATION)
+
+
+def write_report(storage: Directory) -> str:
+    """Write the report of a model, study, evaluation or prediction directory.
+
+    Returns its path or URI.
 
     Raises:
         UserError: the directory is none of these, or is damaged.
     """
-    for file, (write, name) in _KINDS.items():
-        if (path / file).is_file():
-            try:
-                write(path)
-            except (*(KeyError, TypeError, ValueError, AttributeError), pa.ArrowException) as error:
-                raise UserError(
-                    f"{path} is damaged, so its report cannot be written: {error!r}."
-                ) from error
-            return path / name
-    raise UserError(
-        f"{path} is not a model, study, evaluation or prediction directory: it has none of "
-        f"{', '.join(_KINDS)}."
-    )
+    with reading(storage):
+        kind = next((kind for kind in _KINDS if storage.exists(kind.mark)), None)
+    if kind is None:
+        raise UserError(
+            f"{storage.location} is not a model, study, evaluation or prediction directory: it has "
+            f"none of {', '.join(kind.mark for kind in _KINDS)}."
+        )
+    return write_report_of(kind, storage)
+
+
+def write_report_of(kind: Kind, storage: Directory) -> str:
+    """Write the report of a directory of this kind; its path or URI.
+
+    Raises:
+        UserError: the directory is damaged.
+    """
+    with closing(WorkingCopy(storage, last=())) as copy:
+        with reading(storage):
+            copy.fetch((kind.mark, *kind.others))
+        try:
+            kind.write(copy.path)
+        except (*(KeyError, TypeError, ValueError, AttributeError), pa.ArrowException) as error:
+            raise UserError(
+                f"{storage.location} is damaged, so its report cannot be written: {error!r}."
+            ) from error
+        with writing(storage):
+            copy.publish()
+    return storage.at(kind.report)

@@ -13,6 +13,7 @@ from distlstm.report.histogram_chart import histogram_chart
 from distlstm.report.page import Cell, Page, PageTable, Section, number, write_page
 from distlstm.stages.prediction.manifest import read_manifest
 from distlstm.stages.run.files import SUCCESS_FILE
+from distlstm.storage import LocalStorage
 
 PREDICTION_REPORT_FILE = "_report.html"
 _MOST_BARS, _MOST_PARTS = 40, 1_000
@@ -24,7 +25,7 @@ def write_prediction_report(path: Path) -> None:
     Raises:
         UserError: there is no manifest, or it is damaged.
     """
-    manifest = read_manifest(path)
+    manifest = read_manifest(LocalStorage(path))
     sections = [
         _errors(path, manifest),
         _without_prediction(manifest),

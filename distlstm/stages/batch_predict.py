@@ -5,18 +5,16 @@ restarted command reads the footers and predicts only the missing units.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from distlstm.atomic import remove_leftovers, write_text
 from distlstm.data.files import SourceFile, absolute, snapshots_of
 from distlstm.data.lakehouse import DELTA_LOG
 from distlstm.data.units import Size, Unit, unit_limit
 from distlstm.errors import RunError, UserError
-from distlstm.model.metadata import gives_label_sets, load_metadata, model_fingerprint
+from distlstm.model.metadata import gives_label_sets
 from distlstm.reader_options import DETECT, ReaderOptions
 from distlstm.stages.prediction.actor_pool import (
     Done,
@@ -47,9 +45,11 @@ from distlstm.stages.prediction.parts import (
 from distlstm.stages.prediction.progress import Meter, Progress
 from distlstm.stages.run.events import Note, OnEvent
 from distlstm.stages.run.files import MANIFEST_FILE, SUCCESS_FILE
-from distlstm.stages.run.output import Output, State, opened, writing
+from distlstm.stages.run.models import fingerprint_at, metadata_of
+from distlstm.stages.run.output import Output, State, opened, reading, writing
 from distlstm.stages.run.results import BatchPredictResult
 from distlstm.stages.run.session import Capacity, Resources, ray_session
+from distlstm.storage import Directory
 from distlstm.worker_range import WorkerRange
 
 if TYPE_CHECKING:  # imports torch, which this process does not need
@@ -63,8 +63,8 @@ class PredictRequest:
     """What to predict, which columns to write, and where to."""
 
     inputs: tuple[str, ...]
-    model: Path
-    output: Path
+    model: Directory
+    output: Directory
     resources: Resources
     text_column: str | None = None
     """None: the column that the model was trained on."""
@@ -80,8 +80,9 @@ class PredictRequest:
     @property
     def is_table(self) -> bool:
         """Whether the output is a Delta table; one that is already stays one."""
-        is_old = (self.output / DELTA_LOG).is_dir() and not self.overwrite
-        return self.format == "delta" or is_old
+        if self.format == "delta":
+            return True
+        return not self.overwrite and not self.output.below(DELTA_LOG).is_empty()
 
 
 def batch_predict(request: PredictRequest, *, on_event: OnEvent) -> BatchPredictResult:
@@ -93,7 +94,7 @@ def batch_predict(request: PredictRequest, *, on_event: OnEvent) -> BatchPredict
         RunError: a file could not be read or a part not written; all other parts are kept.
     """
     started = time.perf_counter()
-    model_metadata = load_metadata(request.model)
+    model_metadata = metadata_of(request.model)
     settings, files = settings_and_input(request, model_metadata, on_event=on_event)
     run = _Run(
         request=request,
@@ -104,10 +105,11 @@ def batch_predict(request: PredictRequest, *, on_event: OnEvent) -> BatchPredict
     )
     if request.overwrite:
         cut_input(files, unit_limit(files))  # refuses clashing names while the old parts are there
-    with opened(run.output, overwrite=request.overwrite) as state:
+    with opened(run.output, overwrite=request.overwrite, on_wait=run.note) as work:
+        run.check = work.check
         run.begin()
         try:
-            if state is not State.FINISHED:
+            if work.state is not State.FINISHED:
                 run.predict()
         except BaseException:
             run.count_unreported()
@@ -127,8 +129,10 @@ def settings_and_input(
         UserError: the request does not fit the model or the input.
     """
     settings = _settings_of(request, model_metadata)
-    files = find_input(request.inputs, settings, request.output.absolute(), on_event=on_event)
-    if request.is_table:
+    files = find_input(request.inputs, settings, request.output.location, on_event=on_event)
+    with reading(request.output):
+        is_table = request.is_table
+    if is_table:
         check_input(files, settings)
     return replace(settings, snapshots=tuple(snapshots_of(files).items())), files
 
@@ -137,7 +141,7 @@ def _settings_of(request: PredictRequest, model_metadata: Mapping[str, Any]) -> 
     label_sets = gives_label_sets(model_metadata)
     refuse_cut(label_sets=label_sets, top_k=request.top_k, min_score=request.min_score)
     return PredictionSettings(
-        model=model_fingerprint(request.model, model_metadata),
+        model=fingerprint_at(request.model, model_metadata),
         text_column=request.text_column or trained_on(model_metadata).text,
         columns=request.columns,
         top_k=request.top_k,
@@ -161,17 +165,23 @@ class _Run:
     worker_seconds: float = 0.0
     num_workers: int = 1
     drift: Drift | None = None
+    check: Callable[[], None] = lambda: None
+    """Raises a RunError if another command has taken the output over."""
 
     @property
-    def path(self) -> Path:
+    def storage(self) -> Directory:
         """The output directory."""
-        return self.request.output.absolute()
+        return self.request.output
+
+    def note(self, text: str) -> None:
+        """Report a sentence."""
+        self.on_event(Note(text))
 
     @property
     def output(self) -> Output:
         """The output. Its identity is the settings, as recorded in the footers of the parts."""
         return Output(
-            path=self.path,
+            storage=self.storage,
             marks=(MANIFEST_FILE,),
             identity=plain(self.settings),
             recorded=lambda: self.ledger.settings_beside(self.settings),
@@ -181,7 +191,7 @@ class _Run:
     @cached_property
     def limit(self) -> Size:
         """The size limit of the units: that of earlier runs, if there were any."""
-        return recorded_limit(self.path) or unit_limit(self.files)
+        return recorded_limit(self.storage) or unit_limit(self.files)
 
     @cached_property
     def units(self) -> list[Unit]:
@@ -191,7 +201,7 @@ class _Run:
     @cached_property
     def ledger(self) -> Ledger:
         """The parts that exist when the command begins; the output must be locked."""
-        return read_ledger(self.path, self.units)
+        return read_ledger(self.storage, self.units)
 
     @property
     def missing(self) -> list[Unit]:
@@ -200,7 +210,7 @@ class _Run:
 
     def begin(self) -> None:
         """Report the finished parts, and mark the output as unfinished."""
-        remove_leftovers(self.path)
+        self.storage.remove_unfinished()
         if self.ledger.done:
             self.on_event(
                 Note(f"{len(self.ledger.done)} of {len(self.units)} parts are already done.")
@@ -209,7 +219,8 @@ class _Run:
             self.on_event(
                 Note(f"{len(self.ledger.stale)} parts are predicted again: their input changed.")
             )
-        (self.path / SUCCESS_FILE).unlink(missing_ok=True)
+        with writing(self.storage):
+            self.storage.delete([SUCCESS_FILE])
         self._write_manifest()
 
     def predict(self) -> None:
@@ -236,9 +247,9 @@ class _Run:
         """Raise a RunError for whatever goes wrong from here on: the finished parts are kept."""
         try:
             for news in map_bundles(
-                partial(_PredictWork, output=self.path, settings=self.settings),
+                partial(_PredictWork, output=self.storage, settings=self.settings),
                 bundles,
-                model=self.request.model.absolute(),
+                model=self.request.model,
                 workers=workers,
                 capacity=capacity,
             ):
@@ -247,6 +258,7 @@ class _Run:
             raise RunError(str(error)) from error
 
     def _take(self, news: "News[_Predicted]", meter: Meter) -> None:
+        self.check()
         match news:
             case Note():
                 self.on_event(news)
@@ -266,14 +278,15 @@ class _Run:
     def count_unreported(self) -> None:
         """Add the parts of workers that were stopped before they could report them."""
         known = {part.name for part in self.parts}
-        done = read_ledger(self.path, self.units).done
+        done = read_ledger(self.storage, self.units).done
         self.written += [part for name, part in done.items() if name not in known]
 
     def record(self) -> None:
         """Write the manifest, and remove outdated files, whether or not the run succeeded."""
-        for name in self.ledger.stale.keys() - {part.name for part in self.written}:
-            (self.path / name).unlink(missing_ok=True)
-        remove_leftovers(self.path)
+        self.check()
+        with writing(self.storage):
+            self.storage.delete(self.ledger.stale.keys() - {part.name for part in self.written})
+        self.storage.remove_unfinished()
         self.drift = drift_of(totals_of(self.parts), self.model_metadata)
         self._write_manifest()
 
@@ -292,11 +305,12 @@ class _Run:
             self.on_event(Note(str(self.drift)))
         if self.request.is_table:
             self._commit()
-        with writing(self.path):
-            write_text(self.path / SUCCESS_FILE, "")
+        self.check()
+        with writing(self.storage):
+            self.storage.write(SUCCESS_FILE, "")
 
     def _commit(self) -> None:
-        version = commit(self.path, self.all_parts)
+        version = commit(self.storage, self.all_parts)
         if version is not None:
             self.on_event(Note(f"The parts are version {version} of the Delta table."))
 
@@ -317,15 +331,15 @@ class _Run:
             parts_reused=len(self.ledger.done),
             errors=tuple(self.errors),
         )
-        with writing(self.path):
-            write_manifest(self.path, self.settings, self.all_parts, run, self.limit, self.drift)
+        with writing(self.storage):
+            write_manifest(self.storage, self.settings, self.all_parts, run, self.limit, self.drift)
 
     def result(self, seconds: float) -> BatchPredictResult:
         """The result of the command."""
         totals, written = totals_of(self.parts), totals_of(self.written)
         working = max(self.worker_seconds / self.num_workers, 1e-9)
         return BatchPredictResult(
-            output=str(self.path),
+            output=self.storage.location,
             rows_in=totals.rows_in,
             rows_out=totals.rows_out,
             rows_without_prediction=sum(totals.rows_without_prediction.values()),
@@ -351,7 +365,7 @@ class _PredictWork:
     """Writes the parts of bundles; runs in a worker."""
 
     def __init__(
-        self, predictor: "Predictor", *, output: Path, settings: PredictionSettings
+        self, predictor: "Predictor", *, output: Directory, settings: PredictionSettings
     ) -> None:
         from distlstm.stages.prediction.part_writer import PartWriter
 

@@ -20,7 +20,6 @@ from distlstm.data.opening import UnreadableFileError
 from distlstm.data.reading import count_rows
 from distlstm.data.units import Unit, unit_limit
 from distlstm.errors import RunError
-from distlstm.model.metadata import load_metadata
 from distlstm.stages.batch_predict import PredictRequest, settings_and_input
 from distlstm.stages.prediction.actor_pool import Done, map_bundles
 from distlstm.stages.prediction.input import cut_input
@@ -30,7 +29,8 @@ from distlstm.stages.prediction.parts import PredictionSettings, part_name, plai
 from distlstm.stages.prediction.windows import WINDOW_BYTES, Rows, read_windows
 from distlstm.stages.run.events import OnEvent, Progress
 from distlstm.stages.run.files import MANIFEST_FILE
-from distlstm.stages.run.output import check_kind, check_same
+from distlstm.stages.run.models import metadata_of
+from distlstm.stages.run.output import check_kind, check_same, reading
 from distlstm.stages.run.results import Estimate
 from distlstm.stages.run.session import ray_session
 from distlstm.worker_range import WorkerRange
@@ -71,9 +71,10 @@ def estimate(request: PredictRequest, *, on_event: OnEvent) -> Estimate:
         UserError: in every case in which the run itself would raise it before it starts.
         RunError: the workers died on the sample.
     """
-    output, resources = request.output.absolute(), request.resources
-    settings, files = settings_and_input(request, load_metadata(request.model), on_event=on_event)
-    check_kind(output, marks=(MANIFEST_FILE,))
+    output, resources = request.output, request.resources
+    settings, files = settings_and_input(request, metadata_of(request.model), on_event=on_event)
+    with reading(output):
+        check_kind(output, marks=(MANIFEST_FILE,))
     units = cut_input(files, recorded_limit(output) or unit_limit(files))
     ledger = read_ledger(output, units)
     check_same(output, ledger.settings_beside(settings) or plain(settings), plain(settings))
@@ -85,7 +86,7 @@ def estimate(request: PredictRequest, *, on_event: OnEvent) -> Estimate:
         news = map_bundles(
             partial(_SampleWork, settings=settings),
             [_spread(missing or units)],
-            model=request.model.absolute(),
+            model=request.model,
             workers=WorkerRange(1, 1),
             capacity=capacity,
         )

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -19,7 +20,6 @@ from distlstm.data.labelled import Columns, LabelledRows, each_label, read_label
 from distlstm.data.units import Unit, cut_into_units, unit_limit
 from distlstm.errors import RunError, UserError
 from distlstm.model.label_kind import LabelKind, Sums, kind_of
-from distlstm.model.metadata import load_metadata, model_fingerprint
 from distlstm.reader_options import DETECT, ReaderOptions
 from distlstm.stages.prediction.actor_pool import Done, GivenUp, bundles_for, map_bundles
 from distlstm.stages.prediction.input import trained_on
@@ -27,6 +27,7 @@ from distlstm.stages.prediction.part_content import answer_field, prediction_col
 from distlstm.stages.prediction.predictor import Predictions, Predictor, rows_at_once
 from distlstm.stages.run.events import Note, OnEvent, Progress
 from distlstm.stages.run.files import ERRORS_FILE, EVALUATION_FILE, METRICS_FILE
+from distlstm.stages.run.models import fingerprint_at, metadata_of
 from distlstm.stages.run.output import (
     Identity,
     Output,
@@ -39,6 +40,7 @@ from distlstm.stages.run.output import (
 )
 from distlstm.stages.run.results import EvaluationResult
 from distlstm.stages.run.session import Resources, ray_session
+from distlstm.storage import Directory, WorkingCopy
 from distlstm.text.columns import is_label_set
 from distlstm.text.labels import UNKNOWN_LABEL, LabelSet, label_keys, listed
 
@@ -51,13 +53,13 @@ class EvaluateRequest:
     """Which model to evaluate, and on which rows."""
 
     data: tuple[str, ...]
-    model: Path
+    model: Directory
     resources: Resources
     text_column: str | None = None
     """None: the column that the model was trained on; likewise for the label column."""
     label_column: str | None = None
     reader: ReaderOptions = DETECT
-    output: Path | None = None
+    output: Directory | None = None
     overwrite: bool = False
 
 
@@ -74,24 +76,31 @@ def evaluate(request: EvaluateRequest, *, on_event: OnEvent) -> EvaluationResult
             output is something else or was made by a different command.
         RunError: a file could not be read, or the output could not be written.
     """
-    metadata = load_metadata(request.model)
+    metadata = metadata_of(request.model)
     files = find_files(request.data, request.reader, on_note=lambda text: on_event(Note(text)))
     request.reader.check_used(file.format for file in files)
-    fingerprint = model_fingerprint(request.model, metadata)
+    fingerprint = fingerprint_at(request.model, metadata)
     columns = _columns(request, metadata)
     work = partial(_evaluate, request, metadata, files, columns, on_event)
     if request.output is None:
         return work().result
-    output = _output(
-        request.output.absolute(), _identity(fingerprint, files, columns, request.reader)
-    )
-    with opened(output, overwrite=request.overwrite) as state:
-        if state is State.FINISHED:
-            on_event(Note(f"{output.path} already has this evaluation; nothing to do."))
-            return _read(output.path)
-        evaluation = work()
-        _write(output, evaluation)
+    identity = _identity(fingerprint, files, columns, request.reader)
+    with closing(WorkingCopy(request.output, last=[EVALUATION_FILE])) as copy:
+        output, location = _output(copy, identity), request.output.location
+        on_wait = partial(_note, on_event)
+        with opened(output, overwrite=request.overwrite, on_wait=on_wait) as on_output:
+            if on_output.state is State.FINISHED:
+                on_event(Note(f"{location} already has this evaluation; nothing to do."))
+                return _read(copy)
+            evaluation = work()
+            on_output.check()
+            _write(copy, identity, evaluation)
+            on_output.publish()
     return evaluation.result
+
+
+def _note(on_event: OnEvent, text: str) -> None:
+    on_event(Note(text))
 
 
 def _columns(request: EvaluateRequest, metadata: Mapping[str, Any]) -> Columns:
@@ -117,17 +126,19 @@ def _identity(
     )
 
 
-def _output(path: Path, identity: Identity) -> Output:
+def _output(copy: WorkingCopy, identity: Identity) -> Output:
     """`evaluation.json` has the identity, and whether the other files are complete."""
-    recorded = cache(partial(read_identity, path / EVALUATION_FILE))
+    recorded = cache(partial(read_identity, copy.path / EVALUATION_FILE))
 
     def run() -> Identity | None:
-        if not (path / METRICS_FILE).exists() and recorded() is None:
+        if not (copy.path / METRICS_FILE).exists() and recorded() is None:
             return None
         return dict((recorded() or {}).get("run", {}))
 
     return Output(
-        path=path,
+        storage=copy.storage,
+        copy=copy,
+        needed=(METRICS_FILE, EVALUATION_FILE),
         marks=(METRICS_FILE, EVALUATION_FILE),
         identity=identity,
         recorded=run,
@@ -208,7 +219,7 @@ def _sums_of_bundles(
         for news in map_bundles(
             partial(_EvaluateWork, columns=columns),
             bundles_for(workers, units),
-            model=request.model.absolute(),
+            model=request.model,
             workers=workers,
             capacity=capacity,
         ):
@@ -354,27 +365,27 @@ def _check_any_known(
         )
 
 
-def _write(output: Output, evaluation: _Evaluation) -> None:
+def _write(copy: WorkingCopy, identity: Identity, evaluation: _Evaluation) -> None:
     """Replace the output; if this is interrupted, the same command does it again."""
-    path = output.path
-    with writing(path):
-        _record(output, finished=False)
+    path = copy.path
+    with writing(copy.storage):
+        _record(path, identity, finished=False)
         with replace_file(path / ERRORS_FILE) as temporary:
             pq.write_table(evaluation.errors, temporary)
         report = evaluation.result.to_json()
         write_text(path / METRICS_FILE, json.dumps(report, ensure_ascii=False, indent=1) + "\n")
-        _record(output, finished=True)
+        _record(path, identity, finished=True)
 
 
-def _record(output: Output, *, finished: bool) -> None:
-    content = {"run": output.identity, "finished": finished}
-    record_identity(output.path / EVALUATION_FILE, content)
+def _record(path: Path, identity: Identity, *, finished: bool) -> None:
+    record_identity(path / EVALUATION_FILE, {"run": identity, "finished": finished})
 
 
-def _read(path: Path) -> EvaluationResult:
+def _read(copy: WorkingCopy) -> EvaluationResult:
+    file = copy.path / METRICS_FILE
     try:
-        return EvaluationResult(**json.loads((path / METRICS_FILE).read_text(encoding="utf-8")))
+        return EvaluationResult(**json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise UserError(
-            f"{path / METRICS_FILE} is damaged: {error}. Run again with --overwrite."
+            f"{copy.storage.at(METRICS_FILE)} is damaged: {error}. Run again with --overwrite."
         ) from error

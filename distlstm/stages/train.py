@@ -4,11 +4,10 @@ Modules that need torch are imported late: importing torch takes 1.5 seconds, an
 starts.
 """
 
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from importlib import import_module
@@ -19,11 +18,12 @@ from distlstm.config import ExperimentConfig
 from distlstm.data.corpus import CorpusSpec
 from distlstm.model.metadata import METADATA_FILE, load_metadata
 from distlstm.stages.run.events import Event, FirstStep, Note, OnEvent
-from distlstm.stages.run.files import BEST, CHECKPOINTS, HISTORY_FILE
+from distlstm.stages.run.files import BEST, CHECKPOINTS, HISTORY_FILE, MLFLOW_RUN_FILE
 from distlstm.stages.run.output import (
     Identity,
     Output,
     State,
+    Work,
     flat,
     opened,
     read_identity,
@@ -41,6 +41,7 @@ from distlstm.stages.training.labelled_data import (
     check_weights,
     encoding_in_background,
 )
+from distlstm.storage import Directory, WorkingCopy
 
 if TYPE_CHECKING:
     from distlstm.stages.training.run import TrainingRun
@@ -54,7 +55,7 @@ class TrainRequest:
     """What to train, and where to write the model."""
 
     data: DataRequest
-    output: Path
+    output: Directory
     config: ExperimentConfig
     resources: Resources
     overwrite: bool = False
@@ -81,22 +82,44 @@ def train(request: TrainRequest, *, on_event: OnEvent, began: float | None = Non
     check_outside(spec, request.output)
     check_first_file(spec)
     check_vectors(spec, request.config)
-    path = request.output.absolute()
-    metadata = cache(partial(load_metadata, path))
-    output = _output(path, _identity(spec, request.config), metadata)
-    with opened(output, overwrite=request.overwrite) as state:
-        if state is State.FINISHED:
-            on_event(Note(f"{path} is already trained by this very command; nothing to do."))
+    with closing(WorkingCopy(request.output, last=[METADATA_FILE])) as copy:
+        return _trained(request, spec, copy, watch, on_event, started)
+
+
+def _trained(
+    request: TrainRequest,
+    spec: CorpusSpec,
+    copy: WorkingCopy,
+    watch: Stopwatch,
+    on_event: OnEvent,
+    started: float,
+) -> TrainResult:
+    """Do what is left to do on the output."""
+    location = request.output.location
+    metadata = cache(partial(load_metadata, copy.path))
+    output = _output(copy, _identity(spec, request.config), metadata)
+
+    def note(text: str) -> None:
+        on_event(Note(text))
+
+    with opened(output, overwrite=request.overwrite, on_wait=note) as work:
+        if work.state is State.FINISHED:
+            note(f"{location} is already trained by this very command; nothing to do.")
         else:
-            if state is State.RESUMED:
-                on_event(Note(f"Resuming {path}."))
-            _train(request, spec, output, watch, on_event)
-        _remove_unfinished(path)
-        return _result(path, metadata(), started, resumed=state is not State.NEW)
+            if work.state is State.RESUMED:
+                note(f"Resuming {location}.")
+            _train(request, spec, copy, work, output.identity, watch, on_event)
+        for unfinished in (BEST, CHECKPOINTS):  # a killed command may have left it, too
+            copy.delete(unfinished)
+        resumed = work.state is not State.NEW
+        return _result(location, copy.path, metadata(), started, resumed=resumed)
 
 
-def _output(path: Path, identity: Identity, metadata: Callable[[], Mapping[str, Any]]) -> Output:
+def _output(
+    copy: WorkingCopy, identity: Identity, metadata: Callable[[], Mapping[str, Any]]
+) -> Output:
     """`model.json` is written last, and has the identity of a finished training."""
+    path = copy.path
 
     def recorded() -> Identity | None:
         if (path / METADATA_FILE).exists():
@@ -104,7 +127,9 @@ def _output(path: Path, identity: Identity, metadata: Callable[[], Mapping[str, 
         return read_identity(path / _RUN_FILE)
 
     return Output(
-        path=path,
+        storage=copy.storage,
+        copy=copy,
+        needed=(METADATA_FILE, HISTORY_FILE, _RUN_FILE, MLFLOW_RUN_FILE),
         marks=(METADATA_FILE, _RUN_FILE),
         identity=identity,
         recorded=recorded,
@@ -114,7 +139,13 @@ def _output(path: Path, identity: Identity, metadata: Callable[[], Mapping[str, 
 
 
 def _train(
-    request: TrainRequest, spec: CorpusSpec, output: Output, watch: Stopwatch, on_event: OnEvent
+    request: TrainRequest,
+    spec: CorpusSpec,
+    copy: WorkingCopy,
+    work: Work,
+    identity: Identity,
+    watch: Stopwatch,
+    on_event: OnEvent,
 ) -> None:
     """Train into a locked output."""
     resources, config = request.resources, request.config
@@ -122,7 +153,7 @@ def _train(
     try:
         with (
             _importing_torch(),
-            encoding_in_background(spec, output.path / CHECKPOINTS, on_event) as encoded,
+            encoding_in_background(spec, copy.storage.below(CHECKPOINTS), on_event) as encoded,
             ray_session(resources, on_event) as capacity,
         ):
             watch.end("Ray")
@@ -137,20 +168,15 @@ def _train(
                 corpus=corpus,
                 config=config,
                 init=request.data.init,
-                output=output.path,
-                identity=output.identity,
+                output=copy,
+                work=work,
+                identity=identity,
             )
             run.train(capacity, workers, _timed(watch, on_event))
     except KeyboardInterrupt:
         if run is not None:
             run.keep_best(on_event)
         raise
-
-
-def _remove_unfinished(path: Path) -> None:
-    """Remove what a finished training no longer needs; a killed command may have left it."""
-    for name in (BEST, CHECKPOINTS):
-        shutil.rmtree(path / name, ignore_errors=True)
 
 
 @contextmanager
@@ -182,12 +208,12 @@ def _identity(spec: CorpusSpec, config: ExperimentConfig) -> Identity:
 
 
 def _result(
-    output: Path, metadata: Mapping[str, Any], started: float, *, resumed: bool
+    location: str, path: Path, metadata: Mapping[str, Any], started: float, *, resumed: bool
 ) -> TrainResult:
-    history = read_history(output / HISTORY_FILE)
+    history = read_history(path / HISTORY_FILE)
     training_seconds = sum(row["seconds"] for row in history)
     return TrainResult(
-        model=str(output),
+        model=location,
         metrics=metadata["metrics"],
         epochs=len(history),
         steps=sum(row["steps"] for row in history),

@@ -2,7 +2,8 @@
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -15,18 +16,20 @@ from distlstm.atomic import replace_directory, write_text
 from distlstm.config import ExperimentConfig, to_toml
 from distlstm.data.corpus import CorpusSpec, EncodedCorpus
 from distlstm.errors import RunError, UserError
-from distlstm.model.metadata import load_metadata, model_fingerprint
+from distlstm.model.metadata import METADATA_FILE, load_metadata, model_fingerprint
 from distlstm.stages.run.events import Note, OnEvent, Progress, TrialRow, TrialsChanged
 from distlstm.stages.run.files import BEST, BEST_CONFIG, EPOCHS_FILE, STUDY_FILE, TRIALS_FILE
 from distlstm.stages.run.output import (
     Identity,
     Output,
     State,
+    Work,
     flat,
     opened,
     read_identity,
     record_identity,
 )
+from distlstm.stages.run.ray_storage import checkpoint_at, run_options
 from distlstm.stages.run.results import TuneResult
 from distlstm.stages.run.session import Resources, ray_session, run_interruptibly
 from distlstm.stages.training.baseline import linear_model
@@ -42,10 +45,11 @@ from distlstm.stages.training.labelled_data import (
 from distlstm.stages.training.model_writer import write_checkpoint
 from distlstm.stages.tuning.ray_tune import StudyCallback, StudyScheduler, StudySearcher
 from distlstm.stages.tuning.resources import TrialResources, trial_resources, trials_at_once
-from distlstm.stages.tuning.study import Study
+from distlstm.stages.tuning.study import STORAGE_FILE, Study
 from distlstm.stages.tuning.table import choose, worth_keeping, write_epochs, write_trials
 from distlstm.stages.tuning.trial import TrialSettings, run_trial
 from distlstm.stages.tuning.warm_start import settings_worth_trying
+from distlstm.storage import Directory, WorkingCopy
 
 _RAY, _INSIDE = "ray", "-train"
 _MAX_FAILURES = 2
@@ -66,11 +70,11 @@ class TuneRequest:
     """What to search on, and where to write the study."""
 
     data: DataRequest
-    output: Path
+    output: Directory
     config: ExperimentConfig
     resources: Resources
     limits: Limits = field(default_factory=Limits)
-    warm_start: Path | None = None
+    warm_start: Directory | None = None
     """Another STUDY, the best settings of which are tried first."""
     overwrite: bool = False
 
@@ -94,18 +98,26 @@ def tune(request: TuneRequest, *, on_event: OnEvent) -> TuneResult:
     check_first_file(spec)
     check_vectors(spec, config)
     _check_space(config, on_event)
-    run = _Run(
-        path=request.output.absolute(),
-        config=config,
-        identity=_identity(spec, config, request.warm_start),
-        on_event=on_event,
-    )
-    with opened(run.output, overwrite=request.overwrite) as state:
+    with closing(WorkingCopy(request.output, last=[METADATA_FILE, STUDY_FILE])) as copy:
+        run = _Run(
+            copy=copy,
+            config=config,
+            identity=_identity(spec, config, request.warm_start),
+            on_event=on_event,
+        )
+        return _tuned(request, spec, run)
+
+
+def _tuned(request: TuneRequest, spec: CorpusSpec, run: "_Run") -> TuneResult:
+    """Do what is left to do on the study."""
+    location = request.output.location
+    with opened(run.output, overwrite=request.overwrite, on_wait=run.note) as run.work:
+        state = run.work.state
         if state is State.FINISHED:
-            on_event(Note(f"{run.path} is already finished by this very command; nothing to do."))
+            run.note(f"{location} is already finished by this very command; nothing to do.")
             return run.recorded_result()
         if state is State.RESUMED:
-            on_event(Note(f"Resuming {run.path}."))
+            run.note(f"Resuming {location}.")
         run.suggest_first(request.warm_start)
         run.search(spec, request.resources, request.limits)
         return run.finish(resumed=state is State.RESUMED)
@@ -120,10 +132,10 @@ def _check_space(config: ExperimentConfig, on_event: OnEvent) -> None:
         on_event(Note(f"{each}."))
 
 
-def _identity(spec: CorpusSpec, config: ExperimentConfig, warm_start: Path | None) -> Identity:
+def _identity(spec: CorpusSpec, config: ExperimentConfig, warm_start: Directory | None) -> Identity:
     tables = config.to_dict()
     del tables["search"]["num_trials"]
-    warm = {} if warm_start is None else {"warm_start": str(warm_start.absolute())}
+    warm = {} if warm_start is None else {"warm_start": warm_start.location}
     return flat({**tables, **spec.identity, **warm})
 
 
@@ -131,20 +143,38 @@ def _identity(spec: CorpusSpec, config: ExperimentConfig, warm_start: Path | Non
 class _Run:
     """The work of one command on a study."""
 
-    path: Path
+    copy: WorkingCopy
     config: ExperimentConfig
     identity: Identity
     on_event: OnEvent
+    work: Work = field(init=False)
+    """Set when the output is locked."""
     started: float = field(default_factory=time.perf_counter)
     corpus: EncodedCorpus | None = None
-    directory: Path | None = None
-    """Ray Tune's directory of this command."""
+    directory: str | None = None
+    """Name of Ray Tune's directory of this command."""
+
+    @property
+    def path(self) -> Path:
+        """Where the small files of the study are written."""
+        return self.copy.path
+
+    @property
+    def ray(self) -> Directory:
+        """The directories of Ray Tune, by command, with the checkpoints."""
+        return self.copy.storage.below(_RAY)
+
+    def note(self, text: str) -> None:
+        """Report a sentence."""
+        self.on_event(Note(text))
 
     @property
     def output(self) -> Output:
         """`study.json` has the identity, and the result once the study is finished."""
         return Output(
-            path=self.path,
+            storage=self.copy.storage,
+            copy=self.copy,
+            needed=(STUDY_FILE, STORAGE_FILE, f"{BEST}/"),
             marks=(STUDY_FILE,),
             identity=self.identity,
             recorded=self._recorded,
@@ -155,7 +185,7 @@ class _Run:
     @cached_property
     def study(self) -> Study:
         """The trials so far; the output must be locked."""
-        return Study(self.path, self.config)
+        return Study(self.path, self.config, checkpoints=self.copy.storage)
 
     @cached_property
     def _record_found(self) -> dict[str, Any] | None:
@@ -187,7 +217,7 @@ class _Run:
     def _record(self, **metadata: Any) -> None:
         record_identity(self.path / STUDY_FILE, {"run": self.identity, **metadata})
 
-    def suggest_first(self, warm_start: Path | None) -> None:
+    def suggest_first(self, warm_start: Directory | None) -> None:
         """Queue the settings to try first; those already proposed are not queued again."""
         space = self.study.space
         if self.config.search.algorithm == "grid":
@@ -196,7 +226,9 @@ class _Run:
         own = space.point_of(self.config)
         earlier = [] if warm_start is None else settings_worth_trying(warm_start, space)
         if warm_start is not None:
-            self.on_event(Note(f"{len(earlier)} settings of {warm_start} are tried first."))
+            self.on_event(
+                Note(f"{len(earlier)} settings of {warm_start.location} are tried first.")
+            )
         self.study.suggest_first([*earlier, *([own] if own else [])])
 
     def search(self, spec: CorpusSpec, resources: Resources, limits: Limits) -> None:
@@ -208,7 +240,7 @@ class _Run:
                 concurrency = trials_at_once(
                     capacity, trial, resources=resources, concurrency=limits.concurrency
                 )
-                self.corpus = prepare_corpus(spec, self.path, self.on_event)
+                self.corpus = prepare_corpus(spec, self.copy.storage, self.on_event)
                 check_weights(self.corpus, self.config)
                 if self.study.num_missing:
                     self._record(finished=False)  # discards the result of fewer trials
@@ -219,21 +251,21 @@ class _Run:
         except KeyboardInterrupt:
             chosen = self._keep_best()
             if chosen is not None:
-                self.on_event(Note(f"The best model so far is in {self.path / BEST}."))
+                self.on_event(Note(f"The best model so far is in {self.copy.storage.at(BEST)}."))
             raise
         finally:
-            for file in filter(Path.is_file, (self.path / _RAY).glob("*/*")):
-                file.unlink()  # Tune's state, also of killed commands; the study does not need it
+            # Tune's state, also of killed commands; the study does not need it.
+            self.ray.delete([e.name for e in self.ray.list() if e.name.count("/") == 1])
 
     def _run_trials(
         self, corpus: EncodedCorpus, trial: TrialResources, concurrency: int, limits: Limits
     ) -> None:
-        directory = self.directory = _next_directory(self.path / _RAY)
+        directory = self.directory = _next_directory(self.ray)
         settings = TrialSettings(
-            corpus=corpus.path,
+            corpus=corpus.storage,
             config=self.config,
             resources=trial,
-            directory=directory.with_name(f"{directory.name}{_INSIDE}"),
+            directory=self.ray.below(f"{directory}{_INSIDE}"),
         )
         tuner = ray.tune.Tuner(
             ray.tune.with_resources(partial(run_trial, settings=settings), trial.of_tune_process),
@@ -247,11 +279,11 @@ class _Run:
                 trial_dirname_creator=_trial_directory,
             ),
             run_config=ray.tune.RunConfig(
-                name=directory.name,
-                storage_path=str(directory.parent),
+                name=directory,
+                **run_options(self.ray),
                 callbacks=[StudyCallback(self.study, on_change=self._changed)],
                 failure_config=ray.tune.FailureConfig(max_failures=_MAX_FAILURES),
-                checkpoint_config=ray.tune.CheckpointConfig(num_to_keep=1),
+                checkpoint_config=ray.tune.CheckpointConfig(num_to_keep=self._num_checkpoints),
                 verbose=0,
             ),
         )
@@ -260,8 +292,14 @@ class _Run:
         finally:
             self.study.close()
 
+    @property
+    def _num_checkpoints(self) -> int:
+        """Of a trial. In an object store, the record may be older by one checkpoint."""
+        return 1 if self.copy.storage.is_local else 2
+
     def _changed(self) -> None:
         rows, search = self._rows(), self.config.search
+        self.work.publish()
         self._remove_checkpoints(rows)
         self.on_event(TrialsChanged(rows, self.study.num_trials, search.metric))
 
@@ -274,17 +312,24 @@ class _Run:
     def _remove_checkpoints(self, rows: Sequence[TrialRow]) -> None:
         """Remove the checkpoints of trials that can no longer be chosen."""
         kept = worth_keeping(rows, self.config.search)
-        for directory in (self.path / _RAY).glob("*/[0-9]*"):
-            if directory.name not in kept or self._is_outdated(directory):
-                shutil.rmtree(directory, ignore_errors=True)
+        for command, trial in set(self._trial_directories()):
+            if trial not in kept or self._is_outdated(command, trial):
+                self.ray.delete_below(f"{command}/{trial}")
 
-    def _is_outdated(self, directory: Path) -> bool:
+    def _trial_directories(self) -> Iterator[tuple[str, str]]:
+        """The directories of commands, and those of trials in them, by the files there."""
+        for entry in self.ray.list():
+            command, *below = entry.name.split("/")
+            if len(below) > 1 and below[0].isdigit():
+                yield command, below[0]
+
+    def _is_outdated(self, command: str, trial: str) -> bool:
         """Whether an earlier command wrote it, and its trial's last checkpoint is elsewhere."""
-        made_by = directory.parent.with_name(directory.parent.name.removesuffix(_INSIDE))
-        checkpoint = self.study.checkpoint(int(directory.name))
-        return made_by != self.directory and (
-            checkpoint is None or directory not in checkpoint.parents
-        )
+        if command.removesuffix(_INSIDE) == self.directory:
+            return False
+        checkpoint = self.study.checkpoint(int(trial))
+        directory = self.ray.below(f"{command}/{trial}").location
+        return checkpoint is None or not checkpoint.location.startswith(f"{directory}/")
 
     def finish(self, *, resumed: bool) -> TuneResult:
         """Write the best model and the result of the study.
@@ -304,7 +349,7 @@ class _Run:
             reason = errors[0] if errors else "none finished its first epoch."
             raise RunError(f"No trial gave a model: {reason}")
         result = TuneResult(
-            study=str(self.path),
+            study=self.copy.storage.location,
             best=asdict(chosen),
             trials=[asdict(row) for row in rows],
             seconds=time.perf_counter() - self.started,
@@ -318,6 +363,7 @@ class _Run:
             importance=self.study.importance(),
             preferred={"prefer": search.prefer, "tolerance": search.tolerance},
         )
+        self.work.publish()
         return result
 
     def _keep_best(self) -> TrialRow | None:
@@ -328,22 +374,29 @@ class _Run:
         chosen = next((row for row in rows if row.is_chosen), None)
         checkpoint = None if chosen is None else self.study.checkpoint(int(chosen.trial))
         if chosen is None or checkpoint is None or self.corpus is None:
+            self.work.publish()
             return None
         config = self.config.with_values(chosen.parameters)
         new = self.path / f"{BEST}.new"
         shutil.rmtree(new, ignore_errors=True)
-        write_checkpoint(
-            new, checkpoint=checkpoint, corpus=self.corpus, config=config, run=self.identity
-        )
+        with checkpoint_at(checkpoint).as_directory() as directory:
+            write_checkpoint(
+                new,
+                checkpoint=Path(directory),
+                corpus=self.corpus,
+                config=config,
+                run=self.identity,
+            )
         replace_directory(new, self.path / BEST)
         write_text(self.path / BEST_CONFIG, to_toml(config))
+        self.work.publish()
         return chosen
 
 
-def _next_directory(path: Path) -> Path:
-    """The next numbered directory; each command's Ray Tune has its own."""
-    numbers = [int(entry.name) for entry in path.glob("[0-9]*") if entry.name.isdigit()]
-    return path / str(max(numbers, default=0) + 1)
+def _next_directory(ray_directory: Directory) -> str:
+    """The name of the next numbered directory; each command's Ray Tune has its own."""
+    names = {entry.name.partition("/")[0] for entry in ray_directory.list()}
+    return str(max((int(name) for name in names if name.isdigit()), default=0) + 1)
 
 
 def _trial_directory(trial: Trial) -> str:

@@ -8,7 +8,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from distlstm.data.files import SourceFile, find_files
@@ -19,31 +18,36 @@ from distlstm.reader_options import ReaderOptions
 from distlstm.stages.prediction.manifest import IN_MANIFEST, read_manifest
 from distlstm.stages.prediction.parts import FOOTERS_AT_ONCE, Part, part_names, read_parts
 from distlstm.stages.run.files import SUCCESS_FILE
-from distlstm.stages.run.output import is_in_use
+from distlstm.stages.run.output import is_in_use, reading
 from distlstm.stages.run.results import Verification
+from distlstm.storage import Directory
 
 
-def verify(output: Path) -> Verification:
+def verify(output: Directory) -> Verification:
     """Compare an output with its manifest and its input.
 
     Raises:
         UserError: it is not an output of batch-predict, a command is at work on it, or its manifest
             is damaged.
     """
-    output = output.absolute()
     _refuse_in_use(output)
-    result = _verify(output)
+    with reading(output):
+        result = _verify(output)
     if result.faults:
         _refuse_in_use(output)  # a command began meanwhile
     return result
 
 
-def _refuse_in_use(output: Path) -> None:
-    if is_in_use(output):
-        raise UserError(f"A command is at work on {output}. Verify it when that has ended.")
+def _refuse_in_use(output: Directory) -> None:
+    with reading(output):
+        in_use = is_in_use(output)
+    if in_use:
+        raise UserError(
+            f"A command is at work on {output.location}. Verify it when that has ended."
+        )
 
 
-def _verify(output: Path) -> Verification:
+def _verify(output: Directory) -> Verification:
     started = time.perf_counter()
     manifest = read_manifest(output)
     listed = {row["name"]: row for row in manifest["parts"]}
@@ -61,7 +65,7 @@ def _verify(output: Path) -> Verification:
         *_faults_of_input(listed, files),
     ]
     return Verification(
-        output=str(output),
+        output=output.location,
         parts=len(listed),
         rows_out=sum(part.rows_out for name, part in parts.items() if name in listed),
         inputs_gone=len(predicted - files.keys()),
@@ -70,10 +74,10 @@ def _verify(output: Path) -> Verification:
     )
 
 
-def _faults_of_run(output: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
+def _faults_of_run(output: Directory, manifest: Mapping[str, Any]) -> Iterator[str]:
     for error in manifest["run"]["errors"]:
         yield f"The last run reported: {error}"
-    if not (output / SUCCESS_FILE).exists():
+    if not output.exists(SUCCESS_FILE):
         yield f"{SUCCESS_FILE} is missing: the last run did not finish."
     for column in ("rows_in", "rows_out"):
         total = sum(row[column] for row in manifest["parts"])

@@ -1,6 +1,7 @@
 """What a directory can do, wherever it is."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
@@ -23,11 +24,16 @@ class Entry:
     etag: str | None = None
 
 
+class UnreachableError(OSError):
+    """An object store cannot be reached, or refuses; the text has the location and the reason."""
+
+
 class Storage(Protocol):
     """A directory. Names are relative, separated by `/`, and cannot lead out of it.
 
     Storages are equal if their locations are, and can be sent to other processes. Methods raise an
-    OSError, whose text has the location and the reason, if the directory cannot be reached.
+    OSError, whose text has the location and the reason, if the directory cannot be reached; of an
+    object store, that is an UnreachableError.
     """
 
     @property
@@ -37,6 +43,9 @@ class Storage(Protocol):
     @property
     def location(self) -> str:
         """Absolute path or URI, without a final slash."""
+
+    def at(self, name: str) -> str:
+        """Path or URI of a file."""
 
     def below(self, name: str) -> Self:
         """A subdirectory."""
@@ -53,14 +62,32 @@ class Storage(Protocol):
     def write_file(self, name: str, file: Path) -> None:
         """Copy a local file into the directory: whole or not at all."""
 
+    def as_file(self, name: str) -> AbstractContextManager[Path]:
+        """Yield a local path with the content of a file; raises FileNotFoundError."""
+
+    def replacing(self, name: str) -> AbstractContextManager[Path]:
+        """Yield a local path to write a file to; it appears in the directory when the block ends.
+
+        If the block raises, nothing changes.
+        """
+
     def fetch(self, name: str, file: Path) -> None:
         """Copy a file to a local path: whole or not at all; raises FileNotFoundError."""
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
         """All files, or those of one subdirectory, recursively."""
 
+    def entry(self, name: str) -> Entry:
+        """Size and time of a file; raises FileNotFoundError."""
+
+    def is_empty(self, ignored: Collection[str] = ()) -> bool:
+        """Whether there is nothing, besides files that are `ignored` or were never finished."""
+
     def exists(self, name: str) -> bool:
         """Whether there is a file of this name."""
+
+    def remove_unfinished(self) -> None:
+        """Delete files that a killed process had begun to write."""
 
     def delete(self, names: Iterable[str]) -> None:
         """Delete files; those that do not exist are passed over."""
@@ -68,8 +95,8 @@ class Storage(Protocol):
     def delete_below(self, prefix: str) -> None:
         """Delete all files of a subdirectory."""
 
-    def delete_all(self) -> None:
-        """Delete all files."""
+    def delete_all(self, kept: Collection[str] = ()) -> None:
+        """Delete all files, besides those that are `kept`."""
 
     def create(self, name: str, data: bytes | str) -> bool:
         """Write a file if there is none of this name; whether it was written.

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from distlstm.errors import UserError
+from distlstm.storage.location import is_object_uri
 
 _PREFIXES = ("AWS_", "GOOGLE_", "AZURE_")
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT")
@@ -54,6 +55,12 @@ def _connect(scheme: str, bucket: str, settings: tuple[tuple[str, str], ...]) ->
             f"({type(error).__name__}). Check the variables that begin with "
             f"{', '.join(_PREFIXES)}."
         ) from None
+
+
+def table_options(location: str) -> dict[str, str]:
+    """What libraries of table formats need to be told besides the environment."""
+    is_plain = is_object_uri(location) and _is_plain_http(dict(os.environ))
+    return {"allow_http": "true"} if is_plain else {}
 
 
 def _is_plain_http(settings: dict[str, str]) -> bool:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from random import uniform
 from typing import TypeVar
 
+from distlstm.storage.base import UnreachableError
+
 Result = TypeVar("Result")
 PATIENCE_SECONDS = 120.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
@@ -26,7 +28,7 @@ def retried(work: Callable[[], Result], uri: str) -> Result:
     """The result of a call to an object store, which is repeated while its failures may pass.
 
     Raises:
-        FileNotFoundError, PermissionError, OSError: with the URI and the reason, and nothing else.
+        FileNotFoundError, UnreachableError: with the URI and the reason, and nothing else.
     """
     import obstore.exceptions as of_store
 
@@ -61,11 +63,11 @@ def clean(error: Exception, uri: str) -> OSError:
     if isinstance(error, FileNotFoundError):
         return FileNotFoundError(f"{uri} does not exist")
     if type(error).__name__ in _REFUSED:
-        return PermissionError(
+        return UnreachableError(
             f"{uri}: access was denied{f' ({code[1]})' if code else ''}. Check the credentials in "
             "the environment, and their rights"
         )
-    return OSError(f"{uri}: {_reason(text, code[1] if code else '')}")
+    return UnreachableError(f"{uri}: {_reason(text, code[1] if code else '')}")
 
 
 def _reason(text: str, code: str) -> str:

@@ -3,12 +3,12 @@
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from distlstm.atomic import TEMPORARY_PREFIX, replace_file
+from distlstm.atomic import TEMPORARY_PREFIX, remove_leftovers, replace_file
 from distlstm.storage.base import Entry, to_bytes
 from distlstm.storage.location import checked_name
 
@@ -33,6 +33,10 @@ class LocalStorage:
     def _at(self, name: str) -> Path:
         return self.path / checked_name(name)
 
+    def at(self, name: str) -> str:
+        """Path of a file."""
+        return str(self._at(name))
+
     def below(self, name: str) -> "LocalStorage":
         """A subdirectory."""
         return LocalStorage(self._at(name))
@@ -55,6 +59,16 @@ class LocalStorage:
         with replace_file(self._at(name)) as temporary:
             shutil.copyfile(file, temporary)
 
+    def as_file(self, name: str) -> AbstractContextManager[Path]:
+        """Yield the path of a file; raises FileNotFoundError."""
+        path = self._at(name)
+        path.stat()
+        return nullcontext(path)
+
+    def replacing(self, name: str) -> AbstractContextManager[Path]:
+        """Yield a temporary path beside the file, which is renamed to it when the block ends."""
+        return replace_file(self._at(name))
+
     def fetch(self, name: str, file: Path) -> None:
         """Copy a file to another path: whole or not at all; raises FileNotFoundError."""
         with replace_file(file) as temporary:
@@ -72,9 +86,25 @@ class LocalStorage:
                         below = path.relative_to(self.path).as_posix()
                         yield Entry(below, found.st_size, found.st_mtime_ns)
 
+    def entry(self, name: str) -> Entry:
+        """Size and time of a file; raises FileNotFoundError."""
+        found = self._at(name).stat()
+        return Entry(name, found.st_size, found.st_mtime_ns)
+
+    def is_empty(self, ignored: Collection[str] = ()) -> bool:
+        """Whether there is nothing, besides files that are `ignored` or were never finished."""
+        if not self.path.exists():
+            return True
+        kept = {self.path / name for name in ignored}
+        return self.path.is_dir() and all(_is_nothing(e, kept) for e in self.path.iterdir())
+
     def exists(self, name: str) -> bool:
         """Whether there is a file of this name."""
         return self._at(name).is_file()
+
+    def remove_unfinished(self) -> None:
+        """Delete files that a killed process had begun to write."""
+        remove_leftovers(self.path)
 
     def delete(self, names: Iterable[str]) -> None:
         """Delete files; those that do not exist are passed over."""
@@ -86,10 +116,13 @@ class LocalStorage:
         with suppress(FileNotFoundError):
             shutil.rmtree(self._at(prefix))
 
-    def delete_all(self) -> None:
-        """Delete the directory."""
-        with suppress(FileNotFoundError):
-            shutil.rmtree(self.path)
+    def delete_all(self, kept: Collection[str] = ()) -> None:
+        """Delete the content of the directory, besides files that are `kept`."""
+        for entry in [entry for entry in self.path.glob("*") if entry.name not in kept]:
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
 
     def create(self, name: str, data: bytes | str) -> bool:
         """Write a file if there is none of this name; whether it was written."""
@@ -107,3 +140,10 @@ class LocalStorage:
         finally:
             temporary.unlink(missing_ok=True)
         return True
+
+
+def _is_nothing(entry: Path, ignored: Collection[Path]) -> bool:
+    """Whether an entry is to be ignored, or a directory of such ones."""
+    if entry.is_dir() and not entry.is_symlink():
+        return entry not in ignored and all(_is_nothing(e, ignored) for e in entry.iterdir())
+    return entry in ignored or entry.name.startswith(TEMPORARY_PREFIX)

@@ -1,7 +1,9 @@
 """A directory in an object store: objects whose keys begin with its path."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -42,8 +44,8 @@ class ObjectStorage:
         below = f"/{quote(self.directory, safe='/=')}" if self.directory else ""
         return f"{self.scheme}://{self.bucket}{below}"
 
-    def uri(self, name: str) -> str:
-        """The URI of a file."""
+    def at(self, name: str) -> str:
+        """URI of a file."""
         return f"{self.location}/{quote(name, safe='/=')}"
 
     def below(self, name: str) -> "ObjectStorage":
@@ -107,6 +109,21 @@ class ObjectStorage:
         )
         return None
 
+    @contextmanager
+    def as_file(self, name: str) -> Iterator[Path]:
+        """Yield a temporary copy of a file; raises FileNotFoundError."""
+        with tempfile.TemporaryDirectory(prefix="distlstm-") as directory:
+            self.fetch(name, Path(directory, "file"))
+            yield Path(directory, "file")
+
+    @contextmanager
+    def replacing(self, name: str) -> Iterator[Path]:
+        """Yield a local path, whose file is uploaded when the block ends."""
+        with tempfile.TemporaryDirectory(prefix="distlstm-") as directory:
+            file = Path(directory, "file")
+            yield file
+            self.write_file(name, file)
+
     def fetch(self, name: str, file: Path) -> None:
         """Download a file: whole or not at all; raises FileNotFoundError."""
         import obstore
@@ -165,14 +182,18 @@ class ObjectStorage:
         directories = [path.removeprefix(above) for path in found["common_prefixes"]]
         return directories, [self._entry(file) for file in found["objects"]]
 
-    def has_any(self) -> bool:
-        """Whether there is a file below this directory."""
+    def is_empty(self, ignored: Collection[str] = ()) -> bool:
+        """Whether there is no file, besides those that are `ignored`."""
         import obstore
 
-        def first(store: Any) -> Any:
-            return next(iter(obstore.list(store, self.directory or None, chunk_size=1)), None)
+        most = len(ignored) + 1
 
-        return bool(self._call("", first))
+        def first(store: Any) -> Any:
+            pages = obstore.list(store, self.directory or None, chunk_size=most)
+            return next(iter(pages), ())
+
+        names = [self._entry(found).name for found in self._call("", first)]
+        return set(names) <= set(ignored)
 
     def exists(self, name: str) -> bool:
         """Whether there is a file of this name."""
@@ -181,6 +202,9 @@ class ObjectStorage:
         except FileNotFoundError:
             return False
         return True
+
+    def remove_unfinished(self) -> None:
+        """Nothing to do: unfinished uploads are no files, and the bucket's rules end them."""
 
     def delete(self, names: Iterable[str]) -> None:
         """Delete files; those that do not exist are passed over."""
@@ -207,9 +231,9 @@ class ObjectStorage:
         """Delete all files of a subdirectory."""
         self.delete([entry.name for entry in self.list(prefix)])
 
-    def delete_all(self) -> None:
-        """Delete all files."""
-        self.delete([entry.name for entry in self.list()])
+    def delete_all(self, kept: Collection[str] = ()) -> None:
+        """Delete all files, besides those that are `kept`."""
+        self.delete([entry.name for entry in self.list() if entry.name not in kept])
 
     def create(self, name: str, data: bytes | str) -> bool:
         """Write a file if there is none of this name; whether it was written.
@@ -279,7 +303,7 @@ class ObjectStorage:
 
     def _call(self, name: str, work: Callable[[Any], Result]) -> Result:
         store = connection(self.scheme, self.bucket)
-        return retried(lambda: work(store), self.uri(name) if name else self.location)
+        return retried(lambda: work(store), self.at(name) if name else self.location)
 
 
 def _whole(found: Any) -> Any:

@@ -18,6 +18,7 @@ from distlstm.data.batching import (
 )
 from distlstm.data.labelled import is_validation, merge_counts
 from distlstm.data.shards import Shards, write_shard
+from distlstm.storage import LocalStorage
 from distlstm.text.tokenizer import TokenIds
 
 LIMITS = BatchLimits(tokens=64, rows=8)
@@ -105,7 +106,7 @@ def test_rows_of_several_shards_are_taken_as_if_they_were_one(tmp_path: Path) ->
     rows = [[i] * (1 + i % 4) for i in range(10)]
     for name, part in (("a", rows[:4]), ("b", []), ("c", rows[4:])):
         labels = np.array([row[0] for row in part], np.int32)
-        write_shard(tmp_path / name, [token_ids(part)] if part else [], [labels])
+        write_shard(LocalStorage(tmp_path), name, [token_ids(part)] if part else [], [labels])
     shards = Shards([tmp_path / name for name in "abc"])
     wanted = np.array([9, 0, 4, 3, 3])
     taken = shards.take(wanted)

@@ -14,6 +14,7 @@ from distlstm.data.corpus import CorpusSpec, EncodedCorpus
 from distlstm.data.encoding import encode_corpus
 from distlstm.data.labelled import Columns, is_validation
 from distlstm.errors import UserError
+from distlstm.storage import LocalStorage
 
 
 def encode(directory: Path, *, text: TextConfig | None = None) -> EncodedCorpus:
@@ -26,7 +27,7 @@ def encode(directory: Path, *, text: TextConfig | None = None) -> EncodedCorpus:
         validation_fraction=0.3,
         on_note=print,
     )
-    return encode_corpus(spec, directory / "corpus", progress=lambda *_: None)
+    return encode_corpus(spec, LocalStorage(directory / "corpus"), progress=lambda *_: None)
 
 
 def write(directory: Path, name: str, labels: pa.Array, *, text: str = "row {} of many") -> None:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distlstm.data.shards import Shards, write_shard
+from distlstm.storage import LocalStorage
 from distlstm.text.tokenizer import TokenIds
 
 Row = tuple[list[int], int]
@@ -25,7 +26,7 @@ def token_ids(rows: list[Row]) -> TokenIds:
 
 def write(path: Path, batches: list[list[Row]]) -> Path:
     labels = [np.array([label for _, label in rows], np.int32) for rows in batches]
-    write_shard(path, [token_ids(rows) for rows in batches], labels)
+    write_shard(LocalStorage(path.parent), path.name, [token_ids(rows) for rows in batches], labels)
     return path
 
 
@@ -75,7 +76,7 @@ def test_batches_that_are_views_are_written_as_their_own_rows(tmp_path: Path) ->
     rows: list[Row] = [([1, 2], 0), ([], 1), ([3], 2), ([4, 5, 6], 3)]
     keep = np.array([False, True, False, True])
     labels = np.array([label for _, label in rows], np.int32)
-    write_shard(tmp_path / "a", [token_ids(rows).filter(keep)], [labels[keep]])
+    write_shard(LocalStorage(tmp_path), "a", [token_ids(rows).filter(keep)], [labels[keep]])
     taken = Shards([tmp_path / "a"]).take(np.array([1, 0]))
     assert taken.token_ids.tolist() == [4, 5, 6]
     assert taken.label_ids.tolist() == [3, 1]
@@ -101,7 +102,8 @@ def test_targets_and_weights_are_taken_from_the_shards_that_have_them(
         labels = np.array([label for _, label in rows], np.int32)
         given_targets, given_weights = rng.random((len(rows), 4), np.float32), np.zeros(len(rows))
         write_shard(
-            directory / str(i),
+            LocalStorage(directory),
+            str(i),
             [token_ids(rows)],
             [labels],
             weights=[given_weights] if soft else [],

@@ -13,6 +13,7 @@ from distlstm.config import ExperimentConfig, to_toml
 from distlstm.data.units import Size
 from distlstm.stages.prediction.manifest import Drift, Run, write_manifest
 from distlstm.stages.prediction.parts import Part, PredictionSettings, plain
+from distlstm.storage import LocalStorage
 
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "]]></svg><b>&amp;")
 
@@ -213,7 +214,9 @@ def predictions(
         validation_score_histogram=[0] * 8 + [5] * 12,
     )
     run = Run(inputs=("in",), parts_written=3, errors=errors)
-    write_manifest(path, settings, parts, run, Size(1, 1), compared if drift else None)
+    write_manifest(
+        LocalStorage(path), settings, parts, run, Size(1, 1), compared if drift else None
+    )
     if not errors:
         (path / "_SUCCESS").touch()
     return path

@@ -10,6 +10,7 @@ import pytest
 
 from distlstm.report.kinds import write_report
 from distlstm.stages.verify import verify
+from distlstm.storage import LocalStorage
 from tests.commands import run
 from tests.report import directories
 
@@ -95,9 +96,9 @@ def test_the_report_of_predictions_is_no_part_of_them(
     capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     path = directories.predictions(tmp_path / "p")
-    before = verify(path).faults
+    before = verify(LocalStorage(path)).faults
     run(capfd, "report", path)
-    assert verify(path).faults == before
+    assert verify(LocalStorage(path)).faults == before
 
 
 def test_a_report_of_predictions_compares_them_with_training(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from distlstm.stages.batch_predict import _PredictWork
 from distlstm.stages.prediction import actor_pool
 from distlstm.stages.prediction.actor_pool import Done, GivenUp, map_bundles
 from distlstm.stages.run.session import Resources, ray_session
+from distlstm.storage import LocalStorage
 from distlstm.worker_range import WorkerRange
 from tests.commands import run
 from tests.conftest import WORDS, labelled_rows
@@ -411,7 +412,7 @@ def test_a_file_on_which_workers_die_is_given_up_and_the_others_are_done(
             map_bundles(
                 partial(Fragile, poison="b.parquet"),
                 [[a, b, c], [d]],
-                model=model,
+                model=LocalStorage(model),
                 workers=WorkerRange(1, 1),
                 capacity=capacity,
             )

@@ -15,6 +15,7 @@ import pytest
 import distlstm
 from distlstm.model.directory import load_model
 from distlstm.stages.training.checkpoints import finished_epochs
+from distlstm.storage import LocalStorage
 from tests.commands import TINY
 from tests.stages.training.test_tracking import tracked_epochs
 
@@ -55,8 +56,13 @@ def processes_of(marker: str) -> set[str]:
 
 
 def epochs_done(output: Path) -> int:
-    file = output / "checkpoints/progress.jsonl"
-    return file.read_text().count('"result"') if file.exists() else 0
+    """The last epoch that a training has reported."""
+    return max(tracked_epochs(output / "events"), default=0)
+
+
+def epochs_shown(err: str) -> list[int]:
+    """The epochs that a command has printed."""
+    return [int(number) for number in re.findall(r"epoch +(\d+) of up to 12: training", err)]
 
 
 def check_usable(best: Path, err: str) -> None:
@@ -85,7 +91,7 @@ def test_an_ended_training_leaves_no_process_and_the_same_command_carries_on(
     # Of a command that could not end its Ray, two idle agents outlive it for a while.
     agents = {"ray::DashboardAgent", "ray::RuntimeEnvAgent"} if how == signal.SIGKILL else set()
     wait_until(lambda: processes_of(output.as_posix()) <= agents, 300)
-    num_finished = len(finished_epochs(output / "checkpoints"))
+    num_finished = len(finished_epochs(LocalStorage(output / "checkpoints")))
     assert num_finished >= 2  # an epoch or two may not have been registered yet
     again = start(output.as_posix(), *command)
     out, err = again.communicate(timeout=300)
@@ -93,7 +99,7 @@ def test_an_ended_training_leaves_no_process_and_the_same_command_carries_on(
     result = json.loads(out)
     assert result["resumed"]
     assert result["epochs"] == 12
-    epochs = [int(number) for number in re.findall(r"epoch +(\d+) of up to 12: training", err)]
+    epochs = epochs_shown(err)
     assert epochs[0] == num_finished + 1
     assert epochs[-1] == 12
     assert not (output / "best").exists()

@@ -178,7 +178,10 @@ def test_a_column_that_delta_does_not_have_is_refused_before_work_starts(
     [
         ("batch_predict.commit = kill", 0),
         ("delta_output._transaction = kill", 0),
-        ("batch_predict._Run._commit = lambda run: (commit(run.path, run.all_parts), kill())", 1),
+        (
+            "batch_predict._Run._commit = lambda run: (commit(run.storage, run.all_parts), kill())",
+            1,
+        ),
     ],
 )
 def test_a_command_killed_around_its_commit_commits_once(

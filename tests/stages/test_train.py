@@ -11,6 +11,7 @@ from distlstm.config import load_config
 from distlstm.model.directory import load_model
 from distlstm.model.metadata import load_metadata
 from distlstm.stages.run.output import sole_use
+from distlstm.storage import LocalStorage
 from tests.commands import TINY, run
 from tests.conftest import labelled_rows
 
@@ -94,7 +95,9 @@ def test_data_as_users_have_it_is_trained_on(
     notes: list[str] = []
     spec = DataRequest(training=(str(path),)).find(load_config(None), on_event=print)
     corpus = prepare_corpus(
-        spec, tmp_path, lambda event: notes.append(event.text) if isinstance(event, Note) else None
+        spec,
+        LocalStorage(tmp_path),
+        lambda event: notes.append(event.text) if isinstance(event, Note) else None,
     )
     summary = corpus.summary
     dropped = sum(summary.dropped.values())
@@ -139,7 +142,7 @@ def test_a_model_that_another_command_is_at_work_on_is_left_alone(
     capfd: pytest.CaptureFixture[str], corpus_file: Path, tmp_path: Path, more: list[str]
 ) -> None:
     output = tmp_path / "m"
-    with sole_use(output):
+    with sole_use(LocalStorage(output)):
         (output / "checkpoints").mkdir()
         outcome = run(capfd, "train", corpus_file, "--output", output, *more)
     assert outcome.code == 2

@@ -15,6 +15,7 @@ from distlstm.model.metadata import load_metadata
 from distlstm.stages.run.events import Note
 from distlstm.stages.training.job import TrainingJob
 from distlstm.stages.training.labelled_data import DataRequest, prepare_corpus
+from distlstm.storage import LocalStorage
 from tests.commands import TINY, run
 from tests.conftest import WORDS
 
@@ -37,7 +38,7 @@ def prepare(corpus_file: Path, directory: Path, settings: list[str]) -> tuple[En
     notes: list[str] = []
     corpus = prepare_corpus(
         DataRequest(training=(str(corpus_file),)).find(load_config(None, settings), on_event=print),
-        directory,
+        LocalStorage(directory),
         lambda event: notes.append(event.text) if isinstance(event, Note) else None,
     )
     return corpus, "\n".join(notes)

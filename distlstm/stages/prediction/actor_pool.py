@@ -12,7 +12,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import pyarrow as pa
@@ -22,8 +21,10 @@ from ray.exceptions import RayActorError, RayTaskError
 from distlstm.data.units import Unit, group_small
 from distlstm.errors import RunError
 from distlstm.stages.run.events import Note
+from distlstm.stages.run.models import model_directory
 from distlstm.stages.run.nodes import nodes
 from distlstm.stages.run.session import Capacity, our_error
+from distlstm.storage import Directory
 from distlstm.worker_range import WorkerRange
 
 if TYPE_CHECKING:  # imports torch, which the command's own process does not need
@@ -97,7 +98,7 @@ def map_bundles(
     make_work: "Callable[[Predictor], Work[_Result]]",
     bundles: Sequence[list[Unit]],
     *,
-    model: Path,
+    model: Directory,
     workers: WorkerRange,
     capacity: Capacity,
 ) -> Iterator[News[_Result]]:
@@ -286,15 +287,16 @@ class _Worker:
     """Loads the model and runs the work on bundles."""
 
     def __init__(
-        self, make_work: "Callable[[Predictor], Work[Any]]", model: Path, capacity: Capacity
+        self, make_work: "Callable[[Predictor], Work[Any]]", model: Directory, capacity: Capacity
     ) -> None:
         from distlstm.stages.prediction.predictor import Predictor
 
         pa.set_cpu_count(capacity.cpus_per_worker)
         pa.set_memory_pool(pa.system_memory_pool())  # Arrow's default pool keeps freed memory
-        predictor = Predictor.load(
-            model, num_threads=capacity.cpus_per_worker, use_gpu=capacity.use_gpu
-        )
+        with model_directory(model) as path:
+            predictor = Predictor.load(
+                path, num_threads=capacity.cpus_per_worker, use_gpu=capacity.use_gpu
+            )
         self.do = make_work(predictor)
 
     def node(self) -> str:

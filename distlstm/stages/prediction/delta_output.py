@@ -5,21 +5,21 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from distlstm.atomic import write_text
 from distlstm.data.files import SourceFile, hive_partitions
-from distlstm.data.lakehouse import library
+from distlstm.data.filesystem import open_filesystem
+from distlstm.data.lakehouse import DELTA_LOG, library
 from distlstm.data.opening import UnreadableFileError
 from distlstm.data.reading import read_schema
 from distlstm.errors import RunError, UserError
 from distlstm.stages.prediction.parts import Part, PredictionSettings
-from distlstm.stages.run.output import read_identity
+from distlstm.storage import Directory
+from distlstm.storage.connection import table_options
 from distlstm.text.columns import is_list
 
 _APPLICATION = "distlstm.batch-predict"
@@ -151,7 +151,7 @@ def _refuse_other_partitions(first: str, other: str) -> None:
         )
 
 
-def commit(output: Path, parts: Sequence[Part]) -> int | None:
+def commit(output: Directory, parts: Sequence[Part]) -> int | None:
     """Commit what has changed in an output since its last commit, as one transaction.
 
     The table is created with the first commit. New parts are added, parts that were predicted
@@ -171,18 +171,19 @@ def commit(output: Path, parts: Sequence[Part]) -> int | None:
     actions = {part.name: _add_action(output, part) for part in parts}
     columns = deltalake.Schema.from_arrow(schema)
     try:
-        if deltalake.DeltaTable.is_deltatable(str(output)):
+        if not output.below(DELTA_LOG).is_empty():
             return _commit_changes(output, actions, columns, partition_by)
         deltalake.transaction.create_table_with_add_actions(
-            str(output),
+            output.location,
             columns,
             list(actions.values()),
             partition_by=partition_by,
+            storage_options=table_options(output.location),
             commit_properties=_transaction(output, 1, actions),
         )
     except (OSError, deltalake.exceptions.DeltaError) as error:
         raise RunError(
-            f"The parts are kept, but the Delta table in {output} could not be written: "
+            f"The parts are kept, but the Delta table in {output.location} could not be written: "
             f"{str(error).splitlines()[0].rstrip('.')}. Run the same command again."
         ) from error
     return 0
@@ -192,31 +193,36 @@ def _deltalake() -> Any:
     return library("deltalake", uri="The output", kind="delta")
 
 
-def _columns_of(output: Path, names: Sequence[str]) -> tuple[pa.Schema, list[str]]:
+def _columns_of(output: Directory, names: Sequence[str]) -> tuple[pa.Schema, list[str]]:
     """The columns of the table, and the names of those that partition it."""
     for name in names:
         _refuse_other_partitions(names[0], name)
-    schema = one_schema((name, pq.read_schema(output / name)) for name in names)
+    schema = one_schema((name, _schema_of(output, name)) for name in names)
     partition_by = list(hive_partitions(names[0]))
     fields = [field for field in schema if field.name not in partition_by]
     return pa.schema([*fields, *((name, pa.string()) for name in partition_by)]), partition_by
 
 
-def _add_action(output: Path, part: Part) -> Any:
+def _schema_of(output: Directory, name: str) -> pa.Schema:
+    filesystem, directory = open_filesystem(output.location)
+    return pq.read_schema(f"{directory}/{name}", filesystem=filesystem)
+
+
+def _add_action(output: Directory, part: Part) -> Any:
     from deltalake.transaction import AddAction
 
-    file = (output / part.name).stat()
+    file = output.entry(part.name)
     return AddAction(
         path=part.name,
-        size=file.st_size,
+        size=file.size,
         partition_values=hive_partitions(part.name),
-        modification_time=file.st_mtime_ns // _MILLISECOND,
+        modification_time=file.modified // _MILLISECOND,
         data_change=True,
         stats=json.dumps({"numRecords": part.rows_out}),
     )
 
 
-def _transaction(output: Path, number: int, actions: Mapping[str, Any]) -> Any:
+def _transaction(output: Directory, number: int, actions: Mapping[str, Any]) -> Any:
     """The next transaction; a file says beforehand which parts the table has by then.
 
     The log alone would not: a part that is missing there may be new, or another program may have
@@ -225,10 +231,8 @@ def _transaction(output: Path, number: int, actions: Mapping[str, Any]) -> Any:
     from deltalake import CommitProperties, Transaction
 
     states = {name: action.modification_time for name, action in actions.items()}
-    write_text(output / _record(number), json.dumps(states))
-    for other in output.glob(_record("*")):
-        if other.name not in (_record(number), _record(number - 1)):
-            other.unlink()
+    output.write(_record(number), json.dumps(states))
+    output.delete([_record(number - 2)])
     own = [Transaction(_APPLICATION, number)]
     return CommitProperties(app_transactions=own, max_commit_retries=0)
 
@@ -238,16 +242,16 @@ def _record(number: object) -> str:
 
 
 def _commit_changes(
-    output: Path, actions: Mapping[str, Any], columns: Any, partition_by: list[str]
+    output: Directory, actions: Mapping[str, Any], columns: Any, partition_by: list[str]
 ) -> int | None:
     """Commit the difference to our last transaction; what others have committed stays."""
-    table = _deltalake().DeltaTable(str(output))
+    table = _open(output)
     number = table.transaction_version(_APPLICATION)
-    recorded = None if number is None else read_identity(output / _record(number))
+    recorded = None if number is None else _recorded(output, number)
     if recorded is None:
         raise RunError(
-            f"{output} has a Delta table that this command did not write. Choose another --output, "
-            "or replace this one with --overwrite."
+            f"{output.location} has a Delta table that this command did not write. Choose another "
+            "--output, or replace this one with --overwrite."
         )
     there = set(map(unquote, pa.table(table.get_add_actions(flatten=True))["path"].to_pylist()))
     changed = {n: a for n, a in actions.items() if recorded.get(n) != a.modification_time}
@@ -255,7 +259,8 @@ def _commit_changes(
     if rewritten:
         raise RunError(
             f"The parts are kept, but another program has rewritten rows of {rewritten[0]} in "
-            f"the Delta table in {output}, and its input has changed. Choose another --output."
+            f"the Delta table in {output.location}, and its input has changed. Choose another "
+            "--output."
         )
     gone = sorted((recorded.keys() - actions.keys()) & there)
     if not changed and not gone:
@@ -267,7 +272,20 @@ def _commit_changes(
         partition_by=partition_by,
         commit_properties=_transaction(output, number + 1, actions),
     )
-    return int(_deltalake().DeltaTable(str(output)).version())
+    return int(_open(output).version())
+
+
+def _open(output: Directory) -> Any:
+    options = table_options(output.location)
+    return _deltalake().DeltaTable(output.location, storage_options=options)
+
+
+def _recorded(output: Directory, number: int) -> dict[str, int] | None:
+    """What our transaction of this number said; None if nothing readable is there."""
+    try:
+        return dict(json.loads(output.read_text(_record(number))))
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def _remove_action(path: str) -> Any:

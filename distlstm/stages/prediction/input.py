@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -27,7 +26,7 @@ def trained_on(model_metadata: Mapping[str, Any]) -> Columns:
 
 
 def find_input(
-    inputs: Sequence[str], settings: PredictionSettings, output: Path, *, on_event: OnEvent
+    inputs: Sequence[str], settings: PredictionSettings, output: str, *, on_event: OnEvent
 ) -> list[SourceFile]:
     """The files of the input; those passed over are reported.
 
@@ -36,7 +35,7 @@ def find_input(
             is readable, or the output lies inside the input.
     """
     for source in inputs:
-        if would_find(source, str(output)):
+        if would_find(source, output):
             raise UserError(
                 f"The output {output} lies inside the input {source}, and would be read as input. "
                 "Choose an --output outside the input."

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from distlstm.data.units import Unit
 from distlstm.errors import UserError
@@ -15,6 +14,7 @@ from distlstm.stages.prediction.parts import (
     read_parts,
 )
 from distlstm.stages.run.output import Identity
+from distlstm.storage import Directory
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Ledger:
         return found
 
 
-def read_ledger(output: Path, units: Sequence[Unit]) -> Ledger:
+def read_ledger(output: Directory, units: Sequence[Unit]) -> Ledger:
     """Read the footers of all parts.
 
     Raises:
@@ -59,7 +59,7 @@ def read_ledger(output: Path, units: Sequence[Unit]) -> Ledger:
             ledger.stale[name] = part
         elif name in expected:
             raise UserError(
-                f"{output / name} contains the predictions of {part.input}, not of "
+                f"{output.at(name)} contains the predictions of {part.input}, not of "
                 f"{expected[name].file.path}. Choose another --output for this input."
             )
         else:

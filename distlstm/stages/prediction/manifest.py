@@ -4,16 +4,15 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from distlstm.atomic import write_text
 from distlstm.data.units import Size
 from distlstm.errors import UserError
 from distlstm.stages.prediction.parts import Part, PredictionSettings, plain
 from distlstm.stages.run.files import MANIFEST_FILE
+from distlstm.storage import Directory
 
 IN_MANIFEST = ("name", "input", "unit", "rows_in", "rows_out", "rows_without_prediction")
 
@@ -126,7 +125,7 @@ class Run:
 
 
 def write_manifest(
-    output: Path,
+    output: Directory,
     settings: PredictionSettings,
     parts: Sequence[Part],
     run: Run,
@@ -145,30 +144,30 @@ def write_manifest(
     listed = [_json({name: getattr(part, name) for name in IN_MANIFEST}) for part in parts]
     table = ",\n".join(f"  {row}" for row in listed)
     text = "\n".join(["{", *lines, ' "parts": [', *([table] if table else []), " ]", "}"])
-    write_text(output / MANIFEST_FILE, text + "\n")
+    output.write(MANIFEST_FILE, text + "\n")
 
 
-def read_manifest(output: Path) -> dict[str, Any]:
+def read_manifest(output: Directory) -> dict[str, Any]:
     """Read the manifest of an output.
 
     Raises:
         UserError: it is missing or damaged.
     """
-    path = output / MANIFEST_FILE
+    path = output.at(MANIFEST_FILE)
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(output.read_text(MANIFEST_FILE))
         if {"settings", "unit_limit", "run", "rows_in", "rows_out", "parts"} <= manifest.keys():
             return dict(manifest)
     except FileNotFoundError as error:
         raise UserError(
-            f"{output} is not an output of batch-predict: it has no {path.name}."
+            f"{output.location} is not an output of batch-predict: it has no {MANIFEST_FILE}."
         ) from error
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(f"{path} cannot be read: {error}.") from error
     raise UserError(f"{path} is damaged. Run batch-predict again; finished parts are kept.")
 
 
-def recorded_limit(output: Path) -> Size | None:
+def recorded_limit(output: Directory) -> Size | None:
     """The unit size limit of earlier runs, which later runs reuse; None if none is recorded."""
     try:
         return Size(**read_manifest(output)["unit_limit"])

@@ -4,13 +4,11 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, groupby
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from distlstm.atomic import replace_file
 from distlstm.data.files import has_changed
 from distlstm.data.units import Unit
 from distlstm.errors import UserError
@@ -33,6 +31,7 @@ from distlstm.stages.prediction.predictor import (
 from distlstm.stages.prediction.prefetch import prefetch
 from distlstm.stages.prediction.progress import Progress
 from distlstm.stages.prediction.windows import WINDOW_ROWS, Rows, Unreadable, Window, read_windows
+from distlstm.storage import Directory
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,9 @@ class _Predicted:
 class PartWriter:
     """Writes parts with a loaded model; another thread may read `progress` meanwhile."""
 
-    def __init__(self, predictor: Predictor, output: Path, settings: PredictionSettings) -> None:
+    def __init__(
+        self, predictor: Predictor, output: Directory, settings: PredictionSettings
+    ) -> None:
         self.predictor = predictor
         self.output = output
         self.settings = settings
@@ -67,8 +68,8 @@ class PartWriter:
     def write(self, units: Sequence[Unit]) -> Iterator[Part | Failure]:
         """Predict and write units in order; yields the part or the failure of each.
 
-        A part is complete when it appears, because it is renamed into place. A finished part that a
-        worker wrote before it died is kept.
+        A part is complete when it appears. A finished part that a worker wrote before it died is
+        kept.
 
         Raises:
             OSError: a part cannot be written.
@@ -76,7 +77,7 @@ class PartWriter:
         self.progress = Progress()
         missing = []
         for unit in units:
-            part = read_part(self.output / part_name(unit))
+            part = read_part(self.output, part_name(unit))
             if part is not None and part.matches(unit, self.settings):
                 yield part
             else:
@@ -117,7 +118,7 @@ class PartWriter:
 
     def _write(self, unit: Unit, pieces: Iterable[_Predicted | Unreadable]) -> Part:
         tally = Tally(np.zeros(len(self.label_names)), self.predictor.model.kind)
-        with replace_file(self.output / part_name(unit)) as temporary:
+        with self.output.replacing(part_name(unit)) as temporary:
             batches = self._output_rows(pieces, tally)
             first = next(batches)
             with pq.ParquetWriter(

@@ -4,17 +4,19 @@ import json
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from distlstm.data.filesystem import open_filesystem
 from distlstm.data.lakehouse import DELTA_LOG
 from distlstm.data.units import Unit
 from distlstm.errors import UserError
 from distlstm.model.calibration import SCORE_BINS
 from distlstm.reader_options import DETECT, ReaderOptions
+from distlstm.storage import Directory, UnreachableError
 
 PREDICTED = ("predicted_label", "predicted_score")
 TOP_K = ("predicted_labels", "predicted_scores")
@@ -144,28 +146,36 @@ def refuse_clash(path: str, kept: Iterable[str], added: Iterable[str]) -> None:
         )
 
 
-def read_part(path: Path) -> Part | None:
-    """The part described in a file's footer; None if the file is missing, damaged or no part."""
+def read_part(output: Directory, name: str) -> Part | None:
+    """The part described in a file's footer; None if the file is missing, damaged or no part.
+
+    Raises:
+        UnreachableError: the object store did not answer, so that nothing is known of the part.
+    """
+    filesystem, directory = open_filesystem(output.location)
     try:
-        footer = pq.read_metadata(path)
+        with filesystem.open_input_file(f"{directory}/{name}") as file:
+            footer, size = pq.read_metadata(file), file.size()
         part = Part(**json.loads((footer.metadata or {})[FOOTER_KEY]))
-        whole = path.stat().st_size == _size_by_footer(footer)
+        whole = size == _size_by_footer(footer)
+    except UnreachableError:
+        raise
     except (OSError, pa.ArrowException, KeyError, ValueError, TypeError):
         return None
     return part if whole and footer.num_rows == part.rows_out else None
 
 
-def part_names(output: Path) -> list[str]:
+def part_names(output: Directory) -> list[str]:
     """The paths of all Parquet files of an output; all of them should be parts."""
-    names = (path.relative_to(output) for path in output.rglob("*.parquet"))
-    return sorted(str(name) for name in names if name.parts[0] != DELTA_LOG)
+    names = (entry.name for entry in output.list())
+    return sorted(n for n in names if n.endswith(".parquet") and not n.startswith(f"{DELTA_LOG}/"))
 
 
-def read_parts(output: Path, names: Iterable[str]) -> dict[str, Part]:
+def read_parts(output: Directory, names: Iterable[str]) -> dict[str, Part]:
     """The parts with these names that exist and are complete."""
     names = list(names)
     with ThreadPoolExecutor(FOOTERS_AT_ONCE) as threads:
-        found = threads.map(lambda name: read_part(output / name), names)
+        found = threads.map(lambda name: read_part(output, name), names)
     return {name: part for name, part in zip(names, found, strict=True) if part is not None}
 
 

@@ -2,6 +2,8 @@
 
 CHECKPOINTS = "checkpoints"
 """In a MODEL: the state of an unfinished training."""
+MLFLOW_RUN_FILE = f"{CHECKPOINTS}/mlflow_run_id"
+"""In an unfinished MODEL: the MLflow run that tracks it."""
 HISTORY_FILE = "history.parquet"
 """In a MODEL: one row per epoch."""
 

@@ -7,7 +7,6 @@ is new, resumed, finished or refused.
 import fcntl
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,11 +14,13 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from distlstm.atomic import TEMPORARY_PREFIX, write_text
+from distlstm.atomic import write_text
 from distlstm.errors import RunError, UserError
+from distlstm.storage import Directory, Lease, LocalStorage, WorkingCopy, is_held
 
 LOCK_FILE = "_lock"
-_EMPTYING = "emptying"
+_EMPTYING_FILE = "_emptying"
+"""There while the content of an output is removed: the rest must not be taken for an output."""
 
 Identity = dict[str, Any]
 """Two commands are the same if their identities are equal: flat tables of JSON values."""
@@ -51,7 +52,7 @@ class State(Enum):
 class Output:
     """An output directory, and how it records its command and whether that has finished."""
 
-    path: Path
+    storage: Directory
     marks: tuple[str, ...]
     """File names; such an output has at least one of them. Other directories are refused."""
     identity: Identity
@@ -64,6 +65,27 @@ class Output:
     """Records the identity of this command in a new output."""
     is_replaced_at_end: bool = False
     """With `--overwrite`, the old content stays until the command replaces it at its end."""
+    copy: WorkingCopy | None = None
+    """Where `recorded` reads and `begin` writes; None if they use the storage itself."""
+    needed: tuple[str, ...] = ()
+    """What is fetched into the copy: files, and directories with a final slash."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What a command has to do with an output that it has locked."""
+
+    state: State
+    check: Callable[[], None]
+    """Raises a RunError if the lock was lost: to be called before what must not happen twice."""
+    copy: WorkingCopy | None = None
+
+    def publish(self) -> None:
+        """Write what has changed in the working copy to the storage."""
+        if self.copy is not None:
+            self.check()
+            with writing(self.copy.storage):
+                self.copy.publish()
 
 
 def decide(output: Output) -> State:
@@ -73,67 +95,105 @@ def decide(output: Output) -> State:
         UserError: another command began the output (the message lists the differences), or it is
             not an output of this kind.
     """
-    check_kind(output.path, output.marks)
+    check_kind(output.storage, output.marks)
     recorded = output.recorded()
     if recorded is None:
         return State.NEW
-    check_same(output.path, recorded, output.identity)
+    check_same(output.storage, recorded, output.identity)
     return State.FINISHED if output.is_finished() else State.RESUMED
 
 
+def _ignore(text: str) -> None:
+    """Nobody reads why a command waits."""
+
+
 @contextmanager
-def opened(output: Output, *, overwrite: bool) -> Iterator[State]:
+def opened(
+    output: Output, *, overwrite: bool, on_wait: Callable[[str], None] = _ignore
+) -> Iterator[Work]:
     """Lock an output for a block, and yield what the command has to do with it.
 
     With `overwrite`, the old content is removed first. If the block raises a UserError and the
-    directory was empty before, it is emptied again.
+    directory was empty before, it is emptied again. `on_wait` gets a sentence if the command has to
+    see whether one that locked the output is alive.
 
     Raises:
-        UserError: see `decide`; or another command is at work on the output.
+        UserError: see `decide`; or another command is at work on the output, or it cannot be read.
         RunError: the output cannot be created or written.
     """
-    check_kind(output.path, output.marks)
-    with sole_use(output.path):
-        if (overwrite and not output.is_replaced_at_end) or _is_being_emptied(output.path):
-            _empty(output.path)
-        is_new = _is_empty(output.path)
-        replaced = overwrite and output.is_replaced_at_end
+    with reading(output.storage):
+        check_kind(output.storage, output.marks)
+    with sole_use(output.storage, on_wait=on_wait) as check:
+        with reading(output.storage):
+            if (overwrite and not output.is_replaced_at_end) or _is_being_emptied(output.storage):
+                _empty(output.storage)
+            is_new = output.storage.is_empty(ignored=(LOCK_FILE,))
         try:
-            state = State.NEW if replaced else decide(output)
-            if state is State.NEW:
-                with writing(output.path):
-                    output.begin()
-            yield state
+            work = _begun(output, check, is_replaced=overwrite and output.is_replaced_at_end)
+            yield work
         except UserError:
             if is_new:
-                _empty(output.path)
+                _empty(output.storage)
             raise
 
 
-def check_kind(path: Path, marks: tuple[str, ...]) -> None:
+def _begun(output: Output, check: Callable[[], None], *, is_replaced: bool) -> Work:
+    with reading(output.storage):
+        if output.copy is not None:
+            output.copy.fetch(output.needed)
+        state = State.NEW if is_replaced else decide(output)
+    work = Work(state=state, check=check, copy=output.copy)
+    if state is State.NEW:
+        with writing(output.storage):
+            output.begin()
+        work.publish()
+    return work
+
+
+def check_kind(storage: Directory, marks: tuple[str, ...]) -> None:
     """Check that an output directory is new or empty, or has one of `marks`.
 
     Raises:
         UserError: the directory has other content.
     """
-    if not path.exists() or (path.is_dir() and _is_empty(path)) or _is_being_emptied(path):
+    if storage.is_empty(ignored=(LOCK_FILE,)) or _is_being_emptied(storage):
         return
-    if not path.is_dir() or not any((path / mark).exists() for mark in marks):
-        raise UserError(f"{path} exists and was not made by this command. Choose another --output.")
+    if not any(storage.exists(mark) for mark in marks):
+        raise UserError(
+            f"{storage.location} exists and was not made by this command. Choose another --output."
+        )
 
 
 @contextmanager
-def sole_use(path: Path) -> Iterator[None]:
-    """Lock an output directory for a block; the directory is created if it is missing.
+def sole_use(
+    storage: Directory, *, on_wait: Callable[[str], None] = _ignore
+) -> Iterator[Callable[[], None]]:
+    """Lock an output directory for a block; yields a function that checks the lock.
 
-    The lock belongs to the operating system: it ends with its process, even if that is killed.
+    A local directory is created if it is missing. Its lock belongs to the operating system, and
+    ends with its process, even if that is killed. In an object store, the lock is a lease.
 
     Raises:
         UserError: another command is at work on the directory.
         RunError: the directory cannot be created or written.
     """
+    if isinstance(storage, LocalStorage):
+        with _file_lock(storage.path):
+            yield lambda: None
+        return
+    lease = Lease(storage, LOCK_FILE, on_wait=on_wait)
+    with writing(storage):
+        lease.acquire()
+    try:
+        yield lease.check
+    finally:
+        lease.release()
+
+
+@contextmanager
+def _file_lock(path: Path) -> Iterator[None]:
     is_created = not path.exists()
-    with writing(path):
+    with writing(LocalStorage(path)):
         path.mkdir(parents=True, exist_ok=True)
         file = _lock(path / LOCK_FILE)
     try:
@@ -165,10 +225,12 @@ def _lock(path: Path) -> int:
         os.close(file)
 
 
-def is_in_use(path: Path) -> bool:
+def is_in_use(storage: Directory) -> bool:
     """Whether a command is at work on an output directory."""
+    if not isinstance(storage, LocalStorage):
+        return is_held(storage, LOCK_FILE)
     try:
-        file = os.open(path / LOCK_FILE, os.O_RDONLY)
+        file = os.open(storage.path / LOCK_FILE, os.O_RDONLY)
     except OSError:
         return False
     try:
@@ -189,7 +251,16 @@ def _is_at(file: int, path: Path) -> bool:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def reading(storage: Directory) -> Iterator[None]:
+    """Turn an OSError of a block that reads an output before work starts into a UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{storage.location} cannot be read: {_reason(error)}.") from error
+
+
+@contextmanager
+def writing(storage: Directory) -> Iterator[None]:
     """Turn an OSError of a block that writes to an output directory into advice for the user.
 
     Raises:
@@ -198,48 +269,36 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
+        advice = (
+            "Free some space or make the directory writable, and run the same command again."
+            if storage.is_local
+            else "Run the same command again when the object store accepts it."
+        )
         raise RunError(
-            f"A file in {path} cannot be written: {reason}. Free some space or make the directory "
-            "writable, and run the same command again. Finished work is kept."
+            f"A file in {storage.location} cannot be written: {_reason(error)}. {advice} Finished "
+            "work is kept."
         ) from error
 
 
-def _is_empty(path: Path) -> bool:
-    """Whether an output has only the lock, and files that a killed command had begun to write."""
-    return all(map(_is_nothing, path.iterdir()))
+def _reason(error: OSError) -> str:
+    return (os.strerror(error.errno) if error.errno else str(error)).rstrip(".")
 
 
-def _is_nothing(entry: Path) -> bool:
-    if entry.is_dir() and not entry.is_symlink():
-        return entry.name != LOCK_FILE and _is_empty(entry)
-    return entry.name == LOCK_FILE or entry.name.startswith(TEMPORARY_PREFIX)
-
-
-def _empty(path: Path) -> None:
+def _empty(storage: Directory) -> None:
     """Remove the content of a locked output.
 
-    If the command is killed meanwhile, its note in the lock file makes the next command finish the
-    removal. Otherwise the rest of the content could be taken for an output.
+    If the command is killed meanwhile, a file makes the next command finish the removal.
     """
-    lock = path / LOCK_FILE
-    lock.write_text(_EMPTYING)
-    for entry in [entry for entry in path.iterdir() if entry.name != LOCK_FILE]:
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
-    lock.write_text("")
+    storage.write(_EMPTYING_FILE, "")
+    storage.delete_all(kept=(LOCK_FILE, _EMPTYING_FILE))
+    storage.delete([_EMPTYING_FILE])
 
 
-def _is_being_emptied(path: Path) -> bool:
-    try:
-        return (path / LOCK_FILE).read_text() == _EMPTYING
-    except OSError:
-        return False
+def _is_being_emptied(storage: Directory) -> bool:
+    return storage.exists(_EMPTYING_FILE)
 
 
-def check_same(path: Path, recorded: Identity, identity: Identity) -> None:
+def check_same(storage: Directory, recorded: Identity, identity: Identity) -> None:
     """Check that an output was begun by the same command.
 
     Raises:
@@ -252,7 +311,7 @@ def check_same(path: Path, recorded: Identity, identity: Identity) -> None:
         )
         more = f" and {len(names) - 5} more" if len(names) > 5 else ""
         raise UserError(
-            f"{path} was begun by a different command: {shown}{more}. "
+            f"{storage.location} was begun by a different command: {shown}{more}. "
             f"{_earlier_snapshot(recorded, names)}"
             "Choose another --output, or replace this one with --overwrite."
         )
@@ -276,5 +335,5 @@ def read_identity(path: Path) -> Identity | None:
     """Read an identity; None if the file is missing or unreadable."""
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from safetensors.torch import load_file, save_file
 
-from distlstm.atomic import replace_file
 from distlstm.config import ExperimentConfig
 from distlstm.data.corpus import EncodedCorpus
 from distlstm.data.shards import EncodedRows, Shards
@@ -57,14 +56,13 @@ def linear_model(corpus: EncodedCorpus) -> LinearModel:
 
     It is fitted once and stored with the corpus.
     """
-    path = corpus.path / _LINEAR_FILE
-    num_labels = len(corpus.labels)
-    if path.exists():
-        return LinearModel.from_tensors(
-            load_file(path), vocab_size=len(corpus.vocabulary), num_labels=num_labels
-        )
+    if corpus.storage.exists(_LINEAR_FILE):
+        with corpus.storage.as_file(_LINEAR_FILE) as file:
+            return LinearModel.from_tensors(
+                load_file(file), vocab_size=len(corpus.vocabulary), num_labels=len(corpus.labels)
+            )
     model = _fit(corpus, [corpus.training])
-    with replace_file(path) as temporary:
+    with corpus.storage.replacing(_LINEAR_FILE) as temporary:
         save_file(model.to_tensors(), temporary)
     return model
 

@@ -9,32 +9,48 @@ from distlstm.data.corpus import EncodedCorpus
 from distlstm.model.checkpoint import load_history
 from distlstm.model.loop import EpochResult
 from distlstm.stages.run.output import Identity
+from distlstm.stages.run.ray_storage import filesystem_of, path_of
 from distlstm.stages.training.model_writer import write_checkpoint
+from distlstm.storage import Directory, UnreachableError
 
 RAY_RUN = "run"
 """Name of Ray Train's directory in the checkpoint directory."""
 
 
-def last_checkpoint(checkpoints: Path) -> Path | None:
+def last_checkpoint(checkpoints: Directory) -> ray.train.Checkpoint | None:
     """The last checkpoint that Ray Train has registered; None if there is none."""
     try:
-        found = ray.train.Result.from_path(str(checkpoints / RAY_RUN)).checkpoint
+        return ray.train.Result.from_path(
+            f"{path_of(checkpoints)}/{RAY_RUN}", storage_filesystem=filesystem_of(checkpoints)
+        ).checkpoint
+    except UnreachableError:
+        raise
     except (RuntimeError, ValueError, OSError):  # no epoch is finished yet
         return None
-    return Path(found.path) if found is not None else None
 
 
-def finished_epochs(checkpoints: Path) -> list[EpochResult]:
+def finished_epochs(checkpoints: Directory) -> list[EpochResult]:
     """The epochs up to the last checkpoint."""
     checkpoint = last_checkpoint(checkpoints)
-    return load_history(checkpoint) if checkpoint is not None else []
+    if checkpoint is None:
+        return []
+    with checkpoint.as_directory() as directory:
+        return load_history(Path(directory))
 
 
 def write_best_so_far(
-    path: Path, *, checkpoints: Path, corpus: EncodedCorpus, config: ExperimentConfig, run: Identity
+    path: Path,
+    *,
+    checkpoints: Directory,
+    corpus: EncodedCorpus,
+    config: ExperimentConfig,
+    run: Identity,
 ) -> int | None:
     """Write a MODEL of the best epoch so far; returns its number, None if no epoch is finished."""
     checkpoint = last_checkpoint(checkpoints)
     if checkpoint is None:
         return None
-    return write_checkpoint(path, checkpoint=checkpoint, corpus=corpus, config=config, run=run)
+    with checkpoint.as_directory() as directory:
+        return write_checkpoint(
+            path, checkpoint=Path(directory), corpus=corpus, config=config, run=run
+        )

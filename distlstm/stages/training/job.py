@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,6 +22,8 @@ from distlstm.model.growth import grow_from
 from distlstm.model.label_kind import label_kind
 from distlstm.model.linear import LinearModel
 from distlstm.model.loop import Training, Worker, epochs_for, predict
+from distlstm.stages.run.models import model_directory
+from distlstm.storage import Directory
 
 _VALIDATION_ROWS_PER_BATCH = 256
 
@@ -74,7 +75,7 @@ class TrainingJob:
         config: ExperimentConfig,
         worker: Worker,
         *,
-        init: Path | None = None,
+        init: Directory | None = None,
     ) -> None:
         """Initialise the weights: random, then from pretrained vectors, then from a MODEL."""
         self.corpus = corpus
@@ -93,7 +94,8 @@ class TrainingJob:
         if corpus.vectors is not None:
             set_vectors(model, corpus.vectors)
         if init is not None:
-            grow_from(model, load_model(init), labels=corpus.labels)
+            with model_directory(init) as path:
+                grow_from(model, load_model(path), labels=corpus.labels)
         self.training = Training(
             model,
             config.training,

@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from distlstm.errors import RunError, UserError
 from distlstm.reader_options import DETECT, ReaderOptions
 from distlstm.stages.run.events import Note, OnEvent, Progress
 from distlstm.stages.run.session import our_error
+from distlstm.storage import Directory
 from distlstm.text.labels import listed
 
 
@@ -29,7 +29,7 @@ class DataRequest:
     training: tuple[str, ...]
     validation: tuple[str, ...] = ()
     columns: Columns = field(default_factory=Columns)
-    init: Path | None = None
+    init: Directory | None = None
     """MODEL directory to continue from."""
     reader: ReaderOptions = DETECT
 
@@ -74,16 +74,16 @@ def check_first_file(spec: CorpusSpec) -> None:
             check_columns(files[0], read_schema(files[0], until=columns.names), columns.names)
 
 
-def check_outside(spec: CorpusSpec, output: Path) -> None:
+def check_outside(spec: CorpusSpec, output: Directory) -> None:
     """Check that the data are not in the output, which `--overwrite` empties.
 
     Raises:
         UserError: a file is.
     """
     for file in (*spec.training, *spec.validation):
-        if Path(file.path).is_relative_to(output.absolute()):
+        if file.path.startswith(f"{output.location}/"):
             raise UserError(
-                f"{file.path} lies inside the output {output}. Choose another --output."
+                f"{file.path} lies inside the output {output.location}. Choose another --output."
             )
 
 
@@ -103,19 +103,19 @@ def check_vectors(spec: CorpusSpec, config: ExperimentConfig) -> None:
         )
 
 
-def prepare_corpus(spec: CorpusSpec, directory: Path, on_event: OnEvent) -> EncodedCorpus:
+def prepare_corpus(spec: CorpusSpec, directory: Directory, on_event: OnEvent) -> EncodedCorpus:
     """Encode a corpus below `directory`, or open it if it exists, and report its figures.
 
     Raises:
         UserError: the data is unreadable or unfit for training.
     """
-    path = directory / f"corpus-{spec.fingerprint}"
+    storage = directory.below(f"corpus-{spec.fingerprint}")
 
     def progress(title: str, done: int, total: int) -> None:
         on_event(Progress(title, done, total))
 
     try:
-        corpus = encode_corpus(spec, path, progress=progress)
+        corpus = encode_corpus(spec, storage, progress=progress)
     except Exception as error:
         raise our_error(error) or RunError(f"Reading the data failed: {error}") from error
     _describe(corpus, spec.inherited, on_event)
@@ -124,7 +124,7 @@ def prepare_corpus(spec: CorpusSpec, directory: Path, on_event: OnEvent) -> Enco
 
 @contextmanager
 def encoding_in_background(
-    spec: CorpusSpec, directory: Path, on_event: OnEvent
+    spec: CorpusSpec, directory: Directory, on_event: OnEvent
 ) -> Iterator[Callable[[], EncodedCorpus]]:
     """Encode a small corpus in a thread while Ray starts.
 

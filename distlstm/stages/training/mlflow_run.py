@@ -14,9 +14,9 @@ from distlstm import environment
 from distlstm.atomic import write_text
 from distlstm.model.loop import EpochResult
 from distlstm.stages.run.events import Note, OnEvent
+from distlstm.stages.run.files import MLFLOW_RUN_FILE
 from distlstm.stages.run.output import Identity
 
-_RUN_ID_FILE = "checkpoints/mlflow_run_id"
 _FIRST_METRIC = "training_loss"
 _MAX_VALUE_LENGTH = 500
 _SHORT_TIMEOUTS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
@@ -82,7 +82,7 @@ class MlflowRun:
         from mlflow import MlflowClient  # from the optional dependency `mlflow`
 
         self.client = MlflowClient()
-        file = self.output / _RUN_ID_FILE
+        file = self.output / MLFLOW_RUN_FILE
         if file.exists():
             self.run_id = file.read_text(encoding="utf-8").strip()
             self.client.update_run(self.run_id, status="RUNNING")

@@ -11,9 +11,10 @@ from distlstm.data.corpus import EncodedCorpus
 from distlstm.errors import RunError
 from distlstm.model.checkpoint import load_history
 from distlstm.model.ensemble import Calibration
-from distlstm.stages.run.events import Note, OnEvent, Progress
+from distlstm.stages.run.events import EpochDone, Event, Note, OnEvent, Progress
 from distlstm.stages.run.files import BEST, CHECKPOINTS
-from distlstm.stages.run.output import Identity
+from distlstm.stages.run.output import Identity, Work
+from distlstm.stages.run.ray_storage import run_options
 from distlstm.stages.run.session import Capacity, our_error, run_interruptibly
 from distlstm.stages.training.baseline import final_linear, measure_baseline
 from distlstm.stages.training.checkpoints import (
@@ -24,14 +25,15 @@ from distlstm.stages.training.checkpoints import (
 )
 from distlstm.stages.training.model_writer import write_model
 from distlstm.stages.training.out_of_memory import is_out_of_memory, memory_advice
+from distlstm.stages.training.progress import progress_queue, received
 from distlstm.stages.training.tracking import tracked
 from distlstm.stages.training.worker import (
     HandedOver,
-    ProgressFollower,
     WorkerFailure,
     WorkerSettings,
     train_worker,
 )
+from distlstm.storage import Directory, WorkingCopy
 from distlstm.worker_range import WorkerRange
 
 _MAX_FAILURES = 3
@@ -44,113 +46,148 @@ class TrainingRun:
 
     corpus: EncodedCorpus
     config: ExperimentConfig
-    init: Path | None
-    output: Path
+    init: Directory | None
+    output: WorkingCopy
+    work: Work
     identity: Identity
+
+    @property
+    def checkpoints(self) -> Directory:
+        """The directory of Ray Train, and of the corpus."""
+        return self.output.storage.below(CHECKPOINTS)
 
     def train(self, capacity: Capacity, workers: WorkerRange, on_event: OnEvent) -> None:
         """Train on the cluster, measure the baselines, and write the model."""
-        settings = WorkerSettings(
-            corpus=self.corpus.path,
-            config=self.config,
-            init=None if self.init is None else self.init.absolute(),
-            progress_file=self.output / CHECKPOINTS / "progress.jsonl",
-            cpus_per_worker=capacity.cpus_per_worker,
-        )
         on_event(Progress(f"starting {workers} workers", 0, 1))
-        finished = finished_epochs(self.output / CHECKPOINTS)
-        with tracked(
-            self.output, settings=self.identity, finished=finished, on_event=on_event
-        ) as tracking:
-            checkpoint, calibration = _fit(settings, workers, capacity, tracking)
+        finished = finished_epochs(self.checkpoints)
+        with (
+            progress_queue() as queue,
+            tracked(
+                self.output, settings=self.identity, finished=finished, on_event=on_event
+            ) as tracking,
+        ):
+            settings = WorkerSettings(
+                corpus=self.corpus.storage,
+                config=self.config,
+                init=self.init,
+                progress=queue,
+                cpus_per_worker=capacity.cpus_per_worker,
+            )
+            checkpoint, calibration = self._fit(
+                settings, workers, capacity, self._publishing(tracking)
+            )
         on_event(Progress("measuring the linear baseline", 0, 1))
         baseline = measure_baseline(self.corpus)
         linear = final_linear(self.corpus, self.config)
         on_event(Progress("measuring the linear baseline", 1, 1))
-        write_model(
-            self.output,
-            checkpoint=checkpoint,
-            history=load_history(checkpoint),
-            corpus=self.corpus,
-            config=self.config,
-            calibration=calibration,
-            linear=linear,
-            baseline=baseline,
-            run=self.identity,
-        )
+        self.work.check()
+        with checkpoint.as_directory() as directory:
+            write_model(
+                self.output.path,
+                checkpoint=Path(directory),
+                history=load_history(Path(directory)),
+                corpus=self.corpus,
+                config=self.config,
+                calibration=calibration,
+                linear=linear,
+                baseline=baseline,
+                run=self.identity,
+            )
+        self.work.publish()
+
+    def _publishing(self, on_event: OnEvent) -> OnEvent:
+        """Also write to the storage, after each epoch, what other tools read."""
+
+        def handle(event: Event) -> None:
+            on_event(event)
+            if isinstance(event, EpochDone):
+                self.work.publish()
+
+        return handle
 
     def keep_best(self, on_event: OnEvent) -> None:
         """Write a MODEL of the best epoch so far of an interrupted training."""
         epoch = write_best_so_far(
-            self.output / BEST,
-            checkpoints=self.output / CHECKPOINTS,
+            self.output.path / BEST,
+            checkpoints=self.checkpoints,
             corpus=self.corpus,
             config=self.config,
             run=self.identity,
         )
         if epoch is not None:
-            on_event(Note(f"The best model so far (epoch {epoch}) is in {self.output / BEST}."))
+            self.work.publish()
+            where = self.output.storage.at(BEST)
+            on_event(Note(f"The best model so far (epoch {epoch}) is in {where}."))
 
+    def _fit(
+        self,
+        settings: WorkerSettings,
+        workers: WorkerRange,
+        capacity: Capacity,
+        on_event: OnEvent,
+    ) -> tuple[ray.train.Checkpoint, Calibration]:
+        """Train to the end. Ray Train resumes from its last checkpoint, here and later.
 
-def _fit(
-    settings: WorkerSettings, workers: WorkerRange, capacity: Capacity, on_event: OnEvent
-) -> tuple[Path, Calibration]:
-    """Train to the end. Ray Train resumes from its last checkpoint, here and in a later command.
+        Workers may die as often as nodes do, if only there is a new checkpoint in between.
+        """
+        while True:
+            before = self._last_path()
+            try:
+                result = self._attempt(settings, workers, capacity, on_event)
+            except ray.train.TrainingFailedError as error:
+                if is_out_of_memory(error):
+                    num_rows = len(self.corpus.training)
+                    raise RunError(memory_advice(self.config.training, num_rows)) from error
+                known = our_error(error)
+                if known is None and self._last_path() != before:
+                    on_event(Note(f"Workers died ({_cause(error)}). Training goes on."))
+                    continue
+                raise known or RunError(f"Training failed: {_cause(error)}") from error
+            outcome: Calibration | WorkerFailure | HandedOver = result.return_value
+            match outcome:
+                case HandedOver():
+                    on_event(Note("The training is saved, and goes on with workers elsewhere."))
+                case WorkerFailure(message):
+                    raise RunError(message)
+                case _:
+                    return result.checkpoint, outcome
 
-    Workers may die as often as nodes do, if only there is a new checkpoint in between.
-    """
-    checkpoints = settings.progress_file.parent
-    while True:
-        before = last_checkpoint(checkpoints)
-        try:
-            result = _attempt(settings, workers, capacity, on_event)
-        except ray.train.TrainingFailedError as error:
-            if is_out_of_memory(error):
-                num_rows = len(EncodedCorpus(settings.corpus).training)
-                raise RunError(memory_advice(settings.config.training, num_rows)) from error
-            known = our_error(error)
-            if known is None and last_checkpoint(checkpoints) != before:
-                on_event(Note(f"Workers died ({_cause(error)}). Training goes on."))
-                continue
-            raise known or RunError(f"Training failed: {_cause(error)}") from error
-        outcome: Calibration | WorkerFailure | HandedOver = result.return_value
-        match outcome:
-            case HandedOver():
-                on_event(Note("The training is saved, and goes on with workers on other nodes."))
-            case WorkerFailure(message):
-                raise RunError(message)
-            case _:
-                return Path(result.checkpoint.path), outcome
+    def _last_path(self) -> str | None:
+        checkpoint = last_checkpoint(self.checkpoints)
+        return None if checkpoint is None else str(checkpoint.path)
 
+    def _attempt(
+        self,
+        settings: WorkerSettings,
+        workers: WorkerRange,
+        capacity: Capacity,
+        on_event: OnEvent,
+    ) -> ray.train.Result:
+        """Run Ray Train once."""
+        resources = {"CPU": capacity.cpus_per_worker, **({"GPU": 1} if capacity.use_gpu else {})}
+        trainer = TorchTrainer(
+            train_worker,
+            train_loop_config=settings,
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=_elastic(workers),
+                use_gpu=capacity.use_gpu,
+                resources_per_worker=resources,
+                elastic_resize_monitor_interval_s=_SECONDS_BETWEEN_RESIZES,
+            ),
+            run_config=ray.train.RunConfig(
+                name=RAY_RUN,
+                **run_options(self.checkpoints),
+                failure_config=ray.train.FailureConfig(max_failures=_MAX_FAILURES),
+                checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
+            ),
+        )
 
-def _attempt(
-    settings: WorkerSettings, workers: WorkerRange, capacity: Capacity, on_event: OnEvent
-) -> ray.train.Result:
-    """Run Ray Train once."""
-    resources = {"CPU": capacity.cpus_per_worker, **({"GPU": 1} if capacity.use_gpu else {})}
-    trainer = TorchTrainer(
-        train_worker,
-        train_loop_config=settings,
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=_elastic(workers),
-            use_gpu=capacity.use_gpu,
-            resources_per_worker=resources,
-            elastic_resize_monitor_interval_s=_SECONDS_BETWEEN_RESIZES,
-        ),
-        run_config=ray.train.RunConfig(
-            name=RAY_RUN,
-            storage_path=str(settings.progress_file.parent),
-            failure_config=ray.train.FailureConfig(max_failures=_MAX_FAILURES),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
-        ),
-    )
-    follower = ProgressFollower(settings.progress_file)
+        def follow() -> None:
+            self.work.check()
+            for event in received(settings.progress):
+                on_event(event)
 
-    def follow() -> None:
-        for event in follower.events():
-            on_event(event)
-
-    return run_interruptibly(trainer.fit, meanwhile=follow)
+        return run_interruptibly(trainer.fit, meanwhile=follow)
 
 
 def _elastic(workers: WorkerRange) -> tuple[int, int]:

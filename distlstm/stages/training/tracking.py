@@ -4,10 +4,8 @@ Both get the epochs up to the last checkpoint at the start, then each epoch when
 resumed training has every epoch once.
 """
 
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Protocol
 
 from tensorboardX import SummaryWriter
@@ -16,6 +14,7 @@ from distlstm.model.loop import EpochResult
 from distlstm.stages.run.events import EpochDone, Event, OnEvent
 from distlstm.stages.run.output import Identity
 from distlstm.stages.training.mlflow_run import mlflow_run
+from distlstm.storage import WorkingCopy
 
 EVENTS = "events"
 
@@ -30,19 +29,19 @@ class Tracker(Protocol):
 
 @contextmanager
 def tracked(
-    output: Path, *, settings: Identity, finished: Sequence[EpochResult], on_event: OnEvent
+    output: WorkingCopy, *, settings: Identity, finished: Sequence[EpochResult], on_event: OnEvent
 ) -> Iterator[OnEvent]:
     """Yield an `on_event` that also tracks the finished epochs.
 
     Args:
-        output: the MODEL directory; the event files go to `events/` in it.
+        output: of the MODEL directory; the event files go to `events/` in it.
         settings: the settings of the training, by name.
         finished: the epochs up to the last checkpoint; later ones are trained and tracked again.
         on_event: gets every event first.
     """
     with ExitStack() as stack:
-        trackers: list[Tracker] = [stack.enter_context(_event_files(output / EVENTS))]
-        run = stack.enter_context(mlflow_run(output, settings=settings, on_event=on_event))
+        trackers: list[Tracker] = [stack.enter_context(_event_files(output))]
+        run = stack.enter_context(mlflow_run(output.path, settings=settings, on_event=on_event))
         trackers += [run] if run is not None else []
         last = 0
 
@@ -89,10 +88,10 @@ class _EventFile:
 
 
 @contextmanager
-def _event_files(directory: Path) -> Iterator[_EventFile]:
+def _event_files(output: WorkingCopy) -> Iterator[_EventFile]:
     """Replace the event files by a new one, to which all epochs are written again."""
-    shutil.rmtree(directory, ignore_errors=True)
-    writer = SummaryWriter(str(directory))
+    output.delete(EVENTS)
+    writer = SummaryWriter(str(output.path / EVENTS))
     try:
         yield _EventFile(writer)
     finally:

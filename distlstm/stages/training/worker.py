@@ -1,10 +1,8 @@
-"""The function that runs in each Ray Train worker, and the file that reports its progress."""
+"""The function that runs in each Ray Train worker."""
 
-import json
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import numpy as np
 import ray.train
 import torch
 from ray.train.torch import get_device
+from ray.util.queue import Queue
 
 from distlstm.config import ExperimentConfig
 from distlstm.data.corpus import EncodedCorpus
@@ -20,14 +19,13 @@ from distlstm.errors import RunError
 from distlstm.model.checkpoint import restore_training, save_training
 from distlstm.model.data_parallel import all_reduce, average, share_weights
 from distlstm.model.ensemble import Calibration
-from distlstm.model.loop import EpochResult, Training, Worker
-from distlstm.model.metrics import Metrics
-from distlstm.stages.run.events import EpochDone, Event, FirstStep, Note, Progress
+from distlstm.model.loop import Training, Worker
 from distlstm.stages.run.start_up import Stopwatch
 from distlstm.stages.training.baseline import ensemble_linear
 from distlstm.stages.training.job import TrainingJob
+from distlstm.stages.training.progress import ProgressSender
+from distlstm.storage import Directory
 
-_SECONDS_BETWEEN_LINES = 0.3
 _SECONDS_BETWEEN_CHECKPOINTS = 300.0
 
 
@@ -35,11 +33,11 @@ _SECONDS_BETWEEN_CHECKPOINTS = 300.0
 class WorkerSettings:
     """The settings of a worker, which are sent to its process."""
 
-    corpus: Path
+    corpus: Directory
     config: ExperimentConfig
-    init: Path | None
+    init: Directory | None
     """MODEL directory to continue from."""
-    progress_file: Path
+    progress: Queue
     cpus_per_worker: int
 
 
@@ -70,16 +68,16 @@ def train_worker(settings: WorkerSettings) -> Calibration | WorkerFailure | Hand
     job = TrainingJob(EncodedCorpus(settings.corpus), settings.config, worker, init=settings.init)
     _restore(job.training)
     watch.end("corpus and model")
-    lines = _ProgressLines(settings.progress_file, job.training, watch, active=worker.rank == 0)
+    progress = ProgressSender(settings.progress, job.training, watch, active=worker.rank == 0)
     try:
         for result in job.training.run(
             job.training_batches,
             job.validation_batches,
-            on_step=lines.step,
-            on_note=lines.note,
+            on_step=progress.step,
+            on_note=progress.note,
             checkpoints=_Checkpoints(job.training, worker),
         ):
-            lines.epoch(result)
+            progress.epoch(result)
             metrics = {"epoch": result.epoch, "accuracy": result.validation.accuracy}
             report_checkpoint(job.training, metrics, worker)
     except RunError as error:
@@ -151,70 +149,3 @@ class _Checkpoints:
 def _is_drained() -> bool:
     """Whether Ray Train has told this worker that a node of the workers ends soon."""
     return ray.train.get_preemption_info() is not None
-
-
-class _ProgressLines:
-    """Appends the progress to a file, which the command reads in another process."""
-
-    def __init__(self, path: Path, training: Training, watch: Stopwatch, *, active: bool) -> None:
-        self.path = path
-        self.training = training
-        self.watch = watch
-        self.active = active
-        self.last = 0.0
-
-    def step(self, done: int, total: int) -> None:
-        """Report a finished step, at most a few times a second."""
-        now = time.monotonic()
-        if self.last == 0.0:
-            self.watch.end("first step")
-            self._append({"first_step": self.watch.parts})
-        if now - self.last >= _SECONDS_BETWEEN_LINES:
-            self.last = now
-            epoch = len(self.training.history) + 1
-            self._append({"epoch": epoch, "of": self.training.num_epochs, "step": [done, total]})
-
-    def epoch(self, result: EpochResult) -> None:
-        """Report a finished epoch."""
-        self._append({"of": self.training.num_epochs, "result": asdict(result)})
-
-    def note(self, text: str) -> None:
-        """Report a message for the user."""
-        self._append({"note": text})
-
-    def _append(self, row: dict[str, Any]) -> None:
-        if self.active:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-
-
-class ProgressFollower:
-    """Reads the events that rank 0 appends to its progress file after this object is created."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.position = path.stat().st_size if path.exists() else 0
-
-    def events(self) -> Iterator[Event]:
-        """The events since the last call."""
-        if not self.path.exists():
-            return
-        with self.path.open("rb") as file:
-            file.seek(self.position)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break
-                self.position += len(line)
-                yield _event(json.loads(line))
-
-
-def _event(row: dict[str, Any]) -> Event:
-    if "result" in row:
-        metrics = Metrics(**row["result"].pop("validation"))
-        return EpochDone(EpochResult(**row["result"], validation=metrics), row["of"])
-    if "first_step" in row:
-        return FirstStep(row["first_step"])
-    if "note" in row:
-        return Note(row["note"])
-    done, total = row["step"]
-    return Progress(f"epoch {row['epoch']} of up to {row['of']}", done, total, "steps")

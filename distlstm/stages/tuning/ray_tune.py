@@ -33,7 +33,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         return {
             "number": proposal.number,
             "parameters": proposal.parameters,
-            "checkpoint": str(proposal.checkpoint) if proposal.checkpoint else None,
+            "checkpoint": proposal.checkpoint.location if proposal.checkpoint else None,
         }
 
     def on_trial_complete(
@@ -64,7 +64,7 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]
         report = TrialReport(**{name: result[name] for name in _REPORTED})
         stop = self.study.report(number, report)
         if CHECKPOINT_PATH_KEY in result:  # from Ray Train inside the trial
-            self.study.keep_checkpoint(number, Path(result[CHECKPOINT_PATH_KEY]))
+            self.study.keep_checkpoint(number, result[CHECKPOINT_PATH_KEY])
         return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
 
 
@@ -85,7 +85,7 @@ class StudyCallback(ray.tune.Callback):  # type: ignore[misc]
 
     def on_checkpoint(self, *, trial: Trial, checkpoint: Any, **_: Any) -> None:
         """Record a stored checkpoint."""
-        self.study.keep_checkpoint(trial.config["number"], Path(checkpoint.path))
+        self.study.keep_checkpoint(trial.config["number"], checkpoint.path)
 
     def on_trial_complete(self, *, trial: Trial, **_: Any) -> None:
         """Record a trial that finished, was stopped, or reported why it failed."""

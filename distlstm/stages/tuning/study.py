@@ -23,7 +23,9 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from distlstm.config import ExperimentConfig, SearchConfig
 from distlstm.stages.run.events import TrialRow
 from distlstm.stages.run.files import METRICS
+from distlstm.stages.run.ray_storage import name_below
 from distlstm.stages.tuning.search_space import Parameters, SearchSpace
+from distlstm.storage import Directory, LocalStorage
 
 STORAGE_FILE = "optuna.db"
 _NAME = "distlstm"
@@ -74,15 +76,21 @@ class Proposal:
 
     number: int
     parameters: Parameters
-    checkpoint: Path | None
+    checkpoint: Directory | None
     """Checkpoint of an earlier command, from which the trial is resumed."""
 
 
 class Study:
     """The record of a study. Only one process at a time may change it."""
 
-    def __init__(self, directory: Path, config: ExperimentConfig) -> None:
-        """Open the storage in a directory, or create it."""
+    def __init__(
+        self, directory: Path, config: ExperimentConfig, *, checkpoints: Directory | None = None
+    ) -> None:
+        """Open the storage in a directory, or create it.
+
+        The checkpoints of the trials are below it, or below the directory `checkpoints`.
+        """
+        self._checkpoints = checkpoints or LocalStorage(directory)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.search = config.search
         self.space = SearchSpace(config.searched)
@@ -164,14 +172,18 @@ class Study:
             trial.report(_best_report(_reports(trial))[self.search.metric], report.epoch)
         return not report.finished and trial.should_prune()
 
-    def keep_checkpoint(self, number: int, path: Path) -> None:
+    def keep_checkpoint(self, number: int, path: str) -> None:
         """Record a trial's last checkpoint, also in a closed study, as Tune removes older ones."""
-        self._live[number].set_user_attr("checkpoint", str(path))
+        name = name_below(self._checkpoints, path)
+        self._live[number].set_user_attr("checkpoint", name)
 
-    def checkpoint(self, number: int) -> Path | None:
+    def checkpoint(self, number: int) -> Directory | None:
         """The last checkpoint of a trial; None if there is none or it was removed."""
-        path = self._optuna.get_trials(deepcopy=False)[number].user_attrs.get("checkpoint")
-        return Path(path) if path is not None and Path(path).is_dir() else None
+        name = self._optuna.get_trials(deepcopy=False)[number].user_attrs.get("checkpoint")
+        if name is None or Path(name).is_absolute():  # as older versions recorded it
+            return None
+        found = self._checkpoints.below(name)
+        return None if found.is_empty() else found
 
     def end(self, number: int) -> None:
         """Record that a trial has finished or was stopped."""

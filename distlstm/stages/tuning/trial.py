@@ -26,12 +26,14 @@ from distlstm.model.checkpoint import restore_training, save_training
 from distlstm.model.classifier import Classifier
 from distlstm.model.loop import EpochResult, Worker, predict
 from distlstm.model.metrics import Metrics
+from distlstm.stages.run.ray_storage import checkpoint_at, run_options
 from distlstm.stages.training.baseline import ensemble_linear
 from distlstm.stages.training.job import ShardBatches, TrainingJob
 from distlstm.stages.training.out_of_memory import is_out_of_memory, memory_advice
 from distlstm.stages.training.worker import report_checkpoint, this_worker
 from distlstm.stages.tuning.resources import TrialResources
 from distlstm.stages.tuning.study import TrialReport
+from distlstm.storage import Directory, storage_at
 
 FAILURE = "failure"
 """Key of the error message in the report of a failed trial."""
@@ -42,10 +44,10 @@ _TIMED_TOKENS, _TIMED_PASSES = 40_000, 2
 class TrialSettings:
     """The settings that all trials of a study share; they are sent to the trials' processes."""
 
-    corpus: Path
+    corpus: Directory
     config: ExperimentConfig
     resources: TrialResources
-    directory: Path
+    directory: Directory
     """Storage of Ray Train, which runs inside trials of several workers."""
 
 
@@ -67,10 +69,8 @@ def run_trial(proposal: dict[str, Any], *, settings: TrialSettings) -> None:
 def _train_here(proposal: dict[str, Any], settings: TrialSettings) -> None:
     resources = settings.resources
     worker = Worker(device=torch.device("cuda" if resources.use_gpu else "cpu"))
-    checkpoint = ray.tune.get_checkpoint()
-    from_path = proposal["checkpoint"] if checkpoint is None else checkpoint.path
     torch.set_num_threads(resources.cpus_per_worker)
-    trial = _Trial(proposal, settings, worker, from_path)
+    trial = _Trial(proposal, settings, worker, ray.tune.get_checkpoint())
     for report in trial.run():
         with tempfile.TemporaryDirectory() as directory:
             save_training(trial.job.training, Path(directory))
@@ -91,7 +91,7 @@ def _train_in_parallel(proposal: dict[str, Any], settings: TrialSettings) -> Non
         ),
         run_config=ray.train.RunConfig(
             name=str(proposal["number"]),
-            storage_path=str(settings.directory),
+            **run_options(settings.directory),
             callbacks=[TuneReportCallback()],
             failure_config=ray.train.FailureConfig(max_failures=2),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
@@ -106,11 +106,9 @@ def _trial_worker(arguments: dict[str, Any]) -> str | None:
     """A Ray Train worker of a trial; returns the error if the trial fails, else None."""
     proposal, settings = arguments["proposal"], arguments["settings"]
     torch.set_num_threads(settings.resources.cpus_per_worker)
-    checkpoint = ray.train.get_checkpoint()
-    from_path = proposal["checkpoint"] if checkpoint is None else checkpoint.path
     worker = this_worker()
     try:
-        trial = _Trial(proposal, settings, worker, from_path)
+        trial = _Trial(proposal, settings, worker, ray.train.get_checkpoint())
         for report in trial.run():
             report_checkpoint(trial.job.training, asdict(report), worker)
     except (RunError, UserError) as error:
@@ -126,14 +124,17 @@ class _Trial:
         proposal: dict[str, Any],
         settings: TrialSettings,
         worker: Worker,
-        checkpoint: str | None,
+        checkpoint: ray.train.Checkpoint | None,
     ) -> None:
-        """Begin, or resume from a checkpoint directory."""
+        """Begin, or resume: from this checkpoint, else from one of an earlier command."""
         self.started = time.time()
         config = settings.config.with_values(proposal["parameters"])
         self.job = TrainingJob(EncodedCorpus(settings.corpus), config, worker)
+        if checkpoint is None and proposal["checkpoint"] is not None:
+            checkpoint = checkpoint_at(storage_at(proposal["checkpoint"]))
         if checkpoint is not None:
-            restore_training(self.job.training, Path(checkpoint))
+            with checkpoint.as_directory() as directory:
+                restore_training(self.job.training, Path(directory))
         self.linear_logits = self.job.linear_logits(ensemble_linear(self.job.corpus, config))
         self.rows_per_second = 0.0
 

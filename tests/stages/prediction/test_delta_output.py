@@ -14,6 +14,7 @@ from distlstm.data.files import find_files
 from distlstm.errors import RunError, UserError
 from distlstm.stages.prediction.delta_output import check_input, commit, delta_type, one_schema
 from distlstm.stages.prediction.parts import Part
+from distlstm.storage import LocalStorage
 from tests.stages.small_model import settings
 
 
@@ -94,62 +95,62 @@ def rows_of(output: Path, version: int | None = None) -> list[Mapping[str, Any]]
 def test_the_parts_are_the_files_of_the_table(tmp_path: Path) -> None:
     names = ["a.parquet", "2026/odd 100% name+天.parquet"]
     parts = [write(tmp_path, name, [i]) for i, name in enumerate(names)]
-    assert commit(tmp_path, parts) == 0
+    assert commit(LocalStorage(tmp_path), parts) == 0
     assert rows_of(tmp_path) == [{"id": 0}, {"id": 1}]
     assert sorted(pl.read_delta(str(tmp_path))["id"]) == [0, 1]
-    assert commit(tmp_path, parts) is None
+    assert commit(LocalStorage(tmp_path), parts) is None
     assert DeltaTable(tmp_path).version() == 0
     assert len(list(tmp_path.rglob("*.parquet"))) == 2
 
 
 def test_a_commit_has_new_changed_and_removed_parts(tmp_path: Path) -> None:
     parts = {name: write(tmp_path, name, [i]) for i, name in enumerate(["a", "b", "c"])}
-    assert commit(tmp_path, list(parts.values())) == 0
+    assert commit(LocalStorage(tmp_path), list(parts.values())) == 0
     parts["b"] = write(tmp_path, "b", [10, 11])
     parts["d"] = write(tmp_path, "d", [3])
     (tmp_path / "c").unlink()
     del parts["c"]
-    assert commit(tmp_path, list(parts.values())) == 1
+    assert commit(LocalStorage(tmp_path), list(parts.values())) == 1
     assert [row["id"] for row in rows_of(tmp_path)] == [0, 10, 11, 3]
-    assert commit(tmp_path, list(parts.values())) is None
+    assert commit(LocalStorage(tmp_path), list(parts.values())) is None
 
 
 def test_hive_directories_are_the_partition_columns(tmp_path: Path) -> None:
     values = {"de": "de", "a b%2Fc": "a b/c", "__HIVE_DEFAULT_PARTITION__": None}
     parts = [write(tmp_path, f"country={name}/a.parquet", [i]) for i, name in enumerate(values)]
-    commit(tmp_path, parts)
+    commit(LocalStorage(tmp_path), parts)
     assert DeltaTable(tmp_path).metadata().partition_columns == ["country"]
     assert [row["country"] for row in rows_of(tmp_path)] == list(values.values())
     assert pl.read_delta(str(tmp_path)).sort("id")["country"].to_list() == list(values.values())
     parts.append(write(tmp_path, "country=fr/b.parquet", [3]))
-    assert commit(tmp_path, parts) == 1
+    assert commit(LocalStorage(tmp_path), parts) == 1
     assert rows_of(tmp_path)[3] == {"id": 3, "country": "fr"}
     parts.append(write(tmp_path, "city=x/b.parquet", [4]))
     with pytest.raises(RunError, match=r"partition columns \['country'\] and .* \['city'\]"):
-        commit(tmp_path, parts)
+        commit(LocalStorage(tmp_path), parts)
 
 
 def test_parts_of_different_types_are_kept_but_refused(tmp_path: Path) -> None:
     parts = [write(tmp_path, "a", [1], n=[1]), write(tmp_path, "b", [1], n=[0.5])]
     with pytest.raises(RunError, match=r"parts are kept, .*'n' is int64 in a and double in b"):
-        commit(tmp_path, parts)
+        commit(LocalStorage(tmp_path), parts)
     assert not (tmp_path / "_delta_log").exists()
 
 
 def test_commits_of_others_stay(tmp_path: Path) -> None:
     parts = [write(tmp_path, "a", [1, 2]), write(tmp_path, "b", [3])]
-    commit(tmp_path, parts)
+    commit(LocalStorage(tmp_path), parts)
     DeltaTable(tmp_path).delete("id = 2")
-    assert commit(tmp_path, parts) is None
+    assert commit(LocalStorage(tmp_path), parts) is None
     parts.append(write(tmp_path, "c", [4]))
-    assert commit(tmp_path, parts) == 2
+    assert commit(LocalStorage(tmp_path), parts) == 2
     assert [row["id"] for row in rows_of(tmp_path)] == [1, 3, 4]
     parts[1] = write(tmp_path, "b", [30, 31])
-    assert commit(tmp_path, parts) == 3
+    assert commit(LocalStorage(tmp_path), parts) == 3
     assert [row["id"] for row in rows_of(tmp_path)] == [1, 30, 31, 4]
     parts[0] = write(tmp_path, "a", [1, 2, 5])
     with pytest.raises(RunError, match="another program has rewritten rows of a in"):
-        commit(tmp_path, parts)
+        commit(LocalStorage(tmp_path), parts)
 
 
 def test_a_table_of_another_program_is_refused(tmp_path: Path) -> None:
@@ -158,4 +159,4 @@ def test_a_table_of_another_program_is_refused(tmp_path: Path) -> None:
     part = write(tmp_path, "a", [1])
     write_deltalake(tmp_path, pa.table({"id": [1]}), mode="append")
     with pytest.raises(RunError, match="Delta table that this command did not write"):
-        commit(tmp_path, [part])
+        commit(LocalStorage(tmp_path), [part])

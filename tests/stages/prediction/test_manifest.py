@@ -17,6 +17,7 @@ from distlstm.stages.prediction.manifest import (
 )
 from distlstm.stages.prediction.parts import Part
 from distlstm.stages.run.files import MANIFEST_FILE
+from distlstm.storage import LocalStorage
 from tests.stages.small_model import SETTINGS
 
 FACTS = {
@@ -82,16 +83,18 @@ def test_drift_is_the_share_of_rows_that_would_have_to_move() -> None:
 
 def test_a_manifest_is_read_back_a_line_for_each_part(tmp_path: Path) -> None:
     run = Run(inputs=("/in",), parts_written=2, errors=('a "quoted" <error>',))
-    write_manifest(tmp_path, SETTINGS, PARTS, run, UNIT, drift_of(totals_of(PARTS), FACTS))
-    manifest = read_manifest(tmp_path)
+    write_manifest(
+        LocalStorage(tmp_path), SETTINGS, PARTS, run, UNIT, drift_of(totals_of(PARTS), FACTS)
+    )
+    manifest = read_manifest(LocalStorage(tmp_path))
     assert manifest["run"]["errors"] == ['a "quoted" <error>']
     assert [row["name"] for row in manifest["parts"]] == ["a.parquet", "b.parquet"]
     assert manifest["drift"]["scores_moved"] == pytest.approx(0.25)
-    assert recorded_limit(tmp_path) == UNIT
+    assert recorded_limit(LocalStorage(tmp_path)) == UNIT
     lines = (tmp_path / MANIFEST_FILE).read_text().splitlines()
     assert json.loads(lines[-4].rstrip(","))["name"] == "a.parquet"
-    write_manifest(tmp_path, SETTINGS, [], run, UNIT)
-    assert read_manifest(tmp_path)["parts"] == []
+    write_manifest(LocalStorage(tmp_path), SETTINGS, [], run, UNIT)
+    assert read_manifest(LocalStorage(tmp_path))["parts"] == []
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", "{}", "{", "\xff"])
@@ -99,5 +102,5 @@ def test_a_missing_or_damaged_manifest_is_a_user_error(tmp_path: Path, content: 
     if content is not None:
         (tmp_path / MANIFEST_FILE).write_bytes(content.encode("latin-1"))
     with pytest.raises(UserError, match=MANIFEST_FILE):
-        read_manifest(tmp_path)
-    assert recorded_limit(tmp_path) is None
+        read_manifest(LocalStorage(tmp_path))
+    assert recorded_limit(LocalStorage(tmp_path)) is None

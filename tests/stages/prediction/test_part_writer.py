@@ -11,11 +11,12 @@ from distlstm.data.units import Size
 from distlstm.stages.prediction import windows
 from distlstm.stages.prediction.part_writer import Failure, PartWriter
 from distlstm.stages.prediction.parts import Part
+from distlstm.storage import LocalStorage
 from tests.stages.small_model import predictor, settings, units_of
 
 
 def writer(output: Path) -> PartWriter:
-    return PartWriter(predictor(), output, settings())
+    return PartWriter(predictor(), LocalStorage(output), settings())
 
 
 def write(path: Path, texts: list[str | None], **options: int) -> None:
@@ -63,7 +64,7 @@ def test_empty_objects_in_json_lines_come_out_though_parquet_has_none(
     (tmp_path / "in").mkdir()
     lines = [f'{{"text": "goal", "v": {value}}}' for value in values]
     (tmp_path / "in/a.jsonl").write_text("\n".join(lines))
-    subject = PartWriter(predictor(), tmp_path / "out", settings(columns=columns))
+    subject = PartWriter(predictor(), LocalStorage(tmp_path / "out"), settings(columns=columns))
     (part,) = subject.write(units_of(tmp_path / "in"))
     assert isinstance(part, Part)
     assert pq.read_table(tmp_path / "out/a.jsonl.parquet")["v"].to_pylist() == expected

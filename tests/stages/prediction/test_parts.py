@@ -12,6 +12,7 @@ from distlstm.data.files import SourceFile
 from distlstm.data.units import Unit
 from distlstm.stages.prediction.part_writer import PartWriter
 from distlstm.stages.prediction.parts import Part, part_name, read_part, read_parts
+from distlstm.storage import LocalStorage
 from tests.stages.small_model import SETTINGS, predictor, settings, units_of
 
 
@@ -23,7 +24,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Unit, Part]:
     rows = {"text": ["goal", None, "bank"] * 200, "list": [[1], None, [2, 3]] * 200}
     pq.write_table(pa.table(rows), root / "in/a.parquet")
     (unit,) = units_of(root / "in")
-    (part,) = PartWriter(predictor(), root / "out", SETTINGS).write([unit])
+    (part,) = PartWriter(predictor(), LocalStorage(root / "out"), SETTINGS).write([unit])
     assert isinstance(part, Part)
     return root / "out/a.parquet", unit, part
 
@@ -50,8 +51,10 @@ def test_a_part_lies_where_its_input_does(
 
 def test_a_whole_part_is_read_back_from_its_footer(made: tuple[Path, Unit, Part]) -> None:
     path, unit, part = made
-    assert read_part(path) == part
-    assert read_parts(path.parent, ["a.parquet", "absent.parquet"]) == {"a.parquet": part}
+    assert read_part(LocalStorage(path.parent), path.name) == part
+    assert read_parts(LocalStorage(path.parent), ["a.parquet", "absent.parquet"]) == {
+        "a.parquet": part
+    }
     assert part.matches(unit, SETTINGS)
 
 
@@ -61,7 +64,7 @@ def test_a_part_that_lost_bytes_at_its_end_is_none(
 ) -> None:
     content = made[0].read_bytes()
     (tmp_path / "a.parquet").write_bytes(content[: int(share * len(content))])
-    assert read_part(tmp_path / "a.parquet") is None
+    assert read_part(LocalStorage(tmp_path), "a.parquet") is None
 
 
 @pytest.mark.parametrize("cut", [(4, 5), (100, 400), (4, -2_500)])
@@ -76,7 +79,7 @@ def test_a_part_that_lost_or_gained_bytes_before_its_footer_is_none(
     assert len(changed) != len(content)
     (tmp_path / "a.parquet").write_bytes(changed)
     assert pq.read_metadata(tmp_path / "a.parquet").num_rows == 600
-    assert read_part(tmp_path / "a.parquet") is None
+    assert read_part(LocalStorage(tmp_path), "a.parquet") is None
 
 
 def test_a_file_that_is_no_part_is_none(made: tuple[Path, Unit, Part], tmp_path: Path) -> None:
@@ -90,7 +93,7 @@ def test_a_file_that_is_no_part_is_none(made: tuple[Path, Unit, Part], tmp_path:
         pq.write_table(table, tmp_path / f"{i}.parquet")
     names = [path.name for path in tmp_path.iterdir()]
     assert len(names) == 7
-    assert read_parts(tmp_path, [*names, "absent.parquet"]) == {}
+    assert read_parts(LocalStorage(tmp_path), [*names, "absent.parquet"]) == {}
 
 
 def test_a_part_is_that_of_its_unit_under_its_settings_only(

@@ -19,12 +19,14 @@ from distlstm.stages.run.output import (
     record_identity,
     sole_use,
 )
+from distlstm.storage import LocalStorage
 
 HOLD = """
 import sys, time
 from pathlib import Path
 from distlstm.stages.run.output import sole_use
-with sole_use(Path(sys.argv[1])):
+from distlstm.storage import LocalStorage
+with sole_use(LocalStorage(Path(sys.argv[1]))):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -36,7 +38,7 @@ RUN, DONE = "run.json", "_manifest.json"
 def output(path: Path, seed: int = 1, *, is_replaced_at_end: bool = False) -> Output:
     """An output that records its command in `run.json` and is finished with `_manifest.json`."""
     return Output(
-        path=path,
+        storage=LocalStorage(path),
         marks=(RUN, DONE),
         identity={"seed": seed},
         recorded=lambda: read_identity(path / RUN),
@@ -47,8 +49,8 @@ def output(path: Path, seed: int = 1, *, is_replaced_at_end: bool = False) -> Ou
 
 
 def state_of(path: Path, seed: int = 1, *, overwrite: bool = False) -> State:
-    with opened(output(path, seed), overwrite=overwrite) as state:
-        return state
+    with opened(output(path, seed), overwrite=overwrite) as work:
+        return work.state
 
 
 @pytest.fixture
@@ -66,19 +68,22 @@ def test_an_output_is_held_by_one_process_and_free_again_when_that_is_killed(
     holder: subprocess.Popen[str], tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    with pytest.raises(UserError, match=r"Another command is at work on .*out"), sole_use(output):
+    with (
+        pytest.raises(UserError, match=r"Another command is at work on .*out"),
+        sole_use(LocalStorage(output)),
+    ):
         pytest.fail("held twice")
     assert (output / LOCK_FILE).exists()
     holder.kill()
     holder.communicate()
-    with sole_use(output):
+    with sole_use(LocalStorage(output)):
         assert (output / LOCK_FILE).exists()
     assert list(output.iterdir()) == []
 
 
 def test_an_output_is_free_again_after_an_error_and_its_content_stays(tmp_path: Path) -> None:
     (tmp_path / "part").write_text("x")
-    with pytest.raises(ZeroDivisionError), sole_use(tmp_path):
+    with pytest.raises(ZeroDivisionError), sole_use(LocalStorage(tmp_path)):
         raise ZeroDivisionError
     assert [path.name for path in tmp_path.iterdir()] == ["part"]
 
@@ -104,8 +109,8 @@ def test_a_directory_of_something_else_is_refused_and_not_touched(
 def test_a_new_output_and_one_of_ours_are_taken(tmp_path: Path, names: list[str]) -> None:
     for name in names:
         (tmp_path / name).write_text("")
-    check_kind(tmp_path, marks=("_manifest.json",))
-    check_kind(tmp_path / "absent", marks=("_manifest.json",))
+    check_kind(LocalStorage(tmp_path), marks=("_manifest.json",))
+    check_kind(LocalStorage(tmp_path / "absent"), marks=("_manifest.json",))
     assert len(list(tmp_path.iterdir())) == len(names)
 
 
@@ -114,9 +119,9 @@ def test_a_changed_command_is_refused_with_what_differs(tmp_path: Path) -> None:
     record_identity(tmp_path / "run.json", identity)
     recorded = read_identity(tmp_path / "run.json")
     assert recorded == identity
-    check_same(tmp_path, recorded, identity)
+    check_same(LocalStorage(tmp_path), recorded, identity)
     with pytest.raises(UserError, match=r"model\.cell was 'lstm', is 'gru'") as raised:
-        check_same(tmp_path, recorded, identity | {"model.cell": "gru"})
+        check_same(LocalStorage(tmp_path), recorded, identity | {"model.cell": "gru"})
     assert "seed" not in str(raised.value)
 
 
@@ -124,7 +129,7 @@ def test_an_output_that_cannot_be_made_is_said_in_one_sentence(tmp_path: Path) -
     (tmp_path / "file").write_text("no directory")
     with (
         pytest.raises(RunError, match=r"file/out cannot be written"),
-        sole_use(tmp_path / "file/out"),
+        sole_use(LocalStorage(tmp_path / "file/out")),
     ):
         pytest.fail("held what is not there")
 
@@ -174,11 +179,12 @@ from distlstm.stages.run import output as module
 from tests.stages.run.test_output import output
 
 removed = []
-def kill(self):
+def kill(self, missing_ok=False):
     removed.append(self)
     if len(removed) == int(sys.argv[2]):
         os.kill(os.getpid(), signal.SIGKILL)
-    os.unlink(self)
+    if self.exists() or not missing_ok:
+        os.unlink(self)
 Path.unlink = kill
 with module.opened(output(Path(sys.argv[1]), seed=2), overwrite=True):
     pass
@@ -219,7 +225,7 @@ def test_what_a_killed_command_only_began_to_write_is_nothing(tmp_path: Path) ->
 
 def test_a_lock_that_is_another_commands_by_now_stays(tmp_path: Path) -> None:
     path = tmp_path / "out"
-    with sole_use(path):
+    with sole_use(LocalStorage(path)):
         (path / LOCK_FILE).unlink()
         (path / LOCK_FILE).write_text("of another command")
     assert (path / LOCK_FILE).read_text() == "of another command"

@@ -15,6 +15,7 @@ from distlstm.model.loop import Worker
 from distlstm.model.metadata import load_metadata
 from distlstm.stages.training.job import TrainingJob
 from distlstm.stages.training.labelled_data import DataRequest, prepare_corpus
+from distlstm.storage import LocalStorage
 from tests.commands import TINY, run
 from tests.conftest import labelled_rows
 
@@ -125,9 +126,11 @@ def test_pretrained_vectors_are_for_the_new_tokens_and_the_models_tokens_keep_th
     lines = [f"{token} {' '.join('1' * dimension)}" for token in [*DISHES, "goal"]]
     vectors.write_text("\n".join(lines))
     config = load_config(None, [*TINY[1::2], f"text.vectors={vectors}"])
-    spec = DataRequest(training=(str(new_rows),), init=model).find(config, on_event=print)
-    corpus = prepare_corpus(spec, tmp_path, lambda event: None)
-    job = TrainingJob(corpus, config, Worker(), init=model)
+    spec = DataRequest(training=(str(new_rows),), init=LocalStorage(model)).find(
+        config, on_event=print
+    )
+    corpus = prepare_corpus(spec, LocalStorage(tmp_path), lambda event: None)
+    job = TrainingJob(corpus, config, Worker(), init=LocalStorage(model))
     weight = job.training.model.embedding.weight.detach()
     earlier = load_model(model).classifier.embedding.weight
     assert torch.equal(weight[: len(earlier)], earlier)

@@ -19,15 +19,18 @@ from distlstm.model.loop import EpochResult
 from distlstm.model.metrics import Totals, metrics_of
 from distlstm.stages.run.events import EpochDone, Note
 from distlstm.stages.training.tracking import figures_of, tracked
+from distlstm.storage import LocalStorage, WorkingCopy
 
 
 def events_in(directory: Path) -> list[tuple[int, str, float]]:
-    """Epoch, name and value of every scalar in TensorBoard's record files."""
+    """Epoch, name and value of every scalar in TensorBoard's record files, as far as written."""
     found = []
-    for file in sorted(directory.iterdir()):
+    for file in sorted(directory.glob("*")):
         data, position = file.read_bytes(), 0
-        while position < len(data):
+        while position + 12 < len(data):
             (size,) = struct.unpack_from("<Q", data, position)
+            if position + 12 + size > len(data):
+                break
             event = Event.FromString(data[position + 12 : position + 12 + size])
             found += [(event.step, v.tag, v.simple_value) for v in event.summary.value]
             position += 12 + size + 4
@@ -61,7 +64,7 @@ def train(
     heard: list[Any] = []
     output.joinpath("checkpoints").mkdir(parents=True, exist_ok=True)
     with tracked(
-        output,
+        WorkingCopy(LocalStorage(output), last=()),
         settings={"seed": 0, "model.hidden_dim": 12},
         finished=[result(epoch) for epoch in finished],
         on_event=heard.append,

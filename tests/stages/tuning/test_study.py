@@ -8,6 +8,7 @@ import pytest
 from distlstm.config import ExperimentConfig, load_config
 from distlstm.errors import UserError
 from distlstm.stages.tuning.study import STORAGE_FILE, Study, TrialReport
+from distlstm.storage import LocalStorage
 
 SPACE = [
     "search.space.model.hidden_dim={choice=[8, 16, 32]}",
@@ -79,14 +80,15 @@ def test_unfinished_trials_are_handed_out_again_with_their_checkpoints(tmp_path:
     left = study.propose()
     assert left is not None
     study.report(left.number, report(1, 0.4))
-    (tmp_path / "checkpoint").mkdir()
-    study.keep_checkpoint(left.number, tmp_path / "checkpoint")
+    (tmp_path / "ray" / "checkpoint").mkdir(parents=True)
+    (tmp_path / "ray" / "checkpoint" / "weights").touch()
+    study.keep_checkpoint(left.number, str(tmp_path / "ray" / "checkpoint"))
     again = Study(tmp_path, config("search.num_trials=3"))
     assert again.num_missing == 2
     resumed = again.propose()
     assert resumed is not None
     assert (resumed.number, resumed.parameters) == (left.number, left.parameters)
-    assert resumed.checkpoint == tmp_path / "checkpoint"
+    assert resumed.checkpoint == LocalStorage(tmp_path / "ray" / "checkpoint")
     again.report(resumed.number, report(1, 0.4))  # the last epoch is run once more
     again.report(resumed.number, report(2, 0.45, last=2))
     again.end(resumed.number)
@@ -111,7 +113,7 @@ def test_a_checkpoint_that_is_gone_is_not_handed_out(tmp_path: Path) -> None:
     study = Study(tmp_path, config())
     proposal = study.propose()
     assert proposal is not None
-    study.keep_checkpoint(proposal.number, tmp_path / "gone")
+    study.keep_checkpoint(proposal.number, str(tmp_path / "gone"))
     again = Study(tmp_path, config()).propose()
     assert again is not None
     assert again.checkpoint is None

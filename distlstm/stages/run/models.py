@@ -1,0 +1,72 @@
+"""MODEL directories that a command reads, wherever they are."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from distlstm.errors import UserError
+from distlstm.model.metadata import (
+    LINEAR_FILE,
+    METADATA_FILE,
+    VOCABULARY_FILE,
+    WEIGHTS_FILE,
+    load_metadata,
+    model_fingerprint,
+)
+from distlstm.stages.run.output import reading
+from distlstm.storage import Directory, LocalStorage, local_copy
+
+
+@contextmanager
+def model_directory(storage: Directory) -> Iterator[Path]:
+    """A directory of this machine with the files of a MODEL.
+
+    Of one in an object store, it is a copy that is fetched once for each node. Errors in the block
+    name the model where it is.
+
+    Raises:
+        UserError: it is not a model, or cannot be read.
+    """
+    path = storage.path if isinstance(storage, LocalStorage) else _copy(storage)
+    try:
+        yield path
+    except UserError as error:
+        raise UserError(str(error).replace(str(path), storage.location)) from error
+
+
+def metadata_of(storage: Directory) -> dict[str, Any]:
+    """See `load_metadata`."""
+    with model_directory(storage) as path:
+        return load_metadata(path)
+
+
+def fingerprint_at(storage: Directory, metadata: Mapping[str, Any]) -> str:
+    """See `model_fingerprint`."""
+    with model_directory(storage) as path:
+        return model_fingerprint(path, metadata)
+
+
+def _copy(storage: Directory) -> Path:
+    with reading(storage):
+        try:
+            content = storage.read(METADATA_FILE)
+        except FileNotFoundError as error:
+            raise UserError(
+                f"{storage.location} is not a model directory: it has no {METADATA_FILE}."
+            ) from error
+        optional = [LINEAR_FILE] if storage.exists(LINEAR_FILE) else []
+        return local_copy(
+            storage,
+            [METADATA_FILE, WEIGHTS_FILE, VOCABULARY_FILE, *optional],
+            key=f"model-{hashlib.sha256(content).hexdigest()[:32]}",
+            check=lambda path: _check(path, storage),
+        )
+
+
+def _check(path: Path, storage: Directory) -> None:
+    try:
+        model_fingerprint(path, load_metadata(path))
+    except UserError as error:
+        raise UserError(str(error).replace(str(path), storage.location)) from error
