@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from distlstm.report.kinds import write_report
+from distlstm import write_report
 from tests.report import directories
 from tests.report.browser import EXECUTABLE, Page, browser
 from tests.report.directories import HOSTILE

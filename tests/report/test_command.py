@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from distlstm.report.kinds import write_report
+from distlstm import write_report
 from distlstm.stages.verify import verify
 from distlstm.storage import LocalStorage
 from tests.commands import run
