@@ -14,6 +14,7 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from distlstm.errors import UserError
+from distlstm.regular_file import read_regular
 
 Pooling = Literal["last", "max", "mean", "attention"]
 
@@ -261,9 +262,11 @@ def read_config(tables: Mapping[str, Any]) -> ExperimentConfig:
 
 def _parse_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_regular(path).decode("utf-8"))
     except OSError as error:
-        raise UserError(f"Cannot read the config file {path}: {error.strerror}.") from error
+        raise UserError(
+            f"Cannot read the config file {path}: {error.strerror or error}."
+        ) from error
     except ValueError as error:  # also for a number with too many digits
         raise UserError(f"{path} is not valid TOML: {error}.") from error
 

@@ -6,7 +6,6 @@ writes token ids. `corpus.json` is written last and lists the shards, so trials 
 finished encoding and never read an unfinished one.
 """
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from distlstm.atomic import replace_file, write_text
+from distlstm.atomic import replace_file
 from distlstm.data.corpus import (
     METADATA_FILE,
     VECTORS_FILE,
@@ -42,6 +41,7 @@ from distlstm.data.parallel import Progress, map_items
 from distlstm.data.shards import write_shard
 from distlstm.data.units import Unit, cut_into_units, group_small, unit_limit
 from distlstm.errors import UserError
+from distlstm.json_text import write_json
 from distlstm.text.columns import is_label_set
 from distlstm.text.labels import UNKNOWN_LABEL, LabelSet, one_hot
 from distlstm.text.normalization import normalized
@@ -402,4 +402,4 @@ def _write_metadata(
         "kind": "multi" if label_sets else "single",
         **shards,
     }
-    write_text(path / METADATA_FILE, json.dumps(metadata, ensure_ascii=False, indent=1) + "\n")
+    write_json(path / METADATA_FILE, metadata)

@@ -20,6 +20,7 @@ _KINDS: dict[str, tuple[Callable[[Path], None], str]] = {
     METADATA_FILE: (write_model_report, REPORT_FILE),
     METRICS_FILE: (write_evaluation_report, REPORT_FILE),
 }
+_DAMAGES = (KeyError, TypeError, ValueError, AttributeError, OSError, pa.ArrowException)
 
 
 def write_report(path: Path) -> Path:
@@ -29,12 +30,13 @@ def write_report(path: Path) -> Path:
         UserError: the directory is none of these, or is damaged.
     """
     for file, (write, name) in _KINDS.items():
-        if (path / file).is_file():
+        if (path / file).exists():
             try:
                 write(path)
-            except (*(KeyError, TypeError, ValueError, AttributeError), pa.ArrowException) as error:
+            except _DAMAGES as error:
+                reason = str(error) if isinstance(error, OSError) else repr(error)
                 raise UserError(
-                    f"{path} is damaged, so its report cannot be written: {error!r}."
+                    f"{path} is damaged, so its report cannot be written: {reason}."
                 ) from error
             return path / name
     raise UserError(

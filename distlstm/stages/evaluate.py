@@ -1,6 +1,5 @@
 """`distlstm evaluate`: measures a model on labelled rows that it has not seen."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -13,11 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from distlstm.atomic import replace_file, write_text
+from distlstm.atomic import replace_file
 from distlstm.data.files import SourceFile, files_fingerprint, find_files, snapshots_of
 from distlstm.data.labelled import Columns, LabelledRows, each_label, read_labelled
 from distlstm.data.units import Unit, cut_into_units, unit_limit
 from distlstm.errors import RunError, UserError
+from distlstm.json_text import read_json, write_json
 from distlstm.model.label_kind import LabelKind, Sums, kind_of
 from distlstm.model.metadata import load_metadata, model_fingerprint
 from distlstm.reader_options import DETECT, ReaderOptions
@@ -362,7 +362,7 @@ def _write(output: Output, evaluation: _Evaluation) -> None:
         with replace_file(path / ERRORS_FILE) as temporary:
             pq.write_table(evaluation.errors, temporary)
         report = evaluation.result.to_json()
-        write_text(path / METRICS_FILE, json.dumps(report, ensure_ascii=False, indent=1) + "\n")
+        write_json(path / METRICS_FILE, report)
         _record(output, finished=True)
 
 
@@ -373,7 +373,7 @@ def _record(output: Output, *, finished: bool) -> None:
 
 def _read(path: Path) -> EvaluationResult:
     try:
-        return EvaluationResult(**json.loads((path / METRICS_FILE).read_text(encoding="utf-8")))
+        return EvaluationResult(**read_json(path / METRICS_FILE))
     except (OSError, ValueError, TypeError) as error:
         raise UserError(
             f"{path / METRICS_FILE} is damaged: {error}. Run again with --overwrite."

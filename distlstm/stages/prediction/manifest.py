@@ -1,6 +1,5 @@
 """`_manifest.json`: the content of a prediction output, compared with the training data."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ import numpy as np
 from distlstm.atomic import write_text
 from distlstm.data.units import Size
 from distlstm.errors import UserError
+from distlstm.json_text import read_json, to_json
 from distlstm.stages.prediction.parts import Part, PredictionSettings, plain
 from distlstm.stages.run.files import MANIFEST_FILE
 
@@ -141,7 +141,7 @@ def write_manifest(
         **asdict(totals_of(parts)),
         "drift": None if drift is None else asdict(drift),
     }
-    lines = [f" {json.dumps(key)}: {_json(value)}," for key, value in head.items()]
+    lines = [f" {_json(key)}: {_json(value)}," for key, value in head.items()]
     listed = [_json({name: getattr(part, name) for name in IN_MANIFEST}) for part in parts]
     table = ",\n".join(f"  {row}" for row in listed)
     text = "\n".join(["{", *lines, ' "parts": [', *([table] if table else []), " ]", "}"])
@@ -156,7 +156,7 @@ def read_manifest(output: Path) -> dict[str, Any]:
     """
     path = output / MANIFEST_FILE
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = read_json(path)
         if {"settings", "unit_limit", "run", "rows_in", "rows_out", "parts"} <= manifest.keys():
             return dict(manifest)
     except FileNotFoundError as error:
@@ -177,4 +177,4 @@ def recorded_limit(output: Path) -> Size | None:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    return to_json(value)

@@ -15,6 +15,7 @@ from distlstm.data.units import Unit
 from distlstm.errors import UserError
 from distlstm.model.calibration import SCORE_BINS
 from distlstm.reader_options import DETECT, ReaderOptions
+from distlstm.regular_file import regular_size
 
 PREDICTED = ("predicted_label", "predicted_score")
 TOP_K = ("predicted_labels", "predicted_scores")
@@ -147,9 +148,10 @@ def refuse_clash(path: str, kept: Iterable[str], added: Iterable[str]) -> None:
 def read_part(path: Path) -> Part | None:
     """The part described in a file's footer; None if the file is missing, damaged or no part."""
     try:
+        size = regular_size(path)
         footer = pq.read_metadata(path)
         part = Part(**json.loads((footer.metadata or {})[FOOTER_KEY]))
-        whole = path.stat().st_size == _size_by_footer(footer)
+        whole = size == _size_by_footer(footer)
     except (OSError, pa.ArrowException, KeyError, ValueError, TypeError):
         return None
     return part if whole and footer.num_rows == part.rows_out else None

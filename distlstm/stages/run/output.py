@@ -15,8 +15,10 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from distlstm.atomic import TEMPORARY_PREFIX, write_text
+from distlstm.atomic import TEMPORARY_PREFIX
 from distlstm.errors import RunError, UserError
+from distlstm.json_text import read_json, to_json, write_json
+from distlstm.regular_file import read_regular
 
 LOCK_FILE = "_lock"
 _EMPTYING = "emptying"
@@ -32,7 +34,7 @@ def flat(tables: Mapping[str, Any], prefix: str = "") -> Identity:
         if isinstance(value, Mapping):
             identity |= flat(value, f"{prefix}{name}.")
         else:
-            identity[prefix + name] = json.loads(json.dumps(value))
+            identity[prefix + name] = json.loads(to_json(value))
     return identity
 
 
@@ -168,7 +170,7 @@ def _lock(path: Path) -> int:
 def is_in_use(path: Path) -> bool:
     """Whether a command is at work on an output directory."""
     try:
-        file = os.open(path / LOCK_FILE, os.O_RDONLY)
+        file = os.open(path / LOCK_FILE, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return False
     try:
@@ -234,7 +236,7 @@ def _empty(path: Path) -> None:
 
 def _is_being_emptied(path: Path) -> bool:
     try:
-        return (path / LOCK_FILE).read_text() == _EMPTYING
+        return read_regular(path / LOCK_FILE).decode() == _EMPTYING
     except OSError:
         return False
 
@@ -269,12 +271,12 @@ def _earlier_snapshot(recorded: Identity, names: Sequence[str]) -> str:
 
 def record_identity(path: Path, identity: Identity) -> None:
     """Write a command's identity, or a record that contains it, to a JSON file."""
-    write_text(path, json.dumps(identity, ensure_ascii=False, indent=1) + "\n")
+    write_json(path, identity)
 
 
 def read_identity(path: Path) -> Identity | None:
     """Read an identity; None if the file is missing or unreadable."""
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return dict(read_json(path))
     except (OSError, ValueError):
         return None

@@ -185,7 +185,7 @@ class _ProgressLines:
     def _append(self, row: dict[str, Any]) -> None:
         if self.active:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+                file.write(json.dumps(row, allow_nan=False) + "\n")
 
 
 class ProgressFollower:

@@ -1,14 +1,14 @@
 """Warm start: the best settings of an earlier study, which are tried first."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from distlstm.errors import UserError
+from distlstm.json_text import read_json
 from distlstm.stages.run.files import STUDY_FILE, TRIALS_FILE
+from distlstm.stages.run.tables import read_table
 from distlstm.stages.tuning.search_space import Parameters, SearchSpace
 
 _MAX_SETTINGS = 5
@@ -23,8 +23,8 @@ def settings_worth_trying(study: Path, space: SearchSpace) -> list[Parameters]:
         UserError: the directory is not a STUDY, or no trial in it gave a model.
     """
     try:
-        json.loads((study / STUDY_FILE).read_text(encoding="utf-8"))
-        trials: list[dict[str, Any]] = pq.read_table(study / TRIALS_FILE).to_pylist()
+        read_json(study / STUDY_FILE)
+        trials: list[dict[str, Any]] = read_table(study / TRIALS_FILE).to_pylist()
     except (OSError, ValueError, pa.ArrowException) as error:
         raise UserError(
             f"--warm-start {study} is not a study: its {STUDY_FILE} or {TRIALS_FILE} is missing or "
