@@ -144,8 +144,10 @@ def check_finite(file: str, tensors: Iterable[tuple[str, np.ndarray]]) -> None:
         ValueError: such a weight was found; the message names the file and the tensor.
     """
     for name, values in tensors:
-        # The norm is at least the largest magnitude, and reads each weight once.
-        if values.dtype.kind == "f" and not np.linalg.norm(values.ravel()) <= _LARGEST_WEIGHT:
+        with np.errstate(all="ignore"):
+            # The norm is at least the largest magnitude, and reads each weight once.
+            norm = np.linalg.norm(values.ravel())
+        if values.dtype.kind == "f" and not norm <= _LARGEST_WEIGHT:
             raise ValueError(f"{file}: {name} has a weight that is not finite or far too large")
 
 
