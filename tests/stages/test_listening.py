@@ -31,10 +31,10 @@ def run_and_watch(*command: object) -> set[Listener]:
         env={key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"},
     )
     seen: set[Listener] = set()
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + 300
     while process.poll() is None and time.monotonic() < deadline:
         seen |= listeners(process.pid)
-        time.sleep(0.1)
+        time.sleep(0.2)
     process.kill()
     _, errors = process.communicate()
     assert process.returncode == 0, errors.decode()
