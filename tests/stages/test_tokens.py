@@ -242,12 +242,13 @@ def test_without_the_token_nobody_becomes_a_node(busy_nodes: Nodes, token: str |
     assert call(gcs, _SYNC, token, _NODE_ID) == "UNAUTHENTICATED"
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="GCS of Ray 2.60 aborts at a call of RaySyncer without a node_id (a failed RAY_CHECK in "
-    "ray_syncer_server.cc), which it looks for before the token",
-)
 def test_without_the_token_nobody_ends_the_gcs(tmp_path: Path) -> None:
     with running(tmp_path, num_nodes=1) as nodes:
         gcs = int(nodes.address.rpartition(":")[2])
-        assert call(gcs, _SYNC, None) == "UNAUTHENTICATED"
+        status = call(gcs, _SYNC, None)
+    if status == "UNAVAILABLE":
+        pytest.xfail(
+            "GCS of Ray 2.60 aborts at a call of RaySyncer without a node_id (a failed RAY_CHECK "
+            "in ray_syncer_server.cc), for which it looks before the token"
+        )
+    assert status == "UNAUTHENTICATED"
