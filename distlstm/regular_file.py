@@ -1,14 +1,17 @@
-"""Opens the files of a model, which may come from a stranger: it refuses FIFOs and devices."""
+"""Opens small files of directories that may come from a stranger: it refuses FIFOs and devices."""
 
 import os
 import stat
+import sys
 from io import BufferedReader
 from pathlib import Path
 
+LARGEST = 2**30
+"""Bytes of a record such as a manifest or a table of trials; the larger ones have megabytes."""
 _NOT_BLOCKING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
-def open_regular(path: Path, *, largest: int) -> BufferedReader:
+def open_regular(path: Path, *, largest: int = LARGEST) -> BufferedReader:
     """Open a file of at most `largest` bytes for reading; links to regular files are followed.
 
     Raises:
@@ -24,10 +27,21 @@ def open_regular(path: Path, *, largest: int) -> BufferedReader:
     return file
 
 
-def read_regular(path: Path, *, largest: int) -> bytes:
+def read_regular(path: Path, *, largest: int = LARGEST) -> bytes:
     """Read such a file."""
     with open_regular(path, largest=largest) as file:
         return file.read(largest)
+
+
+def regular_size(path: Path) -> int:
+    """The size of a file in bytes.
+
+    Raises:
+        OSError: it is not a regular file, or does not exist.
+    """
+    status = path.stat()
+    _check(path, status, largest=sys.maxsize)
+    return status.st_size
 
 
 def _check(path: Path, status: os.stat_result, largest: int) -> None:

@@ -1,6 +1,5 @@
 """Prints the results of the commands to stdout, and errors to stderr."""
 
-import json
 import os
 import re
 import shlex
@@ -15,6 +14,7 @@ from rich.table import Table
 from distlstm.console.lines import duration, shown
 from distlstm.console.tables import baseline_verdict, comparison_table, trials_table
 from distlstm.errors import OutputError
+from distlstm.json_text import to_json
 from distlstm.stages.run.events import TrialRow
 from distlstm.stages.run.results import (
     BatchPredictResult,
@@ -33,7 +33,7 @@ _WIDTH_OF_FILES = 120
 
 def print_json(result: Mapping[str, Any]) -> None:
     """Print a JSON object as one line on stdout."""
-    text = json.dumps(result, ensure_ascii=False)
+    text = to_json(result)
     with _writing():
         sys.stdout.write(_C1.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
         sys.stdout.flush()

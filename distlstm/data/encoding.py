@@ -6,7 +6,6 @@ writes token ids. `corpus.json` is written last and lists the shards, so trials 
 finished encoding and never read an unfinished one.
 """
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -40,6 +39,7 @@ from distlstm.data.parallel import Progress, map_items
 from distlstm.data.shards import write_shard
 from distlstm.data.units import Unit, cut_into_units, group_small, unit_limit
 from distlstm.errors import UserError
+from distlstm.json_text import to_json
 from distlstm.storage import Directory
 from distlstm.text.columns import is_label_set
 from distlstm.text.labels import UNKNOWN_LABEL, LabelSet, one_hot
@@ -405,4 +405,4 @@ def _write_metadata(
         "kind": "multi" if label_sets else "single",
         **shards,
     }
-    storage.write(METADATA_FILE, json.dumps(metadata, ensure_ascii=False, indent=1) + "\n")
+    storage.write(METADATA_FILE, to_json(metadata, indent=1) + "\n")

@@ -22,9 +22,10 @@ def save_training(training: Training, directory: Path) -> None:
         tensors |= {f"optimizer/{index}/{name}": value for name, value in state.items()}
     save_file({name: value.contiguous() for name, value in tensors.items()}, directory / _TENSORS)
     history = [asdict(result) for result in training.history]
-    (directory / _HISTORY).write_text(json.dumps(history), encoding="utf-8")
+    (directory / _HISTORY).write_text(json.dumps(history, allow_nan=False), encoding="utf-8")
     if training.begun is not None:
-        (directory / _BEGUN).write_text(json.dumps(asdict(training.begun)), encoding="utf-8")
+        begun = json.dumps(asdict(training.begun), allow_nan=False)
+        (directory / _BEGUN).write_text(begun, encoding="utf-8")
 
 
 def restore_training(training: Training, directory: Path) -> None:

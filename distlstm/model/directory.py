@@ -6,10 +6,9 @@ others. Nothing in it is executed, so a directory from an unknown source is safe
 one is refused.
 """
 
-import json
 import platform
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -18,13 +17,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from distlstm import __version__
 from distlstm.atomic import replace_file, write_text
 from distlstm.config import ExperimentConfig
 from distlstm.errors import UserError
+from distlstm.json_text import write_json
 from distlstm.model.cascade import Cascade
 from distlstm.model.classifier import Classifier
 from distlstm.model.label_kind import ONE_LABEL, LabelKind, kind_of
@@ -36,17 +35,16 @@ from distlstm.model.metadata import (
     VOCABULARY_FILE,
     WEIGHTS_FILE,
     check_digests,
+    check_finite,
     digest_of,
     fingerprint_of,
     load_metadata,
+    read_labels,
+    read_temperature,
     stored_config,
 )
 from distlstm.text.labels import LabelSet
 from distlstm.text.vocabulary import Vocabulary
-
-_TEMPERATURES = (1e-3, 1e3)
-"""Calibration finds one from 0.05 to 20."""
-_LARGEST_WEIGHT = 1e15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +99,7 @@ def save_model(model: TrainedModel, path: Path) -> None:
             **{name: version(name) for name in ("torch", "ray", "pyarrow")},
         },
     }
-    write_text(path / METADATA_FILE, json.dumps(metadata, ensure_ascii=False, indent=1) + "\n")
+    write_json(path / METADATA_FILE, metadata)
 
 
 def load_model(path: Path, metadata: dict[str, Any] | None = None) -> TrainedModel:
@@ -113,7 +111,7 @@ def load_model(path: Path, metadata: dict[str, Any] | None = None) -> TrainedMod
     metadata = load_metadata(path) if metadata is None else metadata
     try:
         config = stored_config(metadata)
-        labels = _read_labels(metadata["labels"])
+        labels = read_labels(metadata["labels"])
         check_digests(path, metadata)
         vocabulary = Vocabulary.load(path / VOCABULARY_FILE)
         classifier = _load_classifier(path, config, len(vocabulary), len(labels))
@@ -124,7 +122,7 @@ def load_model(path: Path, metadata: dict[str, Any] | None = None) -> TrainedMod
             classifier=classifier,
             vocabulary=vocabulary,
             labels=labels,
-            temperature=_read_temperature(metadata["temperature"]),
+            temperature=read_temperature(metadata["temperature"]),
             linear=linear,
             cascade=_read_cascade(metadata, linear, kind),
             kind=kind,
@@ -138,20 +136,6 @@ def load_model(path: Path, metadata: dict[str, Any] | None = None) -> TrainedMod
         SafetensorError,
     ) as error:
         raise UserError(f"The model directory {path} is damaged: {error}.") from error
-
-
-def _read_labels(names: Any) -> LabelSet:
-    texts = isinstance(names, list) and all(isinstance(name, str) and name for name in names)
-    if not texts or not names or len(set(names)) < len(names):
-        raise ValueError("its labels are not distinct texts")
-    return LabelSet(tuple(names))
-
-
-def _read_temperature(value: Any) -> float:
-    least, most = _TEMPERATURES
-    if type(value) not in (int, float) or not least <= value <= most:
-        raise ValueError(f"its temperature is {value!r}, not a number from {least:g} to {most:g}")
-    return float(value)
 
 
 def _read_kind(metadata: dict[str, Any], num_labels: int) -> LabelKind:
@@ -174,7 +158,7 @@ def _read_cascade(
     ):
         if type(value) is not float or not 0 <= value <= most:
             raise ValueError(f"the {name} of its cascade is {value!r}")
-    _read_temperature(cascade.temperature)
+    read_temperature(cascade.temperature)
     return cascade
 
 
@@ -206,21 +190,9 @@ def _load_classifier(
     if wanted != found:
         different = sorted(n for n in wanted | found if wanted.get(n) != found.get(n))
         raise ValueError(f"weights do not fit the config: {', '.join(different[:3])}")
-    _check_finite(weights, WEIGHTS_FILE)
+    check_finite(WEIGHTS_FILE, ((name, value.numpy()) for name, value in weights.items()))
     classifier.load_state_dict(weights, assign=True)
     return classifier.eval()
-
-
-def _check_finite(tensors: Mapping[str, Tensor], file: str) -> None:
-    """Refuse weights that are NaN, infinite, or so large that a logit could become so.
-
-    Raises:
-        ValueError: such a weight was found; the message names the file and the tensor.
-    """
-    for name, values in tensors.items():
-        # The norm is at least the largest magnitude, and reads each weight once.
-        if values.is_floating_point() and not float(values.norm()) <= _LARGEST_WEIGHT:
-            raise ValueError(f"{file}: {name} has a weight that is not finite or far too large")
 
 
 def _load_linear(
@@ -229,7 +201,7 @@ def _load_linear(
     if LINEAR_FILE not in metadata["files"]:
         return None
     tensors = load_file(path / LINEAR_FILE)
-    _check_finite(tensors, LINEAR_FILE)
+    check_finite(LINEAR_FILE, ((name, value.numpy()) for name, value in tensors.items()))
     return LinearModel.from_tensors(tensors, vocab_size=vocab_size, num_labels=num_labels)
 
 

@@ -5,15 +5,21 @@ It is written last, and lists the sizes and digests of the other files of a MODE
 
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
 
 from distlstm import __version__
 from distlstm.config import ExperimentConfig, read_config
 from distlstm.errors import UserError
-from distlstm.regular_file import open_regular, read_regular
-from distlstm.text.vocabulary import LARGEST_VOCABULARY_FILE
+from distlstm.json_text import read_json
+from distlstm.regular_file import open_regular
+from distlstm.text.labels import LabelSet
+from distlstm.text.vocabulary import LARGEST_VOCABULARY_FILE, Vocabulary
 
 FORMAT_VERSION = 2
 METADATA_FILE = "model.json"
@@ -24,6 +30,9 @@ _LARGEST_HEADER = 2**20
 """Bytes of the names and shapes at the start of a weight file."""
 _MOST_NGRAMS = 2**22
 """Most features of a linear model besides the tokens: `ngrams.NUM_BUCKETS`."""
+_LARGEST_WEIGHT = 1e15
+_TEMPERATURES = (1e-3, 1e3)
+"""Calibration finds one from 0.05 to 20."""
 _MOST_BLOCKS, _MOST_POOLINGS = 4, 4  # an LSTM has four blocks of weights
 _UNSAID_TEXT = {"normalization": "none"}
 """Text settings of models that are older than the setting."""
@@ -38,10 +47,10 @@ def load_metadata(path: Path) -> dict[str, Any]:
     """
     file = path / METADATA_FILE
     try:
-        metadata = json.loads(read_regular(file, largest=_LARGEST_METADATA).decode("utf-8"))
+        metadata = read_json(file, largest=_LARGEST_METADATA)
     except FileNotFoundError as error:
         raise UserError(f"{path} is not a model directory: it has no {METADATA_FILE}.") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"The model directory {path} is damaged: {file.name}: {error}.") from error
     found = metadata.get("format_version") if isinstance(metadata, dict) else None
     if found != FORMAT_VERSION:
@@ -58,15 +67,24 @@ def gives_label_sets(metadata: Mapping[str, Any]) -> bool:
 
 
 def model_fingerprint(path: Path, metadata: Mapping[str, Any]) -> str:
-    """Check the files of a MODEL directory against their digests; return its fingerprint.
+    """Check all of a MODEL directory that can be checked without torch; return its fingerprint.
 
     Raises:
         UserError: the directory is damaged.
     """
     try:
         check_digests(path, metadata)
+        read_labels(metadata["labels"])
+        read_temperature(metadata["temperature"])
+        Vocabulary.load(path / VOCABULARY_FILE)
+        for name in (WEIGHTS_FILE, LINEAR_FILE):
+            if name in metadata["files"]:
+                check_finite(name, _tensors(path / name))
         return fingerprint_of(metadata)
-    except (UserError, KeyError, TypeError, ValueError, OSError) as error:
+    except (
+        *(UserError, KeyError, TypeError, ValueError, OverflowError, OSError),
+        SafetensorError,
+    ) as error:
         raise UserError(f"The model directory {path} is damaged: {error}.") from error
 
 
@@ -82,14 +100,62 @@ def fingerprint_of(metadata: Mapping[str, Any]) -> str:
 
 
 def stored_config(metadata: Mapping[str, Any]) -> ExperimentConfig:
-    """The config of the training that wrote a model.
+    """The config of the training that wrote a model; in JSON, an infinite `clip_norm` is null.
 
     Raises:
         UserError, KeyError, TypeError: it is incomplete or invalid.
     """
     tables = {key: metadata[key] for key in ("seed", "text", "model", "training")}
     tables["text"] = {**_UNSAID_TEXT, **tables["text"]}
+    tables["training"] = {
+        name: math.inf if value is None else value for name, value in tables["training"].items()
+    }
     return read_config(tables)
+
+
+def read_labels(names: Any) -> LabelSet:
+    """The labels of a model.
+
+    Raises:
+        ValueError: they are not distinct texts.
+    """
+    texts = isinstance(names, list) and all(isinstance(name, str) and name for name in names)
+    if not texts or not names or len(set(names)) < len(names):
+        raise ValueError("its labels are not distinct texts")
+    return LabelSet(tuple(names))
+
+
+def read_temperature(value: Any) -> float:
+    """A temperature, by which logits are divided.
+
+    Raises:
+        ValueError: it is not one that calibration finds.
+    """
+    least, most = _TEMPERATURES
+    if type(value) not in (int, float) or not least <= value <= most:
+        raise ValueError(f"its temperature is {value!r}, not a number from {least:g} to {most:g}")
+    return float(value)
+
+
+def check_finite(file: str, tensors: Iterable[tuple[str, np.ndarray]]) -> None:
+    """Refuse weights that are NaN, infinite, or so large that a logit could become so.
+
+    Raises:
+        ValueError: such a weight was found; the message names the file and the tensor.
+    """
+    for name, values in tensors:
+        with np.errstate(all="ignore"):
+            # The norm is at least the largest magnitude, and reads each weight once.
+            norm = np.linalg.norm(values.ravel())
+        if values.dtype.kind == "f" and not norm <= _LARGEST_WEIGHT:
+            raise ValueError(f"{file}: {name} has a weight that is not finite or far too large")
+
+
+def _tensors(path: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """Read the tensors of a file of weights, one after the other."""
+    with safe_open(path, framework="numpy") as tensors:
+        for name in tensors.keys():  # noqa: SIM118 (it is no mapping)
+            yield name, tensors.get_tensor(name)
 
 
 def digest_of(path: Path) -> dict[str, Any]:

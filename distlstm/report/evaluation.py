@@ -1,13 +1,12 @@
 """report.html of an evaluation: metrics, labels, confusions, and the most confident mistakes."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
+from distlstm.json_text import read_json
 from distlstm.report.page import REPORT_FILE, Cell, Page, PageTable, Section, number, write_page
 from distlstm.stages.run.files import ERRORS_FILE, METRICS_FILE
+from distlstm.stages.run.tables import read_table
 
 _MAX_CONFUSIONS = 20
 _MAX_MISTAKES = 50
@@ -16,7 +15,7 @@ _MAX_MATRIX = 20
 
 def write_evaluation_report(path: Path) -> None:
     """(Re)write the report of an evaluation, from its `metrics.json` and `errors.parquet`."""
-    report = json.loads((path / METRICS_FILE).read_text(encoding="utf-8"))
+    report = read_json(path / METRICS_FILE)
     figures = [(name, f"{value:.4f}") for name, value in report.items() if isinstance(value, float)]
     sections = [_by_label(report), _mistakes(path)]
     if "confusion_matrix" in report:
@@ -76,7 +75,7 @@ def _shown(value: object) -> Cell:
 
 
 def _mistakes(path: Path) -> Section:
-    errors = pq.read_table(path / ERRORS_FILE).slice(0, _MAX_MISTAKES).to_pylist()
+    errors = read_table(path / ERRORS_FILE).slice(0, _MAX_MISTAKES).to_pylist()
     rows = []
     for row in errors:
         del row["file"]

@@ -28,6 +28,8 @@ from distlstm.stages.run.files import (
 from distlstm.stages.run.output import reading, writing
 from distlstm.storage import Directory, WorkingCopy
 
+_DAMAGES = (KeyError, TypeError, ValueError, AttributeError, OSError, pa.ArrowException)
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -78,9 +80,10 @@ def write_report_of(kind: Kind, storage: Directory) -> str:
             copy.fetch((kind.mark, *kind.others))
         try:
             kind.write(copy.path)
-        except (*(KeyError, TypeError, ValueError, AttributeError), pa.ArrowException) as error:
+        except _DAMAGES as error:
+            reason = str(error) if isinstance(error, OSError) else repr(error)
             raise UserError(
-                f"{storage.location} is damaged, so its report cannot be written: {error!r}."
+                f"{storage.location} is damaged, so its report cannot be written: {reason}."
             ) from error
         with writing(storage):
             copy.publish()

@@ -16,6 +16,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from distlstm.atomic import write_text
+from distlstm.stages.run.output import writing
+from distlstm.storage import LocalStorage
 
 REPORT_FILE = "report.html"
 
@@ -88,7 +90,8 @@ def write_page(page: Page, path: Path) -> None:
     content = environment.get_template("page.html").render(
         page=page, style=style, script=script, policy=_policy(style, script)
     )
-    write_text(path, content.encode("utf-8", "replace").decode("utf-8"))  # for lone surrogates
+    with writing(LocalStorage(path.parent)):
+        write_text(path, content.encode("utf-8", "replace").decode("utf-8"))  # for lone surrogates
 
 
 def _own_text(name: str) -> Markup:

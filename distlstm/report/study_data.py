@@ -1,6 +1,5 @@
 """The content of a STUDY directory; that of a running study is incomplete."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,9 +7,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from distlstm.errors import UserError
+from distlstm.json_text import read_json
+from distlstm.regular_file import read_regular
 from distlstm.stages.run.files import (
     BEST_CONFIG,
     EPOCHS_FILE,
@@ -18,6 +17,7 @@ from distlstm.stages.run.files import (
     STUDY_FILE,
     TRIALS_FILE,
 )
+from distlstm.stages.run.tables import read_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +103,7 @@ def read_study(path: Path) -> Study:
         UserError: the directory is not a study.
     """
     try:
-        metadata = json.loads((path / STUDY_FILE).read_text(encoding="utf-8"))
+        metadata = read_json(path / STUDY_FILE)
     except FileNotFoundError as error:
         raise UserError(f"{path} is not an output of tune: it has no {STUDY_FILE}.") from error
     identity = metadata.get("run") or {}
@@ -124,11 +124,11 @@ def read_study(path: Path) -> Study:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    return list(pq.ParquetFile(path).read().to_pylist()) if path.exists() else []
+    return list(read_table(path).to_pylist()) if path.exists() else []
 
 
 def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8") if path.exists() else ""
+    return read_regular(path).decode("utf-8") if path.exists() else ""
 
 
 def _domains(identity: Mapping[str, Any]) -> dict[str, str]:

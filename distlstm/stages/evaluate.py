@@ -1,6 +1,5 @@
 """`distlstm evaluate`: measures a model on labelled rows that it has not seen."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -14,11 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from distlstm.atomic import replace_file, write_text
+from distlstm.atomic import replace_file
 from distlstm.data.files import SourceFile, files_fingerprint, find_files, snapshots_of
 from distlstm.data.labelled import Columns, LabelledRows, each_label, read_labelled
 from distlstm.data.units import Unit, cut_into_units, unit_limit
 from distlstm.errors import RunError, UserError
+from distlstm.json_text import read_json, write_json
 from distlstm.model.label_kind import LabelKind, Sums, kind_of
 from distlstm.reader_options import DETECT, ReaderOptions
 from distlstm.stages.prediction.actor_pool import Done, GivenUp, bundles_for, map_bundles
@@ -373,7 +373,7 @@ def _write(copy: WorkingCopy, identity: Identity, evaluation: _Evaluation) -> No
         with replace_file(path / ERRORS_FILE) as temporary:
             pq.write_table(evaluation.errors, temporary)
         report = evaluation.result.to_json()
-        write_text(path / METRICS_FILE, json.dumps(report, ensure_ascii=False, indent=1) + "\n")
+        write_json(path / METRICS_FILE, report)
         _record(path, identity, finished=True)
 
 
@@ -384,7 +384,7 @@ def _record(path: Path, identity: Identity, *, finished: bool) -> None:
 def _read(copy: WorkingCopy) -> EvaluationResult:
     file = copy.path / METRICS_FILE
     try:
-        return EvaluationResult(**json.loads(file.read_text(encoding="utf-8")))
+        return EvaluationResult(**read_json(file))
     except (OSError, ValueError, TypeError) as error:
         raise UserError(
             f"{copy.storage.at(METRICS_FILE)} is damaged: {error}. Run again with --overwrite."

@@ -5,6 +5,7 @@
 
 from pathlib import Path
 
+from distlstm.regular_file import read_regular
 from distlstm.storage.base import Entry, Storage, UnreachableError, Version
 from distlstm.storage.cache import local_copy
 from distlstm.storage.lease import Lease, is_held
@@ -60,7 +61,7 @@ def read_at(location: str | Path) -> bytes:
     """
     path = local_path(location)
     if path is not None:
-        return path.read_bytes()
+        return read_regular(path)
     uri = parse_uri(str(location))
     directory, _, name = uri.key.rpartition("/")
     return ObjectStorage(scheme=uri.scheme, bucket=uri.bucket, directory=directory).read(name)

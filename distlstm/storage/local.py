@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distlstm.atomic import TEMPORARY_PREFIX, remove_leftovers, replace_file
+from distlstm.regular_file import read_regular
 from distlstm.storage.base import Entry, to_bytes
 from distlstm.storage.location import checked_name
 
@@ -43,7 +44,7 @@ class LocalStorage:
 
     def read(self, name: str) -> bytes:
         """The content of a file; raises FileNotFoundError."""
-        return self._at(name).read_bytes()
+        return read_regular(self._at(name))
 
     def read_text(self, name: str) -> str:
         """The content of a UTF-8 file; raises FileNotFoundError."""
@@ -100,7 +101,8 @@ class LocalStorage:
 
     def exists(self, name: str) -> bool:
         """Whether there is a file of this name."""
-        return self._at(name).is_file()
+        path = self._at(name)
+        return path.exists() and not path.is_dir()
 
     def remove_unfinished(self) -> None:
         """Delete files that a killed process had begun to write."""

@@ -168,12 +168,29 @@ def test_facts_that_lack_something_are_one_error(directory: Path, key: str) -> N
     assert_refused(directory)
 
 
-@pytest.mark.parametrize("value", [0, -1.5, float("nan"), float("inf"), "1.5", None, True])
+@pytest.mark.parametrize("value", [0, -1.5, "1.5", None, True])
 def test_a_temperature_by_which_no_score_can_be_divided_is_named(
     directory: Path, value: object
 ) -> None:
     edit(directory, temperature=value)
     assert f"temperature is {value!r}" in assert_refused(directory)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_temperature_that_is_no_number_of_json_is_refused(directory: Path, value: float) -> None:
+    edit(directory, temperature=value)
+    assert "temperature is None" in assert_refused(directory)
+
+
+def test_an_infinite_clip_norm_is_kept_and_is_null_in_json(tmp_path: Path) -> None:
+    config = model().config.with_values({"training.clip_norm": float("inf")})
+    save_model(replace(model(), config=config), tmp_path / "model")
+    found = metadata_of(tmp_path / "model")["training"]
+    assert isinstance(found, dict)
+    assert found["clip_norm"] is None
+    assert load_model(tmp_path / "model").config == config
+    edit(tmp_path / "model", training={**found, "clip_norm": float("inf")})  # of an older version
+    assert load_model(tmp_path / "model").config == config
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,9 @@
-"""Where an embedded Ray listens, by the list of sockets of this machine."""
+"""Where an embedded Ray and torch in it listen, by the list of sockets of this machine."""
 
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,64 +11,52 @@ import pyarrow.parquet as pq
 import pytest
 
 from distlstm.model.directory import save_model
+from tests.commands import TINY
 from tests.model.test_directory import model
-from tests.nodes import descendants
+from tests.sockets import LOOPBACK, Listener, listeners
 
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs the /proc of Linux"),
 ]
-_LISTENS = "0A"
-_LOOPBACK = ("0100007F", "0" * 16 + "FFFF0000" + "0100007F", "0" * 24 + "01000000")
+_TRAINING = "ray::RayTrainWo"
 
 
-def inodes(pid: int) -> Iterator[str]:
-    """The sockets of a process."""
-    for name in Path(f"/proc/{pid}/fd").iterdir():
-        target = str(name.readlink())
-        if target.startswith("socket:["):
-            yield target[len("socket:[") : -1]
-
-
-def addresses(root: int) -> set[tuple[str, str]]:
-    """The command and the address of each listening socket of a process and those below it."""
-    owners = {}
-    try:
-        for pid in (root, *descendants(root)):
-            owners |= dict.fromkeys(inodes(pid), Path(f"/proc/{pid}/comm").read_text().strip())
-    except OSError:
-        return set()  # a process ended meanwhile: the next look is better
-    rows = [
-        line.split()
-        for name in ("tcp", "tcp6")
-        for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]
-    ]
-    return {
-        (owners[row[9]], row[1].partition(":")[0])
-        for row in rows
-        if row[3] == _LISTENS and row[9] in owners
-    }
+def run_and_watch(*command: object) -> set[Listener]:
+    """Run a command on an embedded Ray; the sockets on which its processes listen meanwhile."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "distlstm", *map(str, command)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"},
+    )
+    seen: set[Listener] = set()
+    deadline = time.monotonic() + 300
+    while process.poll() is None and time.monotonic() < deadline:
+        seen |= listeners(process.pid)
+        time.sleep(0.2)
+    process.kill()
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors.decode()
+    return seen
 
 
 def test_all_processes_of_an_embedded_ray_listen_on_loopback_only(tmp_path: Path) -> None:
     save_model(model(), tmp_path / "model")
     pq.write_table(pa.table({"text": ["c d"] * 400_000}), tmp_path / "in.parquet")
     command = ["batch-predict", tmp_path / "in.parquet", "--model", tmp_path / "model"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "distlstm", *map(str, command), "--output", str(tmp_path / "out")],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        env={key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"},
-    )
-    seen: set[tuple[str, str]] = set()
-    deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
-        seen |= addresses(process.pid)
-        time.sleep(0.1)
-    process.kill()
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors.decode()
-    commands = {command for command, _ in seen}
+    seen = run_and_watch(*command, "--output", tmp_path / "out")
+    commands = {each.command for each in seen}
     assert {"gcs_server", "raylet"} <= commands
     assert any(command.startswith("ray::") for command in commands)
-    assert {each for each in seen if each[1] not in _LOOPBACK} == set()
+    assert {each for each in seen if each.address not in LOOPBACK} == set()
+
+
+def test_two_workers_of_a_training_listen_on_loopback_only(
+    corpus_file: Path, tmp_path: Path
+) -> None:
+    command = ["train", corpus_file, "--workers", 2, *TINY]
+    seen = run_and_watch(*command, "--output", tmp_path / "out")
+    workers = {each for each in seen if each.command.startswith(_TRAINING)}
+    assert len(workers) > 2, "each worker has a port for Ray, and one for gloo"
+    assert {each for each in seen if each.address not in LOOPBACK} == set()

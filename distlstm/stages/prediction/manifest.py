@@ -1,6 +1,5 @@
 """`_manifest.json`: the content of a prediction output, compared with the training data."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,6 +9,7 @@ import numpy as np
 
 from distlstm.data.units import Size
 from distlstm.errors import UserError
+from distlstm.json_text import parse_json, to_json
 from distlstm.stages.prediction.parts import Part, PredictionSettings, plain
 from distlstm.stages.run.files import MANIFEST_FILE
 from distlstm.storage import Directory
@@ -140,7 +140,7 @@ def write_manifest(
         **asdict(totals_of(parts)),
         "drift": None if drift is None else asdict(drift),
     }
-    lines = [f" {json.dumps(key)}: {_json(value)}," for key, value in head.items()]
+    lines = [f" {_json(key)}: {_json(value)}," for key, value in head.items()]
     listed = [_json({name: getattr(part, name) for name in IN_MANIFEST}) for part in parts]
     table = ",\n".join(f"  {row}" for row in listed)
     text = "\n".join(["{", *lines, ' "parts": [', *([table] if table else []), " ]", "}"])
@@ -155,7 +155,7 @@ def read_manifest(output: Directory) -> dict[str, Any]:
     """
     path = output.at(MANIFEST_FILE)
     try:
-        manifest = json.loads(output.read_text(MANIFEST_FILE))
+        manifest = parse_json(output.read(MANIFEST_FILE))
         if {"settings", "unit_limit", "run", "rows_in", "rows_out", "parts"} <= manifest.keys():
             return dict(manifest)
     except FileNotFoundError as error:
@@ -176,4 +176,4 @@ def recorded_limit(output: Directory) -> Size | None:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    return to_json(value)

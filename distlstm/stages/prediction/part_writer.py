@@ -131,7 +131,8 @@ class PartWriter:
                         f"{unit.file.path} changed while it was read. Run the command again."
                     )
                 part = self._part(unit, tally)
-                writer.add_key_value_metadata({FOOTER_KEY: json.dumps(asdict(part))})
+                footer = json.dumps(asdict(part), allow_nan=False)
+                writer.add_key_value_metadata({FOOTER_KEY: footer})
         return part
 
     def _output_rows(

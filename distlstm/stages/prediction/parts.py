@@ -16,7 +16,8 @@ from distlstm.data.units import Unit
 from distlstm.errors import UserError
 from distlstm.model.calibration import SCORE_BINS
 from distlstm.reader_options import DETECT, ReaderOptions
-from distlstm.storage import Directory, UnreachableError
+from distlstm.regular_file import regular_size
+from distlstm.storage import Directory, LocalStorage, UnreachableError
 
 PREDICTED = ("predicted_label", "predicted_score")
 TOP_K = ("predicted_labels", "predicted_scores")
@@ -154,6 +155,8 @@ def read_part(output: Directory, name: str) -> Part | None:
     """
     filesystem, directory = open_filesystem(output.location)
     try:
+        if isinstance(output, LocalStorage):
+            regular_size(output.path / name)
         with filesystem.open_input_file(f"{directory}/{name}") as file:
             footer, size = pq.read_metadata(file), file.size()
         part = Part(**json.loads((footer.metadata or {})[FOOTER_KEY]))

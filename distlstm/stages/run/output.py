@@ -14,8 +14,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from distlstm.atomic import write_text
 from distlstm.errors import RunError, UserError
+from distlstm.json_text import read_json, to_json, write_json
 from distlstm.storage import Directory, Lease, LocalStorage, WorkingCopy, is_held
 
 LOCK_FILE = "_lock"
@@ -33,7 +33,7 @@ def flat(tables: Mapping[str, Any], prefix: str = "") -> Identity:
         if isinstance(value, Mapping):
             identity |= flat(value, f"{prefix}{name}.")
         else:
-            identity[prefix + name] = json.loads(json.dumps(value))
+            identity[prefix + name] = json.loads(to_json(value))
     return identity
 
 
@@ -230,7 +230,7 @@ def is_in_use(storage: Directory) -> bool:
     if not isinstance(storage, LocalStorage):
         return is_held(storage, LOCK_FILE)
     try:
-        file = os.open(storage.path / LOCK_FILE, os.O_RDONLY)
+        file = os.open(storage.path / LOCK_FILE, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return False
     try:
@@ -328,12 +328,12 @@ def _earlier_snapshot(recorded: Identity, names: Sequence[str]) -> str:
 
 def record_identity(path: Path, identity: Identity) -> None:
     """Write a command's identity, or a record that contains it, to a JSON file."""
-    write_text(path, json.dumps(identity, ensure_ascii=False, indent=1) + "\n")
+    write_json(path, identity)
 
 
 def read_identity(path: Path) -> Identity | None:
     """Read an identity; None if the file is missing or unreadable."""
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return dict(read_json(path))
+    except (OSError, ValueError):
         return None

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distlstm.atomic import replace_file
+from distlstm.stages.run.tables import read_table
 
 if TYPE_CHECKING:  # which imports torch
     from distlstm.model.loop import EpochResult
@@ -27,4 +28,4 @@ def write_history(path: Path, history: "Sequence[EpochResult]") -> None:
 
 def read_history(path: Path) -> list[dict[str, Any]]:
     """Read the rows that `write_history` wrote."""
-    return list(pq.read_table(path).to_pylist())
+    return list(read_table(path).to_pylist())

@@ -25,6 +25,7 @@ from distlstm.stages.training.checkpoints import (
 )
 from distlstm.stages.training.model_writer import write_model
 from distlstm.stages.training.out_of_memory import is_out_of_memory, memory_advice
+from distlstm.stages.training.process_group import ProcessGroup
 from distlstm.stages.training.progress import progress_queue, received
 from distlstm.stages.training.tracking import tracked
 from distlstm.stages.training.worker import (
@@ -168,6 +169,7 @@ class TrainingRun:
         trainer = TorchTrainer(
             train_worker,
             train_loop_config=settings,
+            torch_config=ProcessGroup(),
             scaling_config=ray.train.ScalingConfig(
                 num_workers=_elastic(workers),
                 use_gpu=capacity.use_gpu,

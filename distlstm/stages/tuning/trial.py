@@ -30,6 +30,7 @@ from distlstm.stages.run.ray_storage import checkpoint_at, run_options
 from distlstm.stages.training.baseline import ensemble_linear
 from distlstm.stages.training.job import ShardBatches, TrainingJob
 from distlstm.stages.training.out_of_memory import is_out_of_memory, memory_advice
+from distlstm.stages.training.process_group import ProcessGroup
 from distlstm.stages.training.worker import report_checkpoint, this_worker
 from distlstm.stages.tuning.resources import TrialResources
 from distlstm.stages.tuning.study import TrialReport
@@ -84,6 +85,7 @@ def _train_in_parallel(proposal: dict[str, Any], settings: TrialSettings) -> Non
     trainer = TorchTrainer(
         _trial_worker,
         train_loop_config={"proposal": proposal, "settings": settings},
+        torch_config=ProcessGroup(),
         scaling_config=ray.train.ScalingConfig(
             num_workers=resources.num_workers,
             use_gpu=resources.use_gpu,

@@ -1,12 +1,12 @@
 """Warm start: the best settings of an earlier study, which are tried first."""
 
-import json
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distlstm.errors import UserError
+from distlstm.json_text import parse_json
 from distlstm.stages.run.files import STUDY_FILE, TRIALS_FILE
 from distlstm.stages.tuning.search_space import Parameters, SearchSpace
 from distlstm.storage import Directory
@@ -23,7 +23,7 @@ def settings_worth_trying(study: Directory, space: SearchSpace) -> list[Paramete
         UserError: the directory is not a STUDY, or no trial in it gave a model.
     """
     try:
-        json.loads(study.read(STUDY_FILE))
+        parse_json(study.read(STUDY_FILE))
         table = pq.read_table(pa.BufferReader(study.read(TRIALS_FILE)))
         trials: list[dict[str, Any]] = table.to_pylist()
     except (OSError, ValueError, pa.ArrowException) as error:
