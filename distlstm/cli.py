@@ -19,6 +19,7 @@ from distlstm.options import (
     Cluster,
     Duration,
     Invocation,
+    OnDisk,
     cluster_options,
     config_options,
     debug_option,
@@ -59,7 +60,7 @@ def cli() -> None:
 @output_options("model")
 @click.option(
     "--init",
-    type=click.Path(path_type=Path),
+    type=OnDisk(),
     metavar="MODEL",
     help="Model directory to continue from. New tokens and labels of DATA are added to its own.",
 )
@@ -124,7 +125,7 @@ def train(
 )
 @click.option(
     "--warm-start",
-    type=click.Path(path_type=Path),
+    type=OnDisk(),
     metavar="STUDY",
     help="Study directory; its best settings are tried first.",
 )
@@ -192,7 +193,7 @@ def tune(
 @model_option
 @click.option(
     "--output",
-    type=click.Path(path_type=Path),
+    type=OnDisk(),
     help="Directory for metrics.json, report.html and errors.parquet.",
 )
 @overwrite_option
@@ -322,7 +323,7 @@ def batch_predict(
 
 
 @cli.command()
-@click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
+@click.argument("directory", type=OnDisk(), metavar="DIR")
 @json_option
 @debug_option
 def verify(directory: Path, as_json: bool, debug: bool) -> None:  # noqa: ARG001 (main)
@@ -339,7 +340,7 @@ def verify(directory: Path, as_json: bool, debug: bool) -> None:  # noqa: ARG001
 
 
 @cli.command()
-@click.argument("path", type=click.Path(path_type=Path), metavar="PATH")
+@click.argument("path", type=OnDisk(), metavar="PATH")
 @json_option
 @debug_option
 def report(path: Path, as_json: bool, debug: bool) -> None:  # noqa: ARG001 (main)
@@ -382,7 +383,7 @@ def _as_utf8(argument: str) -> str:
 
 
 @cli.command()
-@click.argument("directory", default="demo", type=click.Path(path_type=Path), metavar="[DIR]")
+@click.argument("directory", default="demo", type=OnDisk(), metavar="[DIR]")
 @quiet_option
 @debug_option
 def demo(directory: Path, quiet: bool, debug: bool) -> None:

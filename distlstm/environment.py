@@ -19,9 +19,10 @@ _VARIABLES = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_DATA_LOG_LEVEL": "ERROR",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",  # then it tries again with the nodes there are
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",  # Ray's default, 15, leaves a worker 1/25 of a busy core
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -36,6 +37,11 @@ _KEEP_FREED_BLOCKS = {
 _FIRST_GLIBC_TO_KEEP_THEM = (2, 35)
 """Earlier versions reject the first setting above 32 MiB (according to their source), and the
 second alone makes them keep less than their default. Tested with 2.36."""
+
+_EMBEDDED = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # its only node is never drained
+}
 
 _RAYS_OWN = ("RAY_", "PYTHONBREAKPOINT")
 
@@ -94,7 +100,7 @@ def _variables(address: str | None, *, idle_workers: bool) -> dict[str, str]:
     if _glibc_version() >= _FIRST_GLIBC_TO_KEEP_THEM:
         variables |= _KEEP_FREED_BLOCKS
     if address is None and "RAY_ADDRESS" not in os.environ and not _ray_is_connected():
-        variables |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _token()}
+        variables |= _EMBEDDED | {"RAY_AUTH_TOKEN": _token()}
     return variables
 
 

@@ -10,11 +10,27 @@ from typing import Any, TypedDict, TypeVar, cast, get_args
 import click
 
 from distlstm.config import ExperimentConfig, load_config
+from distlstm.errors import UserError
 from distlstm.reader_options import InputFormat, ReaderOptions
+from distlstm.storage.location import on_disk
+from distlstm.worker_range import WorkerRange
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _NAMED_CHARACTER = re.compile(r"\\(?:t|x([0-9a-fA-F]{2}))")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+
+class OnDisk(click.ParamType[Path]):
+    """A path, or a `file:///` URI; other URIs are usage errors."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Convert to a path."""
+        try:
+            return on_disk(value)
+        except UserError as error:
+            self.fail(str(error), param, ctx)
 
 
 def several(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
@@ -63,7 +79,7 @@ def output_options(kind: str) -> Callable[[_Command], _Command]:
     return several(
         click.option(
             "--output",
-            type=click.Path(path_type=Path),
+            type=OnDisk(),
             required=True,
             help=f"Directory for the {kind}. On a cluster, every node must be able to access it.",
         ),
@@ -74,9 +90,7 @@ def output_options(kind: str) -> Callable[[_Command], _Command]:
 overwrite_option = click.option(
     "--overwrite", is_flag=True, help="Replace the output if it exists."
 )
-model_option = click.option(
-    "--model", type=click.Path(path_type=Path), required=True, help="Model directory."
-)
+model_option = click.option("--model", type=OnDisk(), required=True, help="Model directory.")
 quiet_option = click.option("--quiet", is_flag=True, help="Show no progress.")
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as one JSON object."
@@ -161,10 +175,25 @@ reader_options = gathered(
 )
 
 
+class Workers(click.ParamType[WorkerRange]):
+    """A number of workers, or a range such as 2:8."""
+
+    name = "N or MIN:MAX"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> WorkerRange:
+        """Convert to a range; a usage error if the value is none."""
+        try:
+            return value if isinstance(value, WorkerRange) else WorkerRange.parse(str(value))
+        except UserError as error:
+            self.fail(str(error), param, ctx)
+
+
 class Cluster(TypedDict):
     """What a command runs on; arguments of the functions of the API."""
 
-    workers: int | None
+    workers: WorkerRange | None
     gpu: bool | None
     cpus_per_worker: int
     address: str | None
@@ -173,7 +202,9 @@ class Cluster(TypedDict):
 cluster_options = gathered(
     "cluster",
     Cluster,
-    workers=click.option("--workers", type=click.IntRange(1), help="Number of worker processes."),
+    workers=click.option(
+        "--workers", type=Workers(), help="Number of worker processes, or the least and the most."
+    ),
     gpu=click.option("--gpu/--no-gpu", default=None, help="Use GPUs [default: if there are any]."),
     cpus_per_worker=click.option(
         "--cpus-per-worker",
@@ -199,9 +230,7 @@ def _experiment(
 config_options = gathered(
     "config",
     _experiment,
-    config=click.option(
-        "--config", type=click.Path(path_type=Path), help="TOML file with the hyperparameters."
-    ),
+    config=click.option("--config", type=OnDisk(), help="TOML file with the hyperparameters."),
     settings=click.option(
         "--set",
         "settings",

@@ -10,13 +10,26 @@ import pytest
 import distlstm
 
 PACKAGE = Path(distlstm.__file__).parent
-BOTTOM = {"errors", "atomic", "config", "reader_options", "environment", ""}
+BOTTOM = {
+    "errors",
+    "atomic",
+    "regular_file",
+    "storage",
+    "config",
+    "reader_options",
+    "worker_range",
+    "environment",
+    "",
+}
 MAY_IMPORT = {
     "errors": set(),
     "atomic": set(),
+    "regular_file": set(),
+    "storage": {"errors", "atomic"},
     "environment": set(),
     "config": {"errors"},
     "reader_options": {"errors"},
+    "worker_range": {"errors"},
     "options": BOTTOM,
     "text": BOTTOM,
     "model": BOTTOM | {"text"},

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distlstm import environment
@@ -12,6 +11,8 @@ from distlstm.errors import UserError
 from distlstm.reader_options import ReaderOptions
 from distlstm.stages.run.events import Event, OnEvent
 from distlstm.stages.run.host import audible, unchanged
+from distlstm.storage.location import on_disk
+from distlstm.worker_range import WorkerRange
 
 if TYPE_CHECKING:  # which imports Ray
     from distlstm.stages.run.session import Resources
@@ -23,6 +24,8 @@ Data = AnyPath | Sequence[AnyPath]
 """A file, directory, glob or URI, or several of them: Parquet, CSV or JSON lines."""
 Config = ExperimentConfig | AnyPath | Mapping[str, Any] | None
 """An experiment; a TOML file; values by dotted name (`{"model.hidden_dim": 64}`); the defaults."""
+Workers = int | str | tuple[int, int] | WorkerRange | None
+"""A number of worker processes, or the least and the most: `"2:8"` or `(2, 8)`."""
 Listener = Callable[[Event], None] | None
 """Called with every event of the work: progress, notes, epochs, trials."""
 
@@ -79,14 +82,14 @@ def config_of(
     elif isinstance(config, Mapping):
         experiment = ExperimentConfig().with_values(config)
     else:
-        experiment = load_config(None if config is None else Path(config))
+        experiment = load_config(None if config is None else on_disk(config))
     values = {"seed": seed, **(changes or {})}
     return experiment.with_values({name: v for name, v in values.items() if v is not None})
 
 
 def resources_of(
     *,
-    workers: int | None,
+    workers: Workers,
     gpu: bool | None,
     cpus_per_worker: int,
     address: str | None,
@@ -95,11 +98,12 @@ def resources_of(
     """What the work may use; to be called within `called`."""
     from distlstm.stages.run.session import Resources
 
-    for name, value in (("workers", workers), ("cpus_per_worker", cpus_per_worker)):
-        if value is not None and (type(value) is not int or value < 1):
-            raise UserError(f"{name} is {value!r}; it must be a whole number, at least 1.")
+    if type(cpus_per_worker) is not int or cpus_per_worker < 1:
+        raise UserError(
+            f"cpus_per_worker is {cpus_per_worker!r}; it must be a whole number, at least 1."
+        )
     return Resources(
-        num_workers=workers,
+        workers=None if workers is None else WorkerRange.of(workers),
         use_gpu=gpu,
         cpus_per_worker=cpus_per_worker,
         address=address,
@@ -127,6 +131,6 @@ def labelled_data(
         training=training,
         validation=sources_of(validation),
         columns=Columns(text=text_column, label=label_column),
-        init=None if init is None else Path(init),
+        init=None if init is None else on_disk(init),
         reader=reader,
     )

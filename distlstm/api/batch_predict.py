@@ -1,13 +1,13 @@
 """`batch_predict`, `estimate` and `verify`: a label for every row, its cost, and its proof."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from distlstm.api.arguments import (
     AnyPath,
     Data,
     Listener,
+    Workers,
     called,
     check_cut,
     resources_of,
@@ -15,6 +15,7 @@ from distlstm.api.arguments import (
 )
 from distlstm.errors import UserError
 from distlstm.reader_options import DETECT, ReaderOptions
+from distlstm.storage.location import on_disk
 
 if TYPE_CHECKING:
     from distlstm.stages.batch_predict import OutputFormat, PredictRequest
@@ -32,7 +33,7 @@ def batch_predict(
     min_score: float | None = None,
     reader: ReaderOptions = DETECT,
     format: "OutputFormat" = "parquet",  # noqa: A002
-    workers: int | None = None,
+    workers: Workers = None,
     gpu: bool | None = None,
     cpus_per_worker: int = 1,
     address: str | None = None,
@@ -105,7 +106,7 @@ def estimate(
     min_score: float | None = None,
     reader: ReaderOptions = DETECT,
     format: "OutputFormat" = "parquet",  # noqa: A002
-    workers: int | None = None,
+    workers: Workers = None,
     gpu: bool | None = None,
     cpus_per_worker: int = 1,
     address: str | None = None,
@@ -158,7 +159,7 @@ def _request(
     min_score: float | None,
     reader: ReaderOptions,
     format: "OutputFormat",  # noqa: A002
-    workers: int | None,
+    workers: Workers,
     gpu: bool | None,
     cpus_per_worker: int,
     address: str | None,
@@ -174,8 +175,8 @@ def _request(
         raise UserError(f"The format {format!r} is none of: {', '.join(get_args(OutputFormat))}.")
     return PredictRequest(
         inputs=sources_of(inputs),
-        model=Path(model),
-        output=Path(output),
+        model=on_disk(model),
+        output=on_disk(output),
         resources=resources_of(
             workers=workers,
             gpu=gpu,
@@ -205,4 +206,4 @@ def verify(directory: AnyPath) -> "Verification":
     with called():
         from distlstm.stages import verify as work
 
-        return work.verify(Path(directory))
+        return work.verify(on_disk(directory))

@@ -1,10 +1,18 @@
 """`evaluate`: how good a model is on labelled rows that it has not seen."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distlstm.api.arguments import AnyPath, Data, Listener, called, resources_of, sources_of
+from distlstm.api.arguments import (
+    AnyPath,
+    Data,
+    Listener,
+    Workers,
+    called,
+    resources_of,
+    sources_of,
+)
 from distlstm.reader_options import DETECT, ReaderOptions
+from distlstm.storage.location import on_disk
 
 if TYPE_CHECKING:
     from distlstm.stages.run.results import EvaluationResult
@@ -18,7 +26,7 @@ def evaluate(
     text_column: str | None = None,
     label_column: str | None = None,
     reader: ReaderOptions = DETECT,
-    workers: int | None = None,
+    workers: Workers = None,
     gpu: bool | None = None,
     cpus_per_worker: int = 1,
     address: str | None = None,
@@ -59,7 +67,7 @@ def evaluate(
 
         request = work.EvaluateRequest(
             data=sources_of(data),
-            model=Path(model),
+            model=on_disk(model),
             resources=resources_of(
                 workers=workers,
                 gpu=gpu,
@@ -70,10 +78,10 @@ def evaluate(
             text_column=text_column,
             label_column=label_column,
             reader=reader,
-            output=None if output is None else Path(output),
+            output=None if output is None else on_disk(output),
             overwrite=overwrite,
         )
         result = work.evaluate(request, on_event=listener)
-        if output is not None:
-            write_evaluation_report(Path(output))
+        if request.output is not None:
+            write_evaluation_report(request.output)
         return result

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from distlstm.api.arguments import AnyPath, check_cut
 from distlstm.errors import UserError
 from distlstm.stages.run.results import MAX_ROWS, Result, TextTable
+from distlstm.storage.location import on_disk
 
 if TYPE_CHECKING:  # each takes a while to import
     import pandas as pd
@@ -164,7 +165,7 @@ def load_model(path: AnyPath, *, gpu: bool = False, num_threads: int = 1) -> Mod
 
     if num_threads < 1:
         raise UserError(f"num_threads is {num_threads}; it must be at least 1.")
-    directory = Path(path)
+    directory = on_disk(path)
     metadata = load_metadata(directory)
     predictor = Predictor.load(directory, metadata, num_threads=num_threads, use_gpu=gpu)
     return Model(directory, predictor, trained_on(metadata).text)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from distlstm.api.arguments import AnyPath, called
+from distlstm.storage.location import on_disk
 
 
 def write_report(path: AnyPath) -> Path:
@@ -17,4 +18,4 @@ def write_report(path: AnyPath) -> Path:
     with called():
         from distlstm.report import kinds
 
-        return kinds.write_report(Path(path))
+        return kinds.write_report(on_disk(path))

@@ -1,7 +1,6 @@
 """`train`: one classifier from labelled data."""
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distlstm.api.arguments import (
@@ -9,12 +8,14 @@ from distlstm.api.arguments import (
     Config,
     Data,
     Listener,
+    Workers,
     called,
     config_of,
     labelled_data,
     resources_of,
 )
 from distlstm.reader_options import DETECT, ReaderOptions
+from distlstm.storage.location import on_disk
 
 if TYPE_CHECKING:
     from distlstm.stages.run.results import TrainResult
@@ -31,7 +32,7 @@ def train(
     config: Config = None,
     seed: int | None = None,
     reader: ReaderOptions = DETECT,
-    workers: int | None = None,
+    workers: Workers = None,
     gpu: bool | None = None,
     cpus_per_worker: int = 1,
     address: str | None = None,
@@ -87,7 +88,7 @@ def train(
                 init=init,
                 reader=reader,
             ),
-            output=Path(output),
+            output=on_disk(output),
             config=experiment,
             resources=resources_of(
                 workers=workers,
@@ -99,5 +100,5 @@ def train(
             overwrite=overwrite,
         )
         result = work.train(request, on_event=listener, began=began)
-        write_model_report(Path(output), result.metadata)
+        write_model_report(request.output, result.metadata)
         return result

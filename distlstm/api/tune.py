@@ -1,7 +1,6 @@
 """`tune`: a search for the best classifier."""
 
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from distlstm.api.arguments import (
@@ -9,6 +8,7 @@ from distlstm.api.arguments import (
     Config,
     Data,
     Listener,
+    Workers,
     called,
     config_of,
     labelled_data,
@@ -16,6 +16,7 @@ from distlstm.api.arguments import (
 )
 from distlstm.errors import RunError, UserError
 from distlstm.reader_options import DETECT, ReaderOptions
+from distlstm.storage.location import on_disk
 
 if TYPE_CHECKING:
     from distlstm.stages.run.results import TuneResult
@@ -37,7 +38,7 @@ def tune(
     config: Config = None,
     seed: int | None = None,
     reader: ReaderOptions = DETECT,
-    workers: int | None = None,
+    workers: Workers = None,
     gpu: bool | None = None,
     cpus_per_worker: int = 1,
     address: str | None = None,
@@ -105,6 +106,7 @@ def tune(
         for name, value in (("time_budget", time_budget), ("concurrency", concurrency)):
             if value is not None and value <= 0:
                 raise UserError(f"{name} is {value}; it must be above 0.")
+        directory = on_disk(output)
         request = work.TuneRequest(
             data=labelled_data(
                 data,
@@ -113,7 +115,7 @@ def tune(
                 label_column=label_column,
                 reader=reader,
             ),
-            output=Path(output),
+            output=directory,
             config=experiment,
             resources=resources_of(
                 workers=workers,
@@ -123,16 +125,16 @@ def tune(
                 debug=debug,
             ),
             limits=work.Limits(time_budget=time_budget, concurrency=concurrency),
-            warm_start=None if warm_start is None else Path(warm_start),
+            warm_start=None if warm_start is None else on_disk(warm_start),
             overwrite=overwrite,
         )
         try:
             result = work.tune(request, on_event=listener)
         except (KeyboardInterrupt, RunError):
             with suppress(OSError):  # what ended the study is what counts
-                if (Path(output) / TRIALS_FILE).exists():
-                    write_study_report(Path(output))
+                if (directory / TRIALS_FILE).exists():
+                    write_study_report(directory)
             raise
-        write_model_report(Path(output) / BEST)
-        write_study_report(Path(output))
+        write_model_report(directory / BEST)
+        write_study_report(directory)
         return result

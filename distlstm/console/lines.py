@@ -42,8 +42,15 @@ def rows_detail(event: RowsPredicted) -> str:
     reused = f", {event.parts_reused:,} reused" if event.parts_reused else ""
     return (
         f"{event.rows:,} rows{done}, {event.rows_per_second:,.0f} rows/s, {event.parts:,} of "
-        f"{event.parts_total:,} parts{reused}"
+        f"{event.parts_total:,} parts{reused}{workers_detail(event)}"
     )
+
+
+def workers_detail(event: RowsPredicted) -> str:
+    """How many workers are missing, if any are."""
+    if event.workers >= event.workers_wanted:
+        return ""
+    return f", {event.workers} of {event.workers_wanted} workers"
 
 
 def duration(seconds: float) -> str:

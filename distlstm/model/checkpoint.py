@@ -7,10 +7,10 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from distlstm.model.loop import EpochResult, Training
+from distlstm.model.loop import BegunEpoch, EpochResult, Training
 from distlstm.model.metrics import Metrics
 
-_TENSORS, _HISTORY = "training.safetensors", "history.json"
+_TENSORS, _HISTORY, _BEGUN = "training.safetensors", "history.json", "begun.json"
 
 
 def save_training(training: Training, directory: Path) -> None:
@@ -23,6 +23,8 @@ def save_training(training: Training, directory: Path) -> None:
     save_file({name: value.contiguous() for name, value in tensors.items()}, directory / _TENSORS)
     history = [asdict(result) for result in training.history]
     (directory / _HISTORY).write_text(json.dumps(history), encoding="utf-8")
+    if training.begun is not None:
+        (directory / _BEGUN).write_text(json.dumps(asdict(training.begun)), encoding="utf-8")
 
 
 def restore_training(training: Training, directory: Path) -> None:
@@ -38,6 +40,9 @@ def restore_training(training: Training, directory: Path) -> None:
     training.optimizer.load_state_dict({"state": state, "param_groups": groups})
     training.embedding.load_state_dict(_below(tensors, "embedding/"))
     training.history = load_history(directory)
+    begun = directory / _BEGUN
+    if begun.exists():
+        training.begun = BegunEpoch(**json.loads(begun.read_text(encoding="utf-8")))
     if training.history:
         training.highest_rate = training.history[-1].highest_rate
 

@@ -7,9 +7,9 @@ one is refused.
 """
 
 import json
-import math
 import platform
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -18,11 +18,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from distlstm import __version__
 from distlstm.atomic import replace_file, write_text
-from distlstm.config import ExperimentConfig, read_config
+from distlstm.config import ExperimentConfig
 from distlstm.errors import UserError
 from distlstm.model.cascade import Cascade
 from distlstm.model.classifier import Classifier
@@ -38,12 +39,14 @@ from distlstm.model.metadata import (
     digest_of,
     fingerprint_of,
     load_metadata,
+    stored_config,
 )
 from distlstm.text.labels import LabelSet
 from distlstm.text.vocabulary import Vocabulary
 
-_UNSAID_TEXT = {"normalization": "none"}
-"""Text settings of models that are older than the setting."""
+_TEMPERATURES = (1e-3, 1e3)
+"""Calibration finds one from 0.05 to 20."""
+_LARGEST_WEIGHT = 1e15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +112,7 @@ def load_model(path: Path, metadata: dict[str, Any] | None = None) -> TrainedMod
     """
     metadata = load_metadata(path) if metadata is None else metadata
     try:
-        config = read_config(_stored_config(metadata))
+        config = stored_config(metadata)
         labels = _read_labels(metadata["labels"])
         check_digests(path, metadata)
         vocabulary = Vocabulary.load(path / VOCABULARY_FILE)
@@ -137,12 +140,6 @@ def load_model(path: Path, metadata: dict[str, Any] | None = None) -> TrainedMod
         raise UserError(f"The model directory {path} is damaged: {error}.") from error
 
 
-def _stored_config(metadata: dict[str, Any]) -> dict[str, Any]:
-    tables = {key: metadata[key] for key in ("seed", "text", "model", "training")}
-    tables["text"] = {**_UNSAID_TEXT, **tables["text"]}
-    return tables
-
-
 def _read_labels(names: Any) -> LabelSet:
     texts = isinstance(names, list) and all(isinstance(name, str) and name for name in names)
     if not texts or not names or len(set(names)) < len(names):
@@ -151,8 +148,9 @@ def _read_labels(names: Any) -> LabelSet:
 
 
 def _read_temperature(value: Any) -> float:
-    if type(value) not in (int, float) or not 0 < value < math.inf:
-        raise ValueError(f"its temperature is {value!r}, not a number above 0")
+    least, most = _TEMPERATURES
+    if type(value) not in (int, float) or not least <= value <= most:
+        raise ValueError(f"its temperature is {value!r}, not a number from {least:g} to {most:g}")
     return float(value)
 
 
@@ -170,7 +168,10 @@ def _read_cascade(
     if linear is None or kind.gives_sets:
         raise ValueError("it has a cascade but no linear model of single labels")
     cascade = Cascade(**metadata["cascade"])
-    for name, value, most in (("lead", cascade.lead, math.inf), ("share", cascade.share, 1)):
+    for name, value, most in (
+        ("lead", cascade.lead, sys.float_info.max),
+        ("share", cascade.share, 1),
+    ):
         if type(value) is not float or not 0 <= value <= most:
             raise ValueError(f"the {name} of its cascade is {value!r}")
     _read_temperature(cascade.temperature)
@@ -205,8 +206,21 @@ def _load_classifier(
     if wanted != found:
         different = sorted(n for n in wanted | found if wanted.get(n) != found.get(n))
         raise ValueError(f"weights do not fit the config: {', '.join(different[:3])}")
+    _check_finite(weights, WEIGHTS_FILE)
     classifier.load_state_dict(weights, assign=True)
     return classifier.eval()
+
+
+def _check_finite(tensors: Mapping[str, Tensor], file: str) -> None:
+    """Refuse weights that are NaN, infinite, or so large that a logit could become so.
+
+    Raises:
+        ValueError: such a weight was found; the message names the file and the tensor.
+    """
+    for name, values in tensors.items():
+        # The norm is at least the largest magnitude, and reads each weight once.
+        if values.is_floating_point() and not float(values.norm()) <= _LARGEST_WEIGHT:
+            raise ValueError(f"{file}: {name} has a weight that is not finite or far too large")
 
 
 def _load_linear(
@@ -215,6 +229,7 @@ def _load_linear(
     if LINEAR_FILE not in metadata["files"]:
         return None
     tensors = load_file(path / LINEAR_FILE)
+    _check_finite(tensors, LINEAR_FILE)
     return LinearModel.from_tensors(tensors, vocab_size=vocab_size, num_labels=num_labels)
 
 

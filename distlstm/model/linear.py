@@ -40,6 +40,7 @@ from distlstm.text.subwords import Subwords
 _SUBWORD_SHARE = 0.3
 _ROWS_PER_RATIO_SHARE, _MOST_RATIO_SHARE = 300, 30.0
 _MOST_WEIGHTS = 2**25
+_SMALLEST_NORM = 1e-6  # `fit_features` finds 1 or more
 _TOLERANCE, _SMALLEST, _ROUNDING = 1e-4, 1e-30, 1e-12
 _NEWTON_STEPS, _GRADIENT_STEPS, _HALVINGS, _LABELS_AT_ONCE = 30, 10, 10, 32
 
@@ -95,8 +96,8 @@ class LinearModel:
         if longer and not (buckets.min() >= 0 and buckets.max() < NUM_BUCKETS):
             raise ValueError("the linear model has n-gram buckets out of range")
         norms = tensors["norms"].numpy()
-        if not (norms > 0).all():
-            raise ValueError("the linear model has feature norms that are not above 0")
+        if not (norms >= _SMALLEST_NORM).all():
+            raise ValueError(f"the linear model has feature norms below {_SMALLEST_NORM:g}")
         features = NgramFeatures(buckets, norms)
         return cls(features, tensors["weight"], tensors["bias"])
 

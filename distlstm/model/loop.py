@@ -1,7 +1,7 @@
 """The training loop: batches in, epoch results out. It depends on no Ray and no file format.
 
-Every epoch starts from its own random state, derived from seed, epoch and rank. So a resumed
-training draws the same dropout masks as an uninterrupted one.
+Every step starts from its own random state, derived from seed, epoch, rank and step. So a training
+that is resumed, also within an epoch, draws the same dropout masks as an uninterrupted one.
 
 If a training diverges, it restarts once from the end of the last good epoch, with a quarter of the
 learning rate. All workers check the same sums, so they do this at the same step.
@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -66,6 +67,39 @@ class Worker:
     """Sums a float64 vector over the workers."""
 
 
+class Checkpoints(Protocol):
+    """Saves the training within an epoch."""
+
+    def are_due(self) -> bool:
+        """Whether this worker wants a checkpoint; if any of them does, all save one."""
+        ...
+
+    def save(self) -> None:
+        """Save the training, on every worker at the same step. It may end the training."""
+        ...
+
+
+class NoCheckpoints:
+    """Never saves within an epoch."""
+
+    def are_due(self) -> bool:
+        """Never."""
+        return False
+
+    def save(self) -> None:
+        """Save nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BegunEpoch:
+    """The first steps of an epoch, from which it goes on."""
+
+    steps: int
+    sums: list[float]
+    """The `_Sums` of these steps, over all workers."""
+    seconds: float
+
+
 class _Sums(NamedTuple):
     """Sums over training steps: float64 scalars, which are tensors while an epoch runs."""
 
@@ -98,6 +132,9 @@ class EpochResult:
     """Peak of the learning rate schedule: the configured rate, or less after a divergence."""
     learning_rate: float
     """The learning rate of the last step."""
+
+
+_NO_CHECKPOINTS = NoCheckpoints()
 
 
 class Training:
@@ -134,6 +171,8 @@ class Training:
         )
         self.highest_rate = config.learning_rate
         self.history: list[EpochResult] = []
+        self.begun: BegunEpoch | None = None
+        """The steps of the current epoch up to its last checkpoint; None before one."""
         self.best_weights = self.model.applied_weights()
 
     @property
@@ -154,6 +193,7 @@ class Training:
         *,
         on_step: Callable[[int, int], None] | None = None,
         on_note: Callable[[str], None] | None = None,
+        checkpoints: Checkpoints = _NO_CHECKPOINTS,
     ) -> Iterator[EpochResult]:
         """Train until finished; yields after every epoch.
 
@@ -162,6 +202,7 @@ class Training:
             validation: this worker's share of the validation batches.
             on_step: called after a step with the steps done and the steps of this epoch.
             on_note: called with messages for the user.
+            checkpoints: saves the training within long epochs.
 
         Raises:
             RunError: training diverged a second time, or the workers' weights differ.
@@ -169,10 +210,11 @@ class Training:
         good = GoodState.of(self.model, self.optimizer, self.embedding)
         while not self.finished:
             try:
-                result = self._epoch(training, validation, on_step)
+                result = self._epoch(training, validation, on_step, checkpoints)
             except DivergenceError as divergence:
                 message = self._lower_rate(divergence)
                 good.put_back(self.model, self.optimizer, self.embedding)
+                self.begun = None
                 if on_note is not None:
                     on_note(message)
                 continue
@@ -181,6 +223,7 @@ class Training:
             if result.is_best:
                 self.best_weights = self.model.applied_weights()
             self.history.append(result)
+            self.begun = None
             yield result
 
     def _epoch(
@@ -188,13 +231,13 @@ class Training:
         training: Callable[[int], Batches],
         validation: Callable[[], Iterable[Batch]],
         on_step: Callable[[int, int], None] | None,
+        checkpoints: Checkpoints,
     ) -> EpochResult:
         """Train for one epoch and validate; raises DivergenceError on all workers or on none."""
         epoch = len(self.history)
-        torch.manual_seed(_random_state(self.seed, epoch, self.worker.rank))
-        started = time.perf_counter()
+        started = time.perf_counter() - (self.begun.seconds if self.begun else 0.0)
         batches = training(epoch)
-        sums = self._train_epoch(epoch, batches, on_step)
+        sums = self._train_epoch(epoch, batches, on_step, checkpoints, started)
         seconds = time.perf_counter() - started
         if (epoch + 1) / self.num_epochs > _WARM_UP:
             check_loss(float(sums.loss / sums.rows), num_labels=self.model.output.out_features)
@@ -240,23 +283,42 @@ class Training:
         return self.best is None or quality(metrics) > quality(self.best.validation)
 
     def _train_epoch(
-        self, epoch: int, batches: Batches, on_step: Callable[[int, int], None] | None
+        self,
+        epoch: int,
+        batches: Batches,
+        on_step: Callable[[int, int], None] | None,
+        checkpoints: Checkpoints,
+        started: float,
     ) -> _Sums:
-        """Train on all batches once; returns the sums over all workers."""
+        """Train on the batches that are left of an epoch; returns its sums over all workers."""
         self.model.train()
+        begun = self.begun or BegunEpoch(steps=0, sums=[0.0] * len(_Sums._fields), seconds=0.0)
+        before, first = np.array(begun.sums), begun.steps
         sums = torch.zeros(len(_Sums._fields), dtype=torch.float64, device=self.worker.device)
-        for step, batch in enumerate(batches):
+        for step, batch in enumerate(islice(batches, first, None), first):
+            torch.manual_seed(_random_state(self.seed, epoch, self.worker.rank, step))
             progress = (epoch + step / len(batches)) / self.num_epochs
             sums += torch.stack(self._step(batch.to(self.worker.device), progress))
-            if step % _STEPS_BETWEEN_CHECKS == 0 or step == len(batches) - 1:
-                so_far = _Sums(*sums)
-                finite = torch.stack([so_far.loss, so_far.gradient_norm])
-                checked = self.worker.all_reduce(finite.cpu().numpy())
-                check_finite("the loss or the gradient", checked, step=step)
             if on_step is not None:
                 on_step(step + 1, len(batches))
+            if step % _STEPS_BETWEEN_CHECKS == 0 or step == len(batches) - 1:
+                due = self._check(sums, step, checkpoints.are_due())
+                if due and step < len(batches) - 1:
+                    self.begun = BegunEpoch(
+                        steps=step + 1,
+                        sums=(before + self.worker.all_reduce(sums.cpu().numpy())).tolist(),
+                        seconds=time.perf_counter() - started,
+                    )
+                    checkpoints.save()
         self.embedding.catch_up()
-        return _Sums(*self.worker.all_reduce(sums.cpu().numpy()))
+        return _Sums(*(before + self.worker.all_reduce(sums.cpu().numpy())))
+
+    def _check(self, sums: Tensor, step: int, due: bool) -> bool:
+        """Whether any worker wants a checkpoint; DivergenceError if one's sums are not finite."""
+        own = _Sums(*sums.cpu().numpy())
+        loss, norm, wanted = self.worker.all_reduce(np.array([own.loss, own.gradient_norm, due]))
+        check_finite("the loss or the gradient", np.array([loss, norm]), step=step)
+        return bool(wanted)
 
     def _step(self, batch: Batch, progress: float) -> _Sums:
         rate = self.highest_rate * rate_share(progress)

@@ -10,26 +10,35 @@ from pathlib import Path
 from typing import Any
 
 from distlstm import __version__
+from distlstm.config import ExperimentConfig, read_config
 from distlstm.errors import UserError
+from distlstm.regular_file import open_regular, read_regular
+from distlstm.text.vocabulary import LARGEST_VOCABULARY_FILE
 
 FORMAT_VERSION = 2
 METADATA_FILE = "model.json"
 WEIGHTS_FILE, LINEAR_FILE = "model.safetensors", "wide.safetensors"
 VOCABULARY_FILE = "vocabulary.txt"
 _LARGEST_METADATA = 64 * 2**20
+_LARGEST_HEADER = 2**20
+"""Bytes of the names and shapes at the start of a weight file."""
+_MOST_NGRAMS = 2**22
+"""Most features of a linear model besides the tokens: `ngrams.NUM_BUCKETS`."""
+_MOST_BLOCKS, _MOST_POOLINGS = 4, 4  # an LSTM has four blocks of weights
+_UNSAID_TEXT = {"normalization": "none"}
+"""Text settings of models that are older than the setting."""
 
 
 def load_metadata(path: Path) -> dict[str, Any]:
     """Read `model.json` and check its format version.
 
     Raises:
-        UserError: it is missing, not JSON, or has another format version.
+        UserError: it is missing, too large, not a regular file, not JSON, or of another format
+            version.
     """
     file = path / METADATA_FILE
     try:
-        if file.stat().st_size > _LARGEST_METADATA:
-            raise UserError(f"{file} is too large for the metadata of a model: more than 64 MiB.")
-        metadata = json.loads(file.read_text(encoding="utf-8"))
+        metadata = json.loads(read_regular(file, largest=_LARGEST_METADATA).decode("utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path} is not a model directory: it has no {METADATA_FILE}.") from error
     except (OSError, ValueError, RecursionError) as error:
@@ -57,7 +66,7 @@ def model_fingerprint(path: Path, metadata: Mapping[str, Any]) -> str:
     try:
         check_digests(path, metadata)
         return fingerprint_of(metadata)
-    except (KeyError, TypeError, ValueError, OSError) as error:
+    except (UserError, KeyError, TypeError, ValueError, OSError) as error:
         raise UserError(f"The model directory {path} is damaged: {error}.") from error
 
 
@@ -72,29 +81,70 @@ def fingerprint_of(metadata: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def stored_config(metadata: Mapping[str, Any]) -> ExperimentConfig:
+    """The config of the training that wrote a model.
+
+    Raises:
+        UserError, KeyError, TypeError: it is incomplete or invalid.
+    """
+    tables = {key: metadata[key] for key in ("seed", "text", "model", "training")}
+    tables["text"] = {**_UNSAID_TEXT, **tables["text"]}
+    return read_config(tables)
+
+
 def digest_of(path: Path) -> dict[str, Any]:
     """Size and digest of a file, as in `model.json`."""
-    with path.open("rb") as file:
-        return {
-            "bytes": path.stat().st_size,
-            "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
-        }
+    size = path.stat().st_size
+    with open_regular(path, largest=size) as file:
+        return {"bytes": size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 def check_digests(path: Path, metadata: Mapping[str, Any]) -> None:
     """Check that the files of a model have not changed since it was written.
 
+    Nothing is read before all files are known to be regular, and no larger than their shapes allow.
+
     Raises:
-        ValueError, OSError: a file has changed or cannot be read.
+        UserError, KeyError, TypeError, ValueError, OSError: a file has changed, is larger than
+            possible or cannot be read.
     """
     files = metadata["files"]
-    for name in (WEIGHTS_FILE, VOCABULARY_FILE, *(name for name in files if name == LINEAR_FILE)):
-        _check_digest(path / name, files[name])
+    names = (WEIGHTS_FILE, VOCABULARY_FILE, *(name for name in files if name == LINEAR_FILE))
+    largest = _largest_sizes(path, metadata)
+    for name in names:
+        _check_size(path / name, files[name]["bytes"], largest[name])
+    for name in names:
+        if digest_of(path / name) != files[name]:
+            raise ValueError(f"{name} has changed since it was written")
 
 
-def _check_digest(path: Path, expected: dict[str, Any]) -> None:
-    size = path.stat().st_size
-    if size != expected["bytes"]:
-        raise ValueError(f"{path.name} has {size} bytes instead of {expected['bytes']}")
-    if digest_of(path) != expected:
-        raise ValueError(f"{path.name} has changed since it was written")
+def _largest_sizes(path: Path, metadata: Mapping[str, Any]) -> dict[str, int]:
+    """The largest possible size of each file, by the config, the labels and the vocabulary."""
+    num_labels = len(metadata["labels"])
+    vocab_size = (path / VOCABULARY_FILE).stat().st_size // 2 + 1  # a token and its line feed
+    features = vocab_size + _MOST_NGRAMS
+    return {
+        VOCABULARY_FILE: LARGEST_VOCABULARY_FILE,
+        WEIGHTS_FILE: _LARGEST_HEADER
+        + 4 * _most_weights(stored_config(metadata), vocab_size, num_labels),
+        LINEAR_FILE: _LARGEST_HEADER + 4 * (features * (num_labels + 2) + num_labels),
+    }
+
+
+def _most_weights(config: ExperimentConfig, vocab_size: int, num_labels: int) -> int:
+    """An upper bound of the number of weights of the classifier, without torch."""
+    sizes = config.model
+    both = 2 * sizes.hidden_dim
+    layer = both * _MOST_BLOCKS * (max(sizes.embedding_dim, both) + sizes.hidden_dim + 2)
+    pooled = _MOST_POOLINGS * both + 1
+    pooling = pooled * (both + 1)
+    return (
+        vocab_size * sizes.embedding_dim + sizes.num_layers * layer + pooling + num_labels * pooled
+    )
+
+
+def _check_size(path: Path, expected: int, largest: int) -> None:
+    with open_regular(path, largest=largest) as file:
+        size = file.seek(0, 2)
+    if size != expected:
+        raise ValueError(f"{path.name} has {size} bytes instead of {expected}")

@@ -125,13 +125,23 @@ class RowAdamW:
             self._put(self.take(ids))
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The state besides the weights; all rows must be up to date."""
-        steps = torch.tensor(self.steps)
-        return {"means": self.means, "squares": self.squares, "steps": steps}
+        """The state besides the weights, at any step."""
+        return {
+            "means": self.means,
+            "squares": self.squares,
+            "steps": torch.tensor(self.steps),
+            "last_steps": self._last_steps,
+            "decays": self._decays,
+            "powers": self._powers,
+            "pushes": self._pushes,
+        }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore such a state; the caller restores the weights."""
         self.means.copy_(state["means"])
         self.squares.copy_(state["squares"])
         self.steps = int(state["steps"])
-        self._forget_missed()
+        self._last_steps.copy_(state["last_steps"])
+        self._decays.copy_(state["decays"])
+        self._powers.copy_(state["powers"])
+        self._pushes.copy_(state["pushes"])

@@ -18,7 +18,14 @@ from distlstm.data.units import Size, Unit, unit_limit
 from distlstm.errors import RunError, UserError
 from distlstm.model.metadata import gives_label_sets, load_metadata, model_fingerprint
 from distlstm.reader_options import DETECT, ReaderOptions
-from distlstm.stages.prediction.actor_pool import Done, GivenUp, Looked, bundles_for, map_bundles
+from distlstm.stages.prediction.actor_pool import (
+    Done,
+    GivenUp,
+    Looked,
+    News,
+    bundles_for,
+    map_bundles,
+)
 from distlstm.stages.prediction.delta_output import check_input, commit
 from distlstm.stages.prediction.input import cut_input, find_input, trained_on
 from distlstm.stages.prediction.ledger import Ledger, read_ledger
@@ -43,6 +50,7 @@ from distlstm.stages.run.files import MANIFEST_FILE, SUCCESS_FILE
 from distlstm.stages.run.output import Output, State, opened, writing
 from distlstm.stages.run.results import BatchPredictResult
 from distlstm.stages.run.session import Capacity, Resources, ray_session
+from distlstm.worker_range import WorkerRange
 
 if TYPE_CHECKING:  # imports torch, which this process does not need
     from distlstm.stages.prediction.predictor import Predictor
@@ -213,30 +221,39 @@ class _Run:
             parts_reused=len(self.ledger.done),
         )
         self.on_event(meter.look([]))
-        with ray_session(resources) as capacity:
-            self.num_workers = capacity.workers(
-                resources.num_workers, default=min(capacity.max_workers, len(missing))
-            )
-            self._run_bundles(bundles_for(self.num_workers, missing), capacity, meter)
+        with ray_session(resources, self.on_event) as capacity:
+            workers = capacity.workers(resources.workers, default=len(missing))
+            self.num_workers = max(1, min(workers.most, capacity.max_workers))
+            self._run_bundles(bundles_for(workers, missing), workers, capacity, meter)
 
-    def _run_bundles(self, bundles: Sequence[list[Unit]], capacity: Capacity, meter: Meter) -> None:
+    def _run_bundles(
+        self,
+        bundles: Sequence[list[Unit]],
+        workers: WorkerRange,
+        capacity: Capacity,
+        meter: Meter,
+    ) -> None:
         """Raise a RunError for whatever goes wrong from here on: the finished parts are kept."""
         try:
             for news in map_bundles(
                 partial(_PredictWork, output=self.path, settings=self.settings),
                 bundles,
                 model=self.request.model.absolute(),
-                num_workers=self.num_workers,
+                workers=workers,
                 capacity=capacity,
             ):
                 self._take(news, meter)
         except UserError as error:
             raise RunError(str(error)) from error
 
-    def _take(self, news: "Done[_Predicted] | GivenUp | Looked", meter: Meter) -> None:
+    def _take(self, news: "News[_Predicted]", meter: Meter) -> None:
         match news:
-            case Looked(of_bundles):
-                self.on_event(meter.look(of_bundles))
+            case Note():
+                self.on_event(news)
+            case Looked():
+                self.on_event(
+                    meter.look(news.of_bundles, workers=news.num_workers, wanted=news.num_wanted)
+                )
             case GivenUp():
                 self.errors.append(news.message)
             case Done(units, result):

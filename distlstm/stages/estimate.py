@@ -33,6 +33,7 @@ from distlstm.stages.run.files import MANIFEST_FILE
 from distlstm.stages.run.output import check_kind, check_same
 from distlstm.stages.run.results import Estimate
 from distlstm.stages.run.session import ray_session
+from distlstm.worker_range import WorkerRange
 
 if TYPE_CHECKING:  # imports torch
     from distlstm.stages.prediction.predictor import Predictor
@@ -79,21 +80,19 @@ def estimate(request: PredictRequest, *, on_event: OnEvent) -> Estimate:
     done = ledger.done
     missing = [unit for unit in units if part_name(unit) not in done]
     on_event(Progress("measuring a sample", 0, 1))
-    with ray_session(resources) as capacity:
-        num_workers = capacity.workers(
-            resources.num_workers, default=min(capacity.max_workers, max(1, len(missing)))
-        )
+    with ray_session(resources, on_event) as capacity:
+        workers = capacity.workers(resources.workers, default=max(1, len(missing)))
         news = map_bundles(
             partial(_SampleWork, settings=settings),
             [_spread(missing or units)],
             model=request.model.absolute(),
-            num_workers=1,
+            workers=WorkerRange(1, 1),
             capacity=capacity,
         )
         samples = [entry.result for entry in news if isinstance(entry, Done)]
     if not samples:
         raise RunError("The workers died on the sample, probably out of memory.")
-    return _arithmetic(files, units, missing, samples[0], num_workers)
+    return _arithmetic(files, units, missing, samples[0], workers.most)
 
 
 def _spread(units: Sequence[Unit]) -> list[Unit]:

@@ -202,19 +202,19 @@ def _sums_of_bundles(
     """The sums of each bundle of units, when a worker has finished it."""
     units = cut_into_units(files, unit_limit(files))
     resources, num_done = request.resources, 0
-    with ray_session(resources) as capacity:
-        num_workers = capacity.workers(
-            resources.num_workers, default=min(capacity.max_workers, len(units))
-        )
-        on_event(Progress("evaluating", 0, len(units), f"{num_workers} workers starting"))
+    with ray_session(resources, on_event) as capacity:
+        workers = capacity.workers(resources.workers, default=len(units))
+        on_event(Progress("evaluating", 0, len(units), f"{workers} workers starting"))
         for news in map_bundles(
             partial(_EvaluateWork, columns=columns),
-            bundles_for(num_workers, units),
+            bundles_for(workers, units),
             model=request.model.absolute(),
-            num_workers=num_workers,
+            workers=workers,
             capacity=capacity,
         ):
             match news:
+                case Note():
+                    on_event(news)
                 case GivenUp():
                     raise RunError(news.message)
                 case Done(of_units, sums):

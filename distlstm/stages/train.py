@@ -123,13 +123,13 @@ def _train(
         with (
             _importing_torch(),
             encoding_in_background(spec, output.path / CHECKPOINTS, on_event) as encoded,
-            ray_session(resources) as capacity,
+            ray_session(resources, on_event) as capacity,
         ):
             watch.end("Ray")
             # Imports torch; the corpus is encoded meanwhile.
             from distlstm.stages.training import run as training
 
-            num_workers = capacity.workers(resources.num_workers, default=_DEFAULT_WORKERS)
+            workers = capacity.workers(resources.workers, default=_DEFAULT_WORKERS)
             corpus = encoded()
             check_weights(corpus, config)
             watch.end("encoding")
@@ -140,7 +140,7 @@ def _train(
                 output=output.path,
                 identity=output.identity,
             )
-            run.train(capacity, num_workers, _timed(watch, on_event))
+            run.train(capacity, workers, _timed(watch, on_event))
     except KeyboardInterrupt:
         if run is not None:
             run.keep_best(on_event)

@@ -203,7 +203,7 @@ class _Run:
         """Run the missing trials; on Ctrl-C, write the best model so far."""
         nested = self.config.training.workers_per_trial > 1
         try:
-            with ray_session(replace(resources, with_dashboard=nested)) as capacity:
+            with ray_session(replace(resources, with_dashboard=nested), self.on_event) as capacity:
                 trial = trial_resources(capacity, self.config.training)
                 concurrency = trials_at_once(
                     capacity, trial, resources=resources, concurrency=limits.concurrency

@@ -9,10 +9,14 @@ import pyarrow.compute as pc
 
 from distlstm.config import TextConfig
 from distlstm.errors import UserError
+from distlstm.regular_file import read_regular
 
 PADDING_ID = 0
 UNKNOWN_ID = 1
 _SPECIAL = ("<pad>", "<unk>")  # splitting separates "<" and ">", so no text has these tokens
+
+LARGEST_VOCABULARY_FILE = 2**30
+"""Bytes; ten million tokens of a hundred bytes."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +62,16 @@ class Vocabulary:
         """Read what `save` wrote.
 
         Raises:
-            UserError: the file is missing, not UTF-8, or does not begin with the special tokens.
+            UserError: the file is missing, not regular, too large or not UTF-8, does not begin with
+                the special tokens, or contains a token twice.
         """
         try:
-            lines = path.read_bytes().decode("utf-8").split("\n")
+            lines = read_regular(path, largest=LARGEST_VOCABULARY_FILE).decode("utf-8").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"Cannot read the vocabulary {path}: {error}.") from error
         if tuple(lines[:2]) != _SPECIAL or lines[-1] != "":
             raise UserError(f"{path} is not a vocabulary of distlstm, or is damaged.")
-        return cls(pa.array(lines[:-1], pa.string()))
+        tokens = pa.array(lines[:-1], pa.string())
+        if len(tokens.unique()) < len(tokens):
+            raise UserError(f"{path} is damaged: it contains a token twice.")
+        return cls(tokens)

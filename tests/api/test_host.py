@@ -132,13 +132,13 @@ def test_a_command_reads_the_metadata_of_its_model_once(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     pq.write_table(pa.table(labelled_rows(60)), tmp_path / "rows.parquet")
-    reads, read_text = [], Path.read_text
+    reads, read_regular = [], model_metadata.read_regular
 
-    def counted(self: Path, *args: str, **options: str) -> str:
-        reads.extend([self] if self == model / model_metadata.METADATA_FILE else [])
-        return read_text(self, *args, **options)
+    def counted(path: Path, *, largest: int) -> bytes:
+        reads.extend([path] if path == model / model_metadata.METADATA_FILE else [])
+        return read_regular(path, largest=largest)
 
-    monkeypatch.setattr(Path, "read_text", counted)
+    monkeypatch.setattr(model_metadata, "read_regular", counted)
     getattr(distlstm, command)(tmp_path / "rows.parquet", model=model, output=tmp_path / "o")
     assert len(reads) == 1, "the workers, in processes of their own, aside"
 

@@ -2,6 +2,11 @@
 
 import hashlib
 import json
+import os
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from distlstm.config import ExperimentConfig, ModelConfig, TextConfig
 from distlstm.errors import UserError
@@ -343,3 +348,121 @@ def test_a_cascade_needs_a_partner_and_single_labels(directory: Path, tmp_path: 
     save_model(of_sets, tmp_path / "sets")
     edit(tmp_path / "sets", cascade=cascade)
     assert "cascade" in assert_refused(tmp_path / "sets")
+
+
+MODEL_FILES = ("model.json", "model.safetensors", "vocabulary.txt", "wide.safetensors")
+
+
+def run_predict(directory: Path) -> subprocess.CompletedProcess[str]:
+    """What a user sees; a command that hangs is ended by the timeout."""
+    command = [sys.executable, "-m", "distlstm", "predict", "--model", str(directory), "text"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("name", MODEL_FILES)
+@pytest.mark.parametrize("kind", ["fifo", "device", "directory", "socket"])
+def test_a_file_that_is_not_regular_is_refused_at_once(
+    directory: Path, name: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_model(model(linear=partner()), directory)
+    (directory / name).unlink()
+    if kind == "fifo":
+        os.mkfifo(directory / name)
+    elif kind == "device":
+        (directory / name).symlink_to("/dev/zero")
+    elif kind == "directory":
+        (directory / name).mkdir()
+    else:
+        monkeypatch.chdir(directory)  # the path of a socket is short
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(name)
+    started = time.monotonic()
+    message = assert_refused(directory)
+    assert name in message
+    assert "not a regular file" in message
+    assert time.monotonic() - started < 1
+
+
+@pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
+def test_predict_does_not_wait_for_a_fifo(directory: Path, name: str) -> None:
+    (directory / name).unlink()
+    os.mkfifo(directory / name)
+    result = run_predict(directory)
+    assert result.returncode == 2
+    assert f"{name} is not a regular file" in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize("name", MODEL_FILES)
+def test_a_file_larger_than_a_model_of_these_shapes_is_not_read(directory: Path, name: str) -> None:
+    save_model(model(linear=partner()), directory)
+    os.truncate(directory / name, 20 * 10**9)  # sparse
+    if name != "model.json":
+        files = metadata_of(directory)["files"]
+        assert isinstance(files, dict)
+        edit(directory, files={**files, name: {"bytes": 20 * 10**9, "sha256": "0" * 64}})
+    started = time.monotonic()
+    message = assert_refused(directory)
+    assert name in message
+    assert "too large" in message
+    if name != "model.json":
+        with pytest.raises(UserError, match="too large"):
+            model_fingerprint(directory, metadata_of(directory))
+    assert time.monotonic() - started < 1
+
+
+def test_links_to_regular_files_are_followed(directory: Path, tmp_path: Path) -> None:
+    for path in list(directory.iterdir()):
+        path.rename(tmp_path / path.name)
+        path.symlink_to(tmp_path / path.name)
+    assert load_model(directory).labels == model().labels
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), 1e30])
+@pytest.mark.parametrize(
+    ("name", "tensor"),
+    [
+        ("model.safetensors", "embedding.weight"),
+        ("model.safetensors", "output.bias"),
+        ("wide.safetensors", "norms"),
+        ("wide.safetensors", "weight"),
+        ("wide.safetensors", "bias"),
+    ],
+)
+def test_a_weight_that_is_no_finite_number_is_refused(
+    directory: Path, name: str, tensor: str, value: float
+) -> None:
+    save_model(model(linear=partner()), directory)
+    tensors = load_file(directory / name)
+    tensors[tensor].view(-1)[-1] = value
+    save_file(tensors, directory / name)
+    sign(directory, name)
+    message = assert_refused(directory)
+    assert name in message
+    assert tensor in message
+
+
+def test_predict_says_which_weight_is_not_finite(directory: Path) -> None:
+    tensors = load_file(directory / "model.safetensors")
+    tensors["output.bias"][0] = float("nan")
+    save_file(tensors, directory / "model.safetensors")
+    sign(directory, "model.safetensors")
+    result = run_predict(directory)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "output.bias" in result.stderr
+
+
+def test_a_vocabulary_with_a_token_twice_is_refused(directory: Path) -> None:
+    text = (directory / "vocabulary.txt").read_bytes().decode("utf-8")
+    for damaged in (text.replace("\nd\n", "\nc\n"), text.replace("\nd\n", "\n<pad>\n")):
+        (directory / "vocabulary.txt").write_text(damaged, encoding="utf-8", newline="")
+        sign(directory, "vocabulary.txt")
+        assert "vocabulary.txt" in (message := assert_refused(directory))
+        assert "twice" in message
+
+
+@pytest.mark.parametrize("temperature", [1e-30, 1e-4, 1e4, 1e300])
+def test_a_temperature_that_calibration_never_finds_is_refused(
+    directory: Path, temperature: float
+) -> None:
+    edit(directory, temperature=temperature)
+    assert "temperature" in assert_refused(directory)

@@ -328,3 +328,38 @@ def test_a_frozen_embedding_stays_for_its_epochs_and_learns_after_them_also_when
     begun += losses(second)
     assert not torch.equal(second.model.embedding.weight, before)
     assert begun == pytest.approx(unbroken, abs=1e-7)
+
+
+class SavesAfter:
+    """Saves at the first check after so many steps, and ends the training there."""
+
+    class EndedError(Exception):
+        pass
+
+    def __init__(self, run: Training, directory: Path, *, epoch: int) -> None:
+        self.run, self.directory, self.epoch = run, directory, epoch
+
+    def are_due(self) -> bool:
+        return len(self.run.history) == self.epoch
+
+    def save(self) -> None:
+        save_training(self.run, self.directory)
+        raise self.EndedError
+
+
+def test_a_training_that_is_saved_within_an_epoch_goes_on_as_if_it_had_never_ended(
+    tmp_path: Path,
+) -> None:
+    whole, first, second = training(), training(), training()
+    with pytest.raises(SavesAfter.EndedError):
+        for _ in first.run(
+            Toy, lambda: Toy(1000), checkpoints=SavesAfter(first, tmp_path, epoch=1)
+        ):
+            pass
+    restore_training(second, tmp_path)
+    assert second.begun is not None
+    assert 0 < second.begun.steps < len(Toy(1))
+    losses(second)
+    assert [result.training_loss for result in second.history] == losses(whole)
+    pairs = zip(second.model.parameters(), whole.model.parameters(), strict=True)
+    assert all(torch.equal(*pair) for pair in pairs)

@@ -27,6 +27,7 @@ from distlstm.stages.batch_predict import _PredictWork
 from distlstm.stages.prediction import actor_pool
 from distlstm.stages.prediction.actor_pool import Done, GivenUp, map_bundles
 from distlstm.stages.run.session import Resources, ray_session
+from distlstm.worker_range import WorkerRange
 from tests.commands import run
 from tests.conftest import WORDS, labelled_rows
 from tests.stages.test_interruption import processes_of, start, wait_until
@@ -402,15 +403,16 @@ class Fragile:
 def test_a_file_on_which_workers_die_is_given_up_and_the_others_are_done(
     monkeypatch: pytest.MonkeyPatch, small_lake: Path, model: Path
 ) -> None:
-    monkeypatch.setattr(actor_pool, "_RETRIES", 1)  # each costs seconds
+    monkeypatch.setattr(actor_pool, "_MAX_DEATHS", 2)  # each costs seconds
+    monkeypatch.setattr(actor_pool, "_DEATHS_OF_BUNDLE", 1)
     a, b, c, d = cut_into_units(find_files([str(small_lake)]), SMALL_UNIT)
-    with ray_session(Resources()) as capacity:
+    with ray_session(Resources(), lambda event: None) as capacity:
         news = list(
             map_bundles(
                 partial(Fragile, poison="b.parquet"),
                 [[a, b, c], [d]],
                 model=model,
-                num_workers=1,
+                workers=WorkerRange(1, 1),
                 capacity=capacity,
             )
         )
@@ -434,7 +436,8 @@ def test_a_command_that_gave_a_file_up_says_so_and_mends_it_the_next_time(
 ) -> None:
     output = small_job.output
     with monkeypatch.context() as patched:
-        patched.setattr(actor_pool, "_RETRIES", 1)
+        patched.setattr(actor_pool, "_MAX_DEATHS", 2)
+        patched.setattr(actor_pool, "_DEATHS_OF_BUNDLE", 1)
         patched.setattr(batch_predict, "_PredictWork", FragilePrediction)
         outcome = run(capfd, *small_job.arguments)
     assert outcome.code == 1

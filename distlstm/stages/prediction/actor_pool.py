@@ -1,9 +1,14 @@
 """Distributes bundles of units over a pool of Ray actors, each with its own copy of the model.
 
-Ray places and restarts the actors and retries their tasks. If workers keep dying on a bundle, its
-units are run one by one, so that only the unit that kills them is given up.
+A worker gets a bundle only when it has loaded the model, and a dead one is never waited for: its
+bundle is queued again. While bundles wait, the pool asks Ray for as many workers as it may have, so
+it grows as nodes join. A worker without work is ended, so that its CPUs are free for others.
+
+If workers keep dying on a bundle, its units are run one by one, so that only the unit that kills
+them is given up.
 """
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,14 +21,20 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from distlstm.data.units import Unit, group_small
 from distlstm.errors import RunError
+from distlstm.stages.run.events import Note
+from distlstm.stages.run.nodes import nodes
 from distlstm.stages.run.session import Capacity, our_error
+from distlstm.worker_range import WorkerRange
 
 if TYPE_CHECKING:  # imports torch, which the command's own process does not need
     from distlstm.stages.prediction.predictor import Predictor
 
 _Result = TypeVar("_Result", covariant=True)
 _SECONDS_BETWEEN_POLLS = 0.5
-_RETRIES = 3
+_SECONDS_UNTIL_WAITING = 15.0
+"""A worker that has its CPUs is ready before that, as a rule."""
+_MAX_DEATHS = 4
+_DEATHS_OF_BUNDLE = 2
 _BUNDLES_PER_WORKER = 4
 
 
@@ -50,7 +61,7 @@ class Done(Generic[_Result]):
 
 @dataclass(frozen=True)
 class GivenUp:
-    """A unit on which workers died in every attempt."""
+    """A unit on which workers died in every attempt, on nodes that live on."""
 
     unit: Unit
 
@@ -58,21 +69,28 @@ class GivenUp:
     def message(self) -> str:
         """The cause and the remedy, for the user."""
         return (
-            f"{_RETRIES + 1} workers died on {self.unit.file.path}, probably out of memory. "
+            f"{_MAX_DEATHS} workers died on {self.unit.file.path}, probably out of memory. "
             "Use fewer --workers, or rewrite the file with smaller row groups."
         )
 
 
 @dataclass(frozen=True)
 class Looked:
-    """The progress on each running bundle whose worker answered in time."""
+    """The state of the pool."""
 
     of_bundles: list[Any]
+    """The progress on each running bundle whose worker answered in time."""
+    num_workers: int
+    """Workers that have loaded the model."""
+    num_wanted: int
 
 
-def bundles_for(num_workers: int, units: Sequence[Unit]) -> list[list[Unit]]:
+News = Done[_Result] | GivenUp | Looked | Note
+
+
+def bundles_for(workers: WorkerRange, units: Sequence[Unit]) -> list[list[Unit]]:
     """Several bundles per worker, so that all workers finish at about the same time."""
-    return group_small(units, num_groups=_BUNDLES_PER_WORKER * num_workers)
+    return group_small(units, num_groups=_BUNDLES_PER_WORKER * workers.most)
 
 
 def map_bundles(
@@ -80,77 +98,192 @@ def map_bundles(
     bundles: Sequence[list[Unit]],
     *,
     model: Path,
-    num_workers: int,
+    workers: WorkerRange,
     capacity: Capacity,
-) -> Iterator[Done[_Result] | GivenUp | Looked]:
+) -> Iterator[News[_Result]]:
     """Run `make_work(predictor)(units)` on every bundle, and yield each one when it ends.
 
-    Yields a `Looked` whenever half a second passes without a finished bundle. Each worker loads the
-    model once. Errors of the work are raised here.
+    Yields a `Looked` whenever half a second passes without a finished bundle, and a `Note` if there
+    is no worker. Each worker loads the model once. Errors of the work are raised here.
     """
     actor = ray.remote(
         num_cpus=capacity.cpus_per_worker,
         num_gpus=1 if capacity.use_gpu else 0,
-        max_restarts=-1,
-        max_task_retries=_RETRIES,
+        max_restarts=0,
+        max_task_retries=0,
         max_concurrency=2,  # one thread works, one answers `progress`
     )(_Worker)
     pool: _Pool[_Result] = _Pool(
-        idle=[actor.remote(make_work, model, capacity) for _ in range(num_workers)],
-        waiting=deque(bundles),
+        start=lambda: actor.remote(make_work, model, capacity),
+        most=workers.most,
+        needs=str(capacity),
+        waiting=deque(map(_Bundle, bundles)),
     )
-    yield from pool.run()
+    try:
+        yield from pool.run()
+    finally:
+        pool.end()
+
+
+@dataclass
+class _Bundle:
+    """Units for one worker, and how many workers have died on them."""
+
+    units: list[Unit]
+    deaths: int = 0
+
+
+@dataclass(frozen=True)
+class _ReadyWorker:
+    """An actor that has loaded the model."""
+
+    actor: Any
+    node: str
+    """Id of its node."""
 
 
 @dataclass
 class _Pool(Generic[_Result]):
-    """The actors, their running bundles, and the waiting bundles."""
+    """The workers that start, idle or run a bundle, and the waiting bundles."""
 
-    idle: list[Any]
-    waiting: deque[list[Unit]]
-    running: dict[Any, tuple[Any, list[Unit]]] = field(default_factory=dict)
+    start: Callable[[], Any]
+    most: int
+    needs: str
+    """The resources of a worker, for messages."""
+    waiting: deque[_Bundle]
+    starting: dict[Any, Any] = field(default_factory=dict)
+    """Actors by the reference to the id of their node."""
+    idle: list[_ReadyWorker] = field(default_factory=list)
+    running: dict[Any, tuple[_ReadyWorker, _Bundle]] = field(default_factory=dict)
+    deaths_at_start: int = 0
+    """Actors that died before they had loaded the model, since one had."""
+    last_worker: float = field(default_factory=time.monotonic)
+    """When there was a worker."""
 
-    def run(self) -> Iterator[Done[_Result] | GivenUp | Looked]:
+    def run(self) -> Iterator[News[_Result]]:
         while self.waiting or self.running:
-            while self.waiting and self.idle:
-                actor, units = self.idle.pop(), self.waiting.popleft()
-                self.running[actor.work.remote(units)] = actor, units
-            ended, _ = ray.wait(list(self.running), timeout=_SECONDS_BETWEEN_POLLS)
-            for task in ended:
-                yield from self._take(task)
+            self._assign()
+            self._resize()
+            pending = [*self.starting, *self.running]
+            ended, _ = ray.wait(pending, timeout=_SECONDS_BETWEEN_POLLS)
+            for reference in ended:
+                if reference in self.starting:
+                    self._take_worker(reference)
+                else:
+                    yield from self._take_result(reference)
             if not ended:
-                yield self._poll()
+                yield self._look()
+                yield from self._note_waiting()
 
-    def _take(self, task: Any) -> Iterator[Done[_Result] | GivenUp]:
-        actor, units = self.running.pop(task)
-        self.idle.append(actor)
+    @property
+    def num_wanted(self) -> int:
+        return min(self.most, len(self.waiting) + len(self.running))
+
+    def _assign(self) -> None:
+        """Give waiting bundles to idle workers, except those on nodes that end soon."""
+        if not self.idle or not self.waiting:
+            return
+        ending = {name for name, node in nodes().items() if node.is_drained}
+        for worker in [worker for worker in self.idle if worker.node in ending]:
+            self._release(worker)
+        while self.waiting and self.idle:
+            worker, bundle = self.idle.pop(), self.waiting.popleft()
+            self.running[worker.actor.work.remote(bundle.units)] = worker, bundle
+
+    def _resize(self) -> None:
+        """Start or end workers, so that there are as many as have work."""
+        surplus = len(self.starting) + len(self.idle) + len(self.running) - self.num_wanted
+        for _ in range(-surplus):
+            actor = self.start()
+            self.starting[actor.node.remote()] = actor
+        for worker in self.idle[: max(0, surplus)]:
+            self._release(worker)
+            surplus -= 1
+        for reference in list(self.starting)[: max(0, surplus)]:
+            ray.kill(self.starting.pop(reference))
+
+    def _release(self, worker: _ReadyWorker) -> None:
+        self.idle.remove(worker)
+        ray.kill(worker.actor)
+
+    def _take_worker(self, reference: Any) -> None:
+        actor = self.starting.pop(reference)
         try:
-            yield Done(units, ray.get(task))
-        except RayTaskError as error:
-            raise (our_error(error) or RunError(str(error.cause))) from error
+            self.idle.append(_ReadyWorker(actor, ray.get(reference)))
+            self.deaths_at_start = 0
         except RayActorError as error:
+            ray.kill(actor)
             if error.actor_init_failed:
                 raise (our_error(error) or RunError(str(error))) from error
-            if len(units) == 1:
-                yield GivenUp(units[0])
-            else:
-                self.waiting.extendleft([unit] for unit in reversed(units))
+            self.deaths_at_start += 1
+            if self.deaths_at_start >= _MAX_DEATHS + self.most:
+                raise RunError(
+                    f"{self.deaths_at_start} workers died while they loaded the model, probably "
+                    "out of memory. Use fewer --workers."
+                ) from error
 
-    def _poll(self) -> Looked:
-        """Ask all busy workers for their progress; starting workers do not answer in time."""
-        calls = [actor.progress.remote() for actor, _ in self.running.values()]
-        answered, _ = ray.wait(calls, num_returns=len(calls), timeout=_SECONDS_BETWEEN_POLLS)
+    def _take_result(self, reference: Any) -> Iterator[Done[_Result] | GivenUp]:
+        worker, bundle = self.running.pop(reference)
+        try:
+            result = ray.get(reference)
+        except RayTaskError as error:
+            raise (our_error(error) or RunError(str(error.cause))) from error
+        except RayActorError:
+            ray.kill(worker.actor)  # it may live on a node that only this process cannot reach
+            yield from self._requeue(bundle, blamed=worker.node in nodes())
+        else:
+            self.idle.append(worker)
+            yield Done(bundle.units, result)
+
+    def _requeue(self, bundle: _Bundle, *, blamed: bool) -> Iterator[GivenUp]:
+        """Queue a bundle whose worker has died; the bundle is not to blame for its node's end."""
+        bundle.deaths += blamed
+        alone = len(bundle.units) == 1
+        if alone and bundle.deaths >= _MAX_DEATHS:
+            yield GivenUp(bundle.units[0])
+        elif not alone and bundle.deaths >= _DEATHS_OF_BUNDLE:
+            self.waiting.extendleft(_Bundle([unit]) for unit in reversed(bundle.units))
+        else:
+            self.waiting.appendleft(bundle)
+
+    def _look(self) -> Looked:
+        """Ask all busy workers for their progress."""
+        calls = [worker.actor.progress.remote() for worker, _ in self.running.values()]
+        answered = []
+        if calls:
+            answered, _ = ray.wait(calls, num_returns=len(calls), timeout=_SECONDS_BETWEEN_POLLS)
         found = []
         for call in answered:
             try:
                 found.append(ray.get(call))
             except RayActorError:
                 continue
-        return Looked(found)
+        return Looked(found, len(self.running) + len(self.idle), self.num_wanted)
+
+    def _note_waiting(self) -> Iterator[Note]:
+        """Report once that no worker starts, and what it waits for."""
+        now = time.monotonic()
+        if self.running or self.idle:
+            self.last_worker = now
+        elif now - self.last_worker > _SECONDS_UNTIL_WAITING:
+            self.last_worker = float("inf")
+            free, there = ray.available_resources(), ray.cluster_resources()
+            yield Note(
+                f"Waiting for CPUs: {self.num_wanted} workers of {self.needs} each are asked for; "
+                f"{free.get('CPU', 0):g} of the {there.get('CPU', 0):g} CPUs of the cluster are "
+                "free. The work goes on when there is room for one.",
+                is_warning=True,
+            )
+
+    def end(self) -> None:
+        """End all workers; with another program's Ray, they would live on."""
+        workers = [*self.idle, *(worker for worker, _ in self.running.values())]
+        for actor in [*self.starting.values(), *(worker.actor for worker in workers)]:
+            ray.kill(actor)
 
 
 class _Worker:
-    """The actor: loads the model and runs the work on bundles."""
+    """Loads the model and runs the work on bundles."""
 
     def __init__(
         self, make_work: "Callable[[Predictor], Work[Any]]", model: Path, capacity: Capacity
@@ -163,6 +296,10 @@ class _Worker:
             model, num_threads=capacity.cpus_per_worker, use_gpu=capacity.use_gpu
         )
         self.do = make_work(predictor)
+
+    def node(self) -> str:
+        """The id of its node; the answer comes when the model is loaded."""
+        return str(ray.get_runtime_context().get_node_id())
 
     def work(self, units: list[Unit]) -> Any:
         return self.do(units)

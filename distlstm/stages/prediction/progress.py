@@ -44,8 +44,15 @@ class Meter:
         self.parts += num_parts
         self.bytes_done += sum(unit.num_bytes for unit in units)
 
-    def look(self, under_way: Sequence[Progress], *, now: float | None = None) -> RowsPredicted:
-        """The state of the run, including the bundles `under_way`."""
+    def look(
+        self,
+        under_way: Sequence[Progress],
+        *,
+        workers: int = 0,
+        wanted: int = 0,
+        now: float | None = None,
+    ) -> RowsPredicted:
+        """The state of the run, including the bundles `under_way`, with so many workers."""
         rows = self.rows + int(sum(progress.rows_done for progress in under_way))
         rows = max(rows, self.samples[-1][1] if self.samples else 0)
         speed = self._speed(rows, time.monotonic() if now is None else now)
@@ -65,6 +72,8 @@ class Meter:
             parts=self.parts,
             parts_reused=self.parts_reused,
             parts_total=self.parts_total,
+            workers=workers,
+            workers_wanted=wanted,
         )
 
     def _speed(self, rows: int, now: float) -> float:

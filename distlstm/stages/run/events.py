@@ -32,6 +32,10 @@ class RowsPredicted:
     """Parts that this command has written."""
     parts_reused: int
     parts_total: int
+    workers: int = 0
+    """Workers at work."""
+    workers_wanted: int = 0
+    """Workers that there is work for, as many as the command may have."""
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,13 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import ray
+from ray._private import ray_constants
 
 from distlstm.errors import RunError, UserError
+from distlstm.stages.run.events import OnEvent
 from distlstm.stages.run.host import silenced
+from distlstm.stages.run.nodes import nodes, reported_changes
+from distlstm.worker_range import WorkerRange
 
 _Result = TypeVar("_Result")
 
@@ -24,7 +28,7 @@ _Result = TypeVar("_Result")
 class Resources:
     """The resources that a command may use. They come from its options, never from a config."""
 
-    num_workers: int | None = None
+    workers: WorkerRange | None = None
     """None: the stage chooses by the size of the cluster."""
     use_gpu: bool | None = None
     """None: use GPUs if the cluster has them."""
@@ -46,33 +50,35 @@ class Capacity:
     num_gpus: int
     cpus_per_worker: int
     use_gpu: bool
+    max_workers: int
+    """The number of workers that fit at once; each needs all its CPUs on one node."""
 
-    @property
-    def max_workers(self) -> int:
-        """The number of workers that fit at once."""
-        by_cpu = self.num_cpus // self.cpus_per_worker
-        return min(by_cpu, self.num_gpus) if self.use_gpu else by_cpu
-
-    def workers(self, wanted: int | None, *, default: int) -> int:
-        """The number of workers to start.
+    def workers(self, wanted: WorkerRange | None, *, default: int) -> WorkerRange:
+        """How many workers the command may have.
 
         Raises:
-            UserError: more are wanted than fit; the message lists the resources.
+            UserError: even the least do not fit; the message lists the resources.
         """
-        count = min(default, self.max_workers) if wanted is None else wanted
-        if count > self.max_workers or count < 1:
+        most = min(default, self.max_workers)
+        found = WorkerRange(most, most) if wanted is None else wanted
+        if found.least > self.max_workers or found.most < 1:
             gpus = f" and {self.num_gpus} GPUs" if self.use_gpu else ""
             raise UserError(
-                f"{max(1, count)} workers of {self.cpus_per_worker} CPUs"
-                f"{' and a GPU' if self.use_gpu else ''} each do not fit: Ray has "
+                f"{max(1, found.least)} workers of {self} each do not fit: Ray has "
                 f"{self.num_cpus} CPUs{gpus}. Lower --workers or --cpus-per-worker."
             )
-        return count
+        return found
+
+    def __str__(self) -> str:
+        """The resources of a worker, for messages."""
+        return f"{self.cpus_per_worker} CPUs{' and a GPU' if self.use_gpu else ''}"
 
 
 @contextlib.contextmanager
-def ray_session(resources: Resources) -> Iterator[Capacity]:
+def ray_session(resources: Resources, on_event: OnEvent) -> Iterator[Capacity]:
     """Connect to Ray for a block, without output, and yield the capacity of the cluster.
+
+    Nodes that are lost, drained or added meanwhile are reported.
 
     If this process is connected already, that connection is used, and stays. `api.arguments.called`
     restores what Ray changes in the process.
@@ -82,11 +88,13 @@ def ray_session(resources: Resources) -> Iterator[Capacity]:
     """
     with contextlib.nullcontext() if resources.show_ray_output else silenced():
         if ray.is_initialized():
-            yield _capacity(resources)
+            with reported_changes(on_event):
+                yield _capacity(resources)
             return
         try:
             _connect(resources)
-            yield _capacity(resources)
+            with reported_changes(on_event):
+                yield _capacity(resources)
         finally:
             ray.shutdown()
 
@@ -124,24 +132,45 @@ def _connect(resources: Resources) -> None:
 
 
 def _start(resources: Resources) -> None:
-    ray.init(
-        address="local",
-        include_dashboard=resources.with_dashboard,
-        log_to_driver=False,
-        logging_level=logging.CRITICAL,
-    )
+    with _on_loopback():
+        ray.init(
+            address="local",
+            include_dashboard=resources.with_dashboard,
+            log_to_driver=False,
+            logging_level=logging.CRITICAL,
+        )
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Let a Ray that starts in the block listen on 127.0.0.1 only.
+
+    By default it does so on macOS and Windows alone. All its processes get the address of the node
+    from the one that starts them, and listen on all interfaces unless it is 127.0.0.1.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _capacity(resources: Resources) -> Capacity:
-    found = ray.cluster_resources()
-    num_gpus = int(found.get("GPU", 0))
+    there = nodes().values()
+    num_cpus = sum(node.num_cpus for node in there)
+    num_gpus = sum(node.num_gpus for node in there)
     if resources.use_gpu and num_gpus == 0:
         raise UserError("--gpu was given, but Ray has no GPU here. Leave out --gpu to use CPUs.")
+    cpus, use_gpu = resources.cpus_per_worker, resources.use_gpu
+    use_gpu = num_gpus > 0 if use_gpu is None else use_gpu
+    fit = (min([n.num_cpus // cpus, *([n.num_gpus] if use_gpu else [])]) for n in there)
     return Capacity(
-        num_cpus=int(found.get("CPU", 0)),
+        num_cpus=num_cpus,
         num_gpus=num_gpus,
-        cpus_per_worker=resources.cpus_per_worker,
-        use_gpu=num_gpus > 0 if resources.use_gpu is None else resources.use_gpu,
+        cpus_per_worker=cpus,
+        use_gpu=use_gpu,
+        max_workers=sum(fit),
     )
 
 

@@ -16,18 +16,26 @@ from distlstm.stages.run.files import BEST, CHECKPOINTS
 from distlstm.stages.run.output import Identity
 from distlstm.stages.run.session import Capacity, our_error, run_interruptibly
 from distlstm.stages.training.baseline import final_linear, measure_baseline
-from distlstm.stages.training.checkpoints import RAY_RUN, finished_epochs, write_best_so_far
+from distlstm.stages.training.checkpoints import (
+    RAY_RUN,
+    finished_epochs,
+    last_checkpoint,
+    write_best_so_far,
+)
 from distlstm.stages.training.model_writer import write_model
 from distlstm.stages.training.out_of_memory import is_out_of_memory, memory_advice
 from distlstm.stages.training.tracking import tracked
 from distlstm.stages.training.worker import (
+    HandedOver,
     ProgressFollower,
     WorkerFailure,
     WorkerSettings,
     train_worker,
 )
+from distlstm.worker_range import WorkerRange
 
 _MAX_FAILURES = 3
+_SECONDS_BETWEEN_RESIZES = 15.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +48,7 @@ class TrainingRun:
     output: Path
     identity: Identity
 
-    def train(self, capacity: Capacity, num_workers: int, on_event: OnEvent) -> None:
+    def train(self, capacity: Capacity, workers: WorkerRange, on_event: OnEvent) -> None:
         """Train on the cluster, measure the baselines, and write the model."""
         settings = WorkerSettings(
             corpus=self.corpus.path,
@@ -49,12 +57,12 @@ class TrainingRun:
             progress_file=self.output / CHECKPOINTS / "progress.jsonl",
             cpus_per_worker=capacity.cpus_per_worker,
         )
-        on_event(Progress(f"starting {num_workers} workers", 0, 1))
+        on_event(Progress(f"starting {workers} workers", 0, 1))
         finished = finished_epochs(self.output / CHECKPOINTS)
         with tracked(
             self.output, settings=self.identity, finished=finished, on_event=on_event
         ) as tracking:
-            checkpoint, calibration = _fit(settings, num_workers, capacity, tracking)
+            checkpoint, calibration = _fit(settings, workers, capacity, tracking)
         on_event(Progress("measuring the linear baseline", 0, 1))
         baseline = measure_baseline(self.corpus)
         linear = final_linear(self.corpus, self.config)
@@ -85,15 +93,49 @@ class TrainingRun:
 
 
 def _fit(
-    settings: WorkerSettings, num_workers: int, capacity: Capacity, on_event: OnEvent
+    settings: WorkerSettings, workers: WorkerRange, capacity: Capacity, on_event: OnEvent
 ) -> tuple[Path, Calibration]:
-    """Run Ray Train to its end; with the same storage path, it resumes by itself."""
+    """Train to the end. Ray Train resumes from its last checkpoint, here and in a later command.
+
+    Workers may die as often as nodes do, if only there is a new checkpoint in between.
+    """
+    checkpoints = settings.progress_file.parent
+    while True:
+        before = last_checkpoint(checkpoints)
+        try:
+            result = _attempt(settings, workers, capacity, on_event)
+        except ray.train.TrainingFailedError as error:
+            if is_out_of_memory(error):
+                num_rows = len(EncodedCorpus(settings.corpus).training)
+                raise RunError(memory_advice(settings.config.training, num_rows)) from error
+            known = our_error(error)
+            if known is None and last_checkpoint(checkpoints) != before:
+                on_event(Note(f"Workers died ({_cause(error)}). Training goes on."))
+                continue
+            raise known or RunError(f"Training failed: {_cause(error)}") from error
+        outcome: Calibration | WorkerFailure | HandedOver = result.return_value
+        match outcome:
+            case HandedOver():
+                on_event(Note("The training is saved, and goes on with workers on other nodes."))
+            case WorkerFailure(message):
+                raise RunError(message)
+            case _:
+                return Path(result.checkpoint.path), outcome
+
+
+def _attempt(
+    settings: WorkerSettings, workers: WorkerRange, capacity: Capacity, on_event: OnEvent
+) -> ray.train.Result:
+    """Run Ray Train once."""
     resources = {"CPU": capacity.cpus_per_worker, **({"GPU": 1} if capacity.use_gpu else {})}
     trainer = TorchTrainer(
         train_worker,
         train_loop_config=settings,
         scaling_config=ray.train.ScalingConfig(
-            num_workers=num_workers, use_gpu=capacity.use_gpu, resources_per_worker=resources
+            num_workers=_elastic(workers),
+            use_gpu=capacity.use_gpu,
+            resources_per_worker=resources,
+            elastic_resize_monitor_interval_s=_SECONDS_BETWEEN_RESIZES,
         ),
         run_config=ray.train.RunConfig(
             name=RAY_RUN,
@@ -108,17 +150,13 @@ def _fit(
         for event in follower.events():
             on_event(event)
 
-    try:
-        result = run_interruptibly(trainer.fit, meanwhile=follow)
-    except ray.train.TrainingFailedError as error:
-        if is_out_of_memory(error):
-            num_rows = len(EncodedCorpus(settings.corpus).training)
-            raise RunError(memory_advice(settings.config.training, num_rows)) from error
-        raise our_error(error) or RunError(f"Training failed: {_cause(error)}") from error
-    outcome: Calibration | WorkerFailure = result.return_value
-    if isinstance(outcome, WorkerFailure):
-        raise RunError(outcome.message)
-    return Path(result.checkpoint.path), outcome
+    return run_interruptibly(trainer.fit, meanwhile=follow)
+
+
+def _elastic(workers: WorkerRange) -> tuple[int, int]:
+    """The range for Ray Train. A fixed number starts as such, but goes on with fewer."""
+    least = 1 if workers.least == workers.most else max(1, workers.least)
+    return least, workers.most
 
 
 def _cause(error: BaseException) -> str:

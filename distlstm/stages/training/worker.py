@@ -28,6 +28,7 @@ from distlstm.stages.training.baseline import ensemble_linear
 from distlstm.stages.training.job import TrainingJob
 
 _SECONDS_BETWEEN_LINES = 0.3
+_SECONDS_BETWEEN_CHECKPOINTS = 300.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +44,26 @@ class WorkerSettings:
 
 
 @dataclass(frozen=True)
+class HandedOver:
+    """A node ends soon: the training is saved, and goes on with workers on other nodes."""
+
+
+class _HandOverError(Exception):
+    """Ends the training in a worker after a checkpoint."""
+
+
+@dataclass(frozen=True)
 class WorkerFailure:
     """Why training cannot continue. It is returned because Ray would retry if it were raised."""
 
     message: str
 
 
-def train_worker(settings: WorkerSettings) -> Calibration | WorkerFailure:
-    """Train from the last checkpoint, if there is one, and report one after every epoch."""
+def train_worker(settings: WorkerSettings) -> Calibration | WorkerFailure | HandedOver:
+    """Train from the last checkpoint, if there is one, and report one after every epoch.
+
+    Long epochs have checkpoints within, and so has one in which a node is drained.
+    """
     watch = Stopwatch()
     torch.set_num_threads(settings.cpus_per_worker)
     worker = this_worker()
@@ -60,13 +73,19 @@ def train_worker(settings: WorkerSettings) -> Calibration | WorkerFailure:
     lines = _ProgressLines(settings.progress_file, job.training, watch, active=worker.rank == 0)
     try:
         for result in job.training.run(
-            job.training_batches, job.validation_batches, on_step=lines.step, on_note=lines.note
+            job.training_batches,
+            job.validation_batches,
+            on_step=lines.step,
+            on_note=lines.note,
+            checkpoints=_Checkpoints(job.training, worker),
         ):
             lines.epoch(result)
             metrics = {"epoch": result.epoch, "accuracy": result.validation.accuracy}
             report_checkpoint(job.training, metrics, worker)
     except RunError as error:
         return WorkerFailure(str(error))
+    except _HandOverError:
+        return HandedOver()
     if worker.rank == 0:
         ensemble_linear(job.corpus, settings.config)
     worker.all_reduce(np.zeros(1))  # a barrier: all wait until rank 0 has fitted the linear model
@@ -104,6 +123,34 @@ def report_checkpoint(training: Training, metrics: dict[str, Any], worker: Worke
     with tempfile.TemporaryDirectory() as directory:
         save_training(training, Path(directory))
         ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(directory))
+
+
+class _Checkpoints:
+    """Saves within an epoch: some minutes after the last time, or if a node is drained."""
+
+    def __init__(self, training: Training, worker: Worker) -> None:
+        self.training = training
+        self.worker = worker
+        self.last, self.epochs = time.monotonic(), len(training.history)
+
+    def are_due(self) -> bool:
+        """Whether a node of the workers is drained, or the last checkpoint is some minutes old."""
+        now, epochs = time.monotonic(), len(self.training.history)
+        if epochs > self.epochs:
+            self.last, self.epochs = now, epochs
+        return _is_drained() or now - self.last > _SECONDS_BETWEEN_CHECKPOINTS
+
+    def save(self) -> None:
+        """Report a checkpoint; _HandOverError on all workers if a node of any is drained."""
+        report_checkpoint(self.training, {"epoch": self.epochs}, self.worker)
+        self.last = time.monotonic()
+        if self.worker.all_reduce(np.array([float(_is_drained())])).any():
+            raise _HandOverError
+
+
+def _is_drained() -> bool:
+    """Whether Ray Train has told this worker that a node of the workers ends soon."""
+    return ray.train.get_preemption_info() is not None
 
 
 class _ProgressLines:

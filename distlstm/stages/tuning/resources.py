@@ -64,13 +64,13 @@ def trials_at_once(
     fit = capacity.num_cpus // (trial.num_workers * trial.cpus_per_worker)
     if trial.use_gpu:
         fit = min(fit, int(capacity.num_gpus / (trial.num_workers * trial.gpus_per_worker) + 1e-9))
-    workers = resources.num_workers
-    if workers is not None and workers < trial.num_workers:
+    workers = resources.workers
+    if workers is not None and workers.most < trial.num_workers:
         raise UserError(
             f"--workers {workers} is less than the {trial.num_workers} workers of one trial. "
             "Raise it, or lower training.workers_per_trial."
         )
-    wanted = concurrency or (workers // trial.num_workers if workers is not None else max(1, fit))
+    wanted = concurrency or (workers.most // trial.num_workers if workers else max(1, fit))
     if wanted > fit:
         gpus = f" and {capacity.num_gpus} GPUs" if trial.use_gpu else ""
         raise UserError(

@@ -6,6 +6,7 @@ from distlstm.config import load_config
 from distlstm.errors import UserError
 from distlstm.stages.run.session import Capacity, Resources
 from distlstm.stages.tuning.resources import trial_resources, trials_at_once
+from distlstm.worker_range import WorkerRange
 
 
 def at_once(
@@ -17,10 +18,15 @@ def at_once(
     concurrency: int | None = None,
 ) -> int:
     capacity = Capacity(
-        num_cpus=cpus, num_gpus=gpus, cpus_per_worker=cpus_per_worker, use_gpu=gpus > 0
+        num_cpus=cpus,
+        num_gpus=gpus,
+        cpus_per_worker=cpus_per_worker,
+        use_gpu=gpus > 0,
+        max_workers=cpus // cpus_per_worker,
     )
     trial = trial_resources(capacity, load_config(None, settings).training)
-    resources = Resources(num_workers=workers, cpus_per_worker=cpus_per_worker)
+    wanted = None if workers is None else WorkerRange.of(workers)
+    resources = Resources(workers=wanted, cpus_per_worker=cpus_per_worker)
     return trials_at_once(capacity, trial, resources=resources, concurrency=concurrency)
 
 
@@ -42,7 +48,7 @@ def test_gpus_can_be_shared_by_trials() -> None:
 
 
 def test_a_trial_with_ray_train_inside_holds_no_cpu_itself() -> None:
-    capacity = Capacity(num_cpus=8, num_gpus=1, cpus_per_worker=2, use_gpu=True)
+    capacity = Capacity(num_cpus=8, num_gpus=1, cpus_per_worker=2, use_gpu=True, max_workers=1)
     two = load_config(None, ["training.workers_per_trial=2", "training.gpus_per_trial=0.5"])
     trial = trial_resources(capacity, two.training)
     assert trial.of_tune_process == {"memory": 1}

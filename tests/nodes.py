@@ -1,0 +1,146 @@
+"""Ray clusters of several nodes, each started by `ray start` as processes of this machine."""
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from tests.ports import free_port
+from tests.stages.test_interruption import wait_until
+
+SECONDS = 120
+_QUICK_HEALTH_CHECKS = {
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "3000",
+    "RAY_health_check_failure_threshold": "3",
+}
+_LIST = "print(json.dumps([n for n in ray.nodes() if n['Alive']]))"
+_DRAIN = (
+    "from ray._raylet import GcsClient; from ray.core.generated import autoscaler_pb2 as pb; "
+    "reason = pb.DrainNodeReason.Value('DRAIN_NODE_REASON_PREEMPTION'); "
+    "print(GcsClient(address={address!r}).drain_node({node!r}, reason, 'a test', {deadline}))"
+)
+
+
+@dataclass(frozen=True)
+class Node:
+    """A running node."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+
+    def pids(self, title: str = "") -> list[int]:
+        """Its processes, or those whose command line contains a title."""
+        return [pid for pid in descendants(self.process.pid) if title in command_line(pid)]
+
+    def kill(self) -> None:
+        """Kill all its processes at once, as if the machine had lost its power."""
+        for pid in [self.process.pid, *self.pids()]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+
+class Cluster:
+    """A head without CPUs, where commands run, and nodes that can be killed, drained and added."""
+
+    def __init__(self) -> None:
+        self.directory = tempfile.TemporaryDirectory(prefix="nodes-")
+        self.address = f"127.0.0.1:{free_port()}"
+        self.nodes: list[Node] = []
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
+            **_QUICK_HEALTH_CHECKS,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(16),
+            "RAY_USAGE_STATS_ENABLED": "0",
+        }
+
+    def __enter__(self) -> Self:
+        """Start the head."""
+        port = self.address.rpartition(":")[2]
+        self._start("head", 0, "--head", f"--port={port}", "--include-dashboard=false")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Kill all nodes."""
+        for node in reversed(self.nodes):
+            node.kill()
+        self.directory.cleanup()
+
+    def add(self, num_cpus: int) -> Node:
+        """Start a node, and wait until it is part of the cluster."""
+        return self._start(f"node{len(self.nodes)}", num_cpus, f"--address={self.address}")
+
+    def _start(self, name: str, num_cpus: int, *options: str) -> Node:
+        own = [f"--num-cpus={num_cpus}", f"--labels=name={name}", "--object-store-memory=200000000"]
+        if name == "head":
+            own.append(f"--temp-dir={self.directory.name}/ray")
+        with (Path(self.directory.name) / f"{name}.log").open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *options, *own],
+                stdout=log,
+                stderr=log,
+                env=self.environment,
+                start_new_session=True,
+            )
+        self.nodes.append(Node(name, process))
+        wait_until(lambda: name in self.alive(), SECONDS)
+        return self.nodes[-1]
+
+    def alive(self) -> dict[str, str]:
+        """The ids of the nodes that are alive, by name."""
+        return {node["Labels"]["name"]: node["NodeID"] for node in self._ask(_LIST) or []}
+
+    def drain(self, node: Node, *, seconds: float) -> None:
+        """Announce the end of a node, as a cloud does that takes a spot instance back."""
+        deadline = f"int((time.time() + {seconds}) * 1000)"
+        node_id = self.alive()[node.name]
+        self._ask(_DRAIN.format(address=self.address, node=node_id, deadline=deadline))
+
+    def _ask(self, code: str) -> Any:
+        """The JSON that code prints in a process that is connected; None if that fails."""
+        start = "import json, ray, time; "
+        start += f"ray.init({self.address!r}, log_to_driver=False, logging_level=50); "
+        done = subprocess.run(
+            [sys.executable, "-c", start + code],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+        try:
+            return json.loads(done.stdout.strip().split("\n")[-1])
+        except ValueError:
+            return None
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes below one, the deepest last."""
+    children: dict[int, list[int]] = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(process.name))
+    found, left = [], [pid]
+    while left:
+        below = children.get(left.pop(), [])
+        found += below
+        left += below
+    return found
+
+
+def command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return ""
