@@ -10,6 +10,7 @@ It writes `study/`, `model/`, `evaluation/` and `predictions/` below `--output`.
 """
 
 import contextlib
+import functools
 import logging
 import os
 import re
@@ -17,7 +18,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,12 +88,13 @@ def _repeated(name: str, values: Sequence[str]) -> list[str]:
     return [word for value in values for word in (name, value)]
 
 
-def run(steps: Sequence[Sequence[str]]) -> int:
+def run(steps: Sequence[Sequence[str]], *, before: Callable[[], None] = lambda: None) -> int:
     """Run `distlstm` once for each list of arguments, up to the first exit code that is not 0.
 
-    Returns that exit code, or 0.
+    `before` is called before each command. Returns that exit code, or 0.
     """
     for arguments in steps:
+        before()
         click.echo(f"$ {shlex.join(['distlstm', *arguments])}", err=True)
         code = _execute([sys.executable, "-m", "distlstm", *arguments])
         if code != 0:
@@ -112,12 +114,12 @@ def _execute(command: Sequence[str]) -> int:
                 return 128 - code if code < 0 else code
 
 
-@contextlib.contextmanager
-def scaled_up(bundle: Mapping[str, float], count: int, *, within: float) -> Iterator[None]:
-    """Request `count` bundles of resources from Ray's autoscaler, for the time of a block.
+def scale_up(bundle: Mapping[str, float], count: int, *, within: float) -> None:
+    """Request `count` bundles of resources from Ray's autoscaler, and wait until they are there.
 
-    distlstm plans with the nodes that are up, so this waits for the resources first. It needs
-    RAY_ADDRESS. The request ends with the block; the cluster's idle timeout then ends idle nodes.
+    It needs RAY_ADDRESS. A cluster has one such request, and keeps its nodes until the next one;
+    after a request for none, the idle timeout ends idle nodes. Ray Train makes requests of its own
+    and ends with one for none, so this is called before every command.
 
     Raises:
         click.ClickException: they are not available `within` this many seconds.
@@ -130,9 +132,7 @@ def scaled_up(bundle: Mapping[str, float], count: int, *, within: float) -> Iter
     try:
         request_resources(bundles=[dict(bundle)] * count)
         _wait_for({name: each * count for name, each in bundle.items()}, within=within)
-        yield
     finally:
-        request_resources(bundles=[])
         ray.shutdown()
 
 
@@ -218,8 +218,11 @@ def main(scale_up_within: float | None, **options: Any) -> None:
         raise click.UsageError("--scale-up-within needs --workers and a cluster (RAY_ADDRESS).")
     bundle = {"CPU": 1.0, "GPU": 1.0} if job.gpu else {"CPU": 1.0}
     fewest = int(job.workers.partition(":")[0])
-    with scaled_up(bundle, fewest, within=scale_up_within):
-        code = run(commands(job))
+    request = functools.partial(scale_up, bundle, within=scale_up_within)
+    try:
+        code = run(commands(job), before=functools.partial(request, fewest))
+    finally:
+        request(0)
     sys.exit(code)
 
 

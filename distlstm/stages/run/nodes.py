@@ -1,5 +1,6 @@
-"""The nodes of the cluster: those that are alive, those that are drained, and what changes."""
+"""The nodes of the cluster: which are alive or drained, what changes, and whether more can join."""
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
 from ray._private.state import state
+from ray._private.worker import global_worker
+from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
 
 from distlstm.stages.run.events import Note, OnEvent
 
@@ -50,6 +54,20 @@ def _node(node: dict[str, Any], *, is_drained: bool) -> Node:
         num_gpus=int(resources.get("GPU", 0)),
         is_drained=is_drained,
     )
+
+
+def can_be_added() -> bool:
+    """Whether an autoscaler adds nodes for workers that wait.
+
+    Version 2 of Ray's autoscaler reports to the control store of the cluster, version 1 to its
+    key-value table. There, a cluster that cannot grow has one node type per node, `node_ID`.
+    """
+    gcs = global_worker.gcs_client
+    if GetClusterStatusReply.FromString(gcs.get_cluster_status()).HasField("autoscaling_state"):
+        return True
+    status = json.loads(gcs.internal_kv_get(DEBUG_AUTOSCALING_STATUS.encode(), None) or "{}")
+    node_types = (status.get("autoscaler_report") or {}).get("active_nodes") or {}
+    return any(not name.startswith("node_") for name in node_types)
 
 
 def changes(before: dict[str, Node], after: dict[str, Node]) -> Iterator[str]:
