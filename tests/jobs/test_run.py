@@ -72,6 +72,13 @@ def test_the_job_stops_at_the_first_command_that_fails_with_its_exit_code(
     assert capfd.readouterr().out.count("version") == 1
 
 
+def test_the_nodes_are_asked_for_before_each_command() -> None:
+    asked: list[str] = []
+    steps = [["--version"], ["no-such-command"], ["--version"]]
+    assert run.run(steps, before=lambda: asked.append("nodes")) == 2
+    assert asked == ["nodes", "nodes"]
+
+
 def test_a_command_that_a_signal_ends_has_the_exit_code_that_a_shell_gives_it() -> None:
     kill = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
     assert run._execute([sys.executable, "-c", kill]) == 128 + signal.SIGKILL
