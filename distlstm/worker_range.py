@@ -13,7 +13,8 @@ class WorkerRange:
     """The least and the most workers.
 
     A command starts with as many as fit, between the two. If nodes are lost it goes on with fewer;
-    if nodes join it grows again, up to the most.
+    if nodes join it grows again, up to the most. Where an autoscaler adds nodes, commands that
+    predict start with fewer than the least, and wait for the first.
     """
 
     least: int

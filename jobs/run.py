@@ -4,19 +4,21 @@ Every command continues where it stopped, so a failed job can be submitted again
 
     ray job submit --address http://127.0.0.1:8265 --working-dir . -- \
         python jobs/run.py --train s3://lake/labelled --test s3://lake/held-out \
-        --input s3://lake/unlabelled --output /shared/news --workers 8
+        --input s3://lake/unlabelled --output s3://lake/news --workers 2:8
 
 It writes `study/`, `model/`, `evaluation/` and `predictions/` below `--output`.
 """
 
 import contextlib
+import functools
 import logging
 import os
+import re
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from distlstm import environment
 from distlstm.options import Duration
 
 _SECONDS_BETWEEN_CHECKS = 2.0
+_SCHEMES = ("s3", "gs", "az", "file")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,24 +37,28 @@ class Job:
     """The settings of a job. Data are given as DATA of distlstm: paths, globs or URIs."""
 
     train: tuple[str, ...]
-    output: Path
+    output: str
+    """URI in an object store, or a directory that all nodes share."""
     validation: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
     """Labelled data to evaluate on; if empty, there is no evaluation."""
     inputs: tuple[str, ...] = ()
     """Rows to label; if empty, there is no prediction."""
-    config: Path | None = None
+    config: str | None = None
     text_column: str | None = None
     label_column: str | None = None
-    workers: int | None = None
-    """None: each command decides by the resources of the cluster."""
+    workers: str | None = None
+    """`N` or `MIN:MAX`. None: each command decides by the resources of the cluster."""
     gpu: bool | None = None
     """None: use GPUs if the cluster has any."""
 
 
 def commands(job: Job) -> list[list[str]]:
     """The arguments of each `distlstm` command, in order."""
-    study, model = job.output / "study", job.output / "model"
+    study, model, evaluation, predictions = (
+        f"{job.output.rstrip('/')}/{name}"
+        for name in ("study", "model", "evaluation", "predictions")
+    )
     labelled = [
         *_repeated("--validation", job.validation),
         *_option("--text-column", job.text_column),
@@ -60,16 +67,16 @@ def commands(job: Job) -> list[list[str]]:
     use = _option("--workers", job.workers)
     if job.gpu is not None:
         use = [*use, "--gpu" if job.gpu else "--no-gpu"]
-    best = ["--config", str(study / "best.toml")]
-    applied = ["--model", str(model), "--output"]
+    best = ["--config", f"{study}/best.toml"]
+    applied = ["--model", model, "--output"]
     steps = [
-        ["tune", *job.train, "--output", str(study), *_option("--config", job.config), *labelled],
-        ["train", *job.train, "--output", str(model), *best, *labelled],
+        ["tune", *job.train, "--output", study, *_option("--config", job.config), *labelled],
+        ["train", *job.train, "--output", model, *best, *labelled],
     ]
     if job.test:
-        steps.append(["evaluate", *job.test, *applied, str(job.output / "evaluation")])
+        steps.append(["evaluate", *job.test, *applied, evaluation])
     if job.inputs:
-        steps.append(["batch-predict", *job.inputs, *applied, str(job.output / "predictions")])
+        steps.append(["batch-predict", *job.inputs, *applied, predictions])
     return [[*step, *use] for step in steps]
 
 
@@ -81,12 +88,13 @@ def _repeated(name: str, values: Sequence[str]) -> list[str]:
     return [word for value in values for word in (name, value)]
 
 
-def run(steps: Sequence[Sequence[str]]) -> int:
+def run(steps: Sequence[Sequence[str]], *, before: Callable[[], None] = lambda: None) -> int:
     """Run `distlstm` once for each list of arguments, up to the first exit code that is not 0.
 
-    Returns that exit code, or 0.
+    `before` is called before each command. Returns that exit code, or 0.
     """
     for arguments in steps:
+        before()
         click.echo(f"$ {shlex.join(['distlstm', *arguments])}", err=True)
         code = _execute([sys.executable, "-m", "distlstm", *arguments])
         if code != 0:
@@ -106,12 +114,12 @@ def _execute(command: Sequence[str]) -> int:
                 return 128 - code if code < 0 else code
 
 
-@contextlib.contextmanager
-def scaled_up(bundle: Mapping[str, float], count: int, *, within: float) -> Iterator[None]:
-    """Request `count` bundles of resources from Ray's autoscaler, for the time of a block.
+def scale_up(bundle: Mapping[str, float], count: int, *, within: float) -> None:
+    """Request `count` bundles of resources from Ray's autoscaler, and wait until they are there.
 
-    distlstm plans with the nodes that are up, so this waits for the resources first. It needs
-    RAY_ADDRESS. The request ends with the block; the cluster's idle timeout then ends idle nodes.
+    It needs RAY_ADDRESS. A cluster has one such request, and keeps its nodes until the next one;
+    after a request for none, the idle timeout ends idle nodes. Ray Train makes requests of its own
+    and ends with one for none, so this is called before every command.
 
     Raises:
         click.ClickException: they are not available `within` this many seconds.
@@ -123,34 +131,59 @@ def scaled_up(bundle: Mapping[str, float], count: int, *, within: float) -> Iter
     ray.init(os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level=logging.ERROR)
     try:
         request_resources(bundles=[dict(bundle)] * count)
-        deadline = time.monotonic() + within
-        while short := lacking(bundle, count, ray.cluster_resources()):
-            if time.monotonic() > deadline:
-                raise click.ClickException(
-                    f"The cluster still lacks {short} after {within:g} s. Use fewer --workers, "
-                    "allow the cluster more nodes, or wait longer with --scale-up-within."
-                )
-            time.sleep(_SECONDS_BETWEEN_CHECKS)
-        yield
+        _wait_for({name: each * count for name, each in bundle.items()}, within=within)
     finally:
-        request_resources(bundles=[])
         ray.shutdown()
 
 
-def lacking(bundle: Mapping[str, float], count: int, present: Mapping[str, float]) -> str:
-    """The resources missing for `count` bundles, such as `6 CPU, 1 GPU`; empty if none are."""
-    missing = {name: count * each - present.get(name, 0) for name, each in bundle.items()}
-    return ", ".join(f"{amount:g} {name}" for name, amount in missing.items() if amount > 0)
+def _wait_for(wanted: Mapping[str, float], *, within: float) -> None:
+    """Wait until the cluster has these resources; show each change of what it has."""
+    import ray
+
+    deadline = time.monotonic() + within
+    shown = ""
+    while waiting := waiting_for(wanted, ray.cluster_resources()):
+        if waiting != shown:
+            click.echo(f"{waiting}.", err=True)
+            shown = waiting
+        if time.monotonic() > deadline:
+            raise click.ClickException(
+                f"{waiting}, after {within:g} s. Use fewer --workers, allow the cluster more "
+                "nodes, or wait longer with --scale-up-within."
+            )
+        time.sleep(_SECONDS_BETWEEN_CHECKS)
 
 
-def _shared_directory(_: click.Context, __: click.Parameter, value: str) -> Path:
-    if not Path(value).is_absolute():
-        raise click.BadParameter(
-            f"{value} is not an absolute path. Use a directory on storage that all nodes share, "
-            "such as NFS. The job's own directory is removed after the job, and outputs cannot be "
-            "URIs."
-        )
-    return Path(value)
+def waiting_for(wanted: Mapping[str, float], present: Mapping[str, float]) -> str:
+    """What a cluster lacks, `Waiting for 6 CPU; the cluster has 2`; empty if it lacks nothing."""
+    lacking = {name: each for name, each in wanted.items() if present.get(name, 0) < each}
+    if not lacking:
+        return ""
+    asked = ", ".join(f"{each:g} {name}" for name, each in lacking.items())
+    has = ", ".join(f"{present.get(name, 0):g}" for name in lacking)
+    return f"Waiting for {asked}; the cluster has {has}"
+
+
+def _output(_: click.Context, __: click.Parameter, value: str) -> str:
+    """Accept a place that all nodes reach and that stays after the job."""
+    scheme, is_uri, _rest = value.partition("://")
+    if scheme in _SCHEMES if is_uri else Path(value).is_absolute():
+        return value
+    raise click.BadParameter(
+        f"{value} is neither a URI in an object store (s3://, gs:// or az://) nor an absolute path "
+        "on storage that all nodes share, such as NFS. Use one of them: the job's own directory "
+        "is removed after the job."
+    )
+
+
+def _workers(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """Accept `N` or `MIN:MAX`."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"(\d+)(?::(\d+))?", value)
+    if found is None or not 1 <= int(found[1]) <= int(found[2] or found[1]):
+        raise click.BadParameter(f"{value} is not a number, such as 4, or a range, such as 2:8.")
+    return value
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -161,18 +194,20 @@ def _shared_directory(_: click.Context, __: click.Parameter, value: str) -> Path
 @click.option(
     "--output",
     required=True,
-    callback=_shared_directory,
-    help="Directory on storage that all nodes share.",
+    callback=_output,
+    help="URI (s3://, gs://, az://), or a directory that all nodes share.",
 )
-@click.option("--config", type=click.Path(path_type=Path), help="TOML file for the search.")
+@click.option("--config", help="TOML file for the search.")
 @click.option("--text-column", help="Column with the text [default: text].")
 @click.option("--label-column", help="Column with the label [default: label].")
-@click.option("--workers", type=click.IntRange(1), help="Workers of each command.")
+@click.option(
+    "--workers", metavar="N or MIN:MAX", callback=_workers, help="Workers of each command."
+)
 @click.option("--gpu/--no-gpu", default=None, help="Use GPUs [default: if there are any].")
 @click.option(
     "--scale-up-within",
     type=Duration(),
-    help="First wait up to this long (20m) for the autoscaler to start nodes for --workers.",
+    help="First wait up to this long (20m) for nodes for --workers (for MIN of a range).",
 )
 def main(scale_up_within: float | None, **options: Any) -> None:
     """Tune, train, evaluate and predict; stop at the first command that fails, with its code."""
@@ -182,8 +217,12 @@ def main(scale_up_within: float | None, **options: Any) -> None:
     if job.workers is None or "RAY_ADDRESS" not in os.environ:
         raise click.UsageError("--scale-up-within needs --workers and a cluster (RAY_ADDRESS).")
     bundle = {"CPU": 1.0, "GPU": 1.0} if job.gpu else {"CPU": 1.0}
-    with scaled_up(bundle, job.workers, within=scale_up_within):
-        code = run(commands(job))
+    fewest = int(job.workers.partition(":")[0])
+    request = functools.partial(scale_up, bundle, within=scale_up_within)
+    try:
+        code = run(commands(job), before=functools.partial(request, fewest))
+    finally:
+        request(0)
     sys.exit(code)
 
 

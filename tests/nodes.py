@@ -1,4 +1,4 @@
-"""Ray clusters of several nodes, each started by `ray start` as processes of this machine."""
+"""Ray clusters of several nodes, each a few processes of this machine."""
 
 import json
 import os
@@ -7,10 +7,17 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
+
+from ray.autoscaler._private.fake_multi_node.node_provider import (
+    FAKE_HEAD_NODE_ID,
+    FakeMultiNodeProvider,
+)
 
 from tests.ports import free_port
 from tests.stages.test_interruption import wait_until
@@ -22,6 +29,19 @@ _QUICK_HEALTH_CHECKS = {
     "RAY_health_check_timeout_ms": "3000",
     "RAY_health_check_failure_threshold": "3",
 }
+_NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
+_EMPTY_TABLES = ("auth", "file_mounts")
+_EMPTY_LISTS = (
+    "initialization_commands",
+    "setup_commands",
+    "head_setup_commands",
+    "worker_setup_commands",
+    "head_start_ray_commands",
+    "worker_start_ray_commands",
+    "cluster_synced_files",
+    "rsync_exclude",
+    "rsync_filter",
+)
 _LIST = "print(json.dumps([n for n in ray.nodes() if n['Alive']]))"
 _DRAIN = (
     "from ray._raylet import GcsClient; from ray.core.generated import autoscaler_pb2 as pb; "
@@ -80,7 +100,9 @@ class Cluster:
         """Start a node, and wait until it is part of the cluster."""
         return self._start(f"node{len(self.nodes)}", num_cpus, f"--address={self.address}")
 
-    def _start(self, name: str, num_cpus: int, *options: str) -> Node:
+    def _start(
+        self, name: str, num_cpus: int, *options: str, variables: Mapping[str, str] = _NO_VARIABLES
+    ) -> Node:
         own = [f"--num-cpus={num_cpus}", f"--labels=name={name}", "--object-store-memory=200000000"]
         if name == "head":
             own.append(f"--temp-dir={self.directory.name}/ray")
@@ -89,7 +111,7 @@ class Cluster:
                 [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *options, *own],
                 stdout=log,
                 stderr=log,
-                env=self.environment,
+                env={**self.environment, **variables},
                 start_new_session=True,
             )
         self.nodes.append(Node(name, process))
@@ -97,8 +119,9 @@ class Cluster:
         return self.nodes[-1]
 
     def alive(self) -> dict[str, str]:
-        """The ids of the nodes that are alive, by name."""
-        return {node["Labels"]["name"]: node["NodeID"] for node in self._ask(_LIST) or []}
+        """The ids of the nodes that are alive, by name; the autoscaler's are named by their id."""
+        found = self._ask(_LIST) or []
+        return {node["Labels"].get("name", node["NodeID"]): node["NodeID"] for node in found}
 
     def drain(self, node: Node, *, seconds: float) -> None:
         """Announce the end of a node, as a cloud does that takes a spot instance back."""
@@ -122,6 +145,73 @@ class Cluster:
             return json.loads(done.stdout.strip().split("\n")[-1])
         except ValueError:
             return None
+
+
+class AutoscalingCluster(Cluster):
+    """A head without CPUs, and nodes of one CPU that Ray's autoscaler adds and removes.
+
+    Ray's own class of this name calls `ray stop`, which ends all clusters of the machine.
+    """
+
+    def __init__(self, *, max_nodes: int, idle_seconds: float) -> None:
+        super().__init__()
+        self.config = {
+            "cluster_name": "autoscaling",
+            "max_workers": max_nodes,
+            "idle_timeout_minutes": idle_seconds / 60,
+            "provider": {
+                "type": "external",  # `fake_multinode` needs a file that is not in Ray's wheel
+                "module": f"{FakeMultiNodeProvider.__module__}.{FakeMultiNodeProvider.__name__}",
+                "head_node_id": FAKE_HEAD_NODE_ID,
+                "gcs_address": self.address,
+                "use_node_id_as_ip": True,
+                "disable_node_updaters": True,
+                "disable_launch_config_check": True,
+            },
+            "head_node_type": "ray.head.default",
+            "available_node_types": {
+                "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+                "worker": {
+                    "resources": {"CPU": 1, "object_store_memory": 100_000_000},
+                    "node_config": {},
+                    "max_workers": max_nodes,
+                },
+            },
+            **{name: {} for name in _EMPTY_TABLES},
+            **{name: [] for name in _EMPTY_LISTS},
+        }
+
+    def __enter__(self) -> Self:
+        """Start the head and the autoscaler."""
+        file = Path(self.directory.name) / "autoscaling.json"
+        file.write_text(json.dumps(self.config))
+        port = self.address.rpartition(":")[2]
+        head = ["--head", f"--port={port}", "--include-dashboard=false"]
+        variables = {
+            "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+            "RAY_FAKE_CLUSTER": "1",
+            "RAY_enable_autoscaler_v2": "1",
+            "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
+            "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID,
+        }
+        self._start("head", 0, *head, f"--autoscaling-config={file}", variables=variables)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Kill the head, and what the autoscaler has started."""
+        super().__exit__()
+        wait_until(lambda: not kill_those_with(self.environment["RAY_AUTH_TOKEN"]), SECONDS)
+
+
+def kill_those_with(token: str) -> list[int]:
+    """Kill the processes that have this token in their environment; returns which they were."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if token.encode() in (process / "environ").read_bytes():
+                found.append(int(process.name))
+                os.kill(found[-1], signal.SIGKILL)
+    return found
 
 
 def descendants(pid: int) -> list[int]:

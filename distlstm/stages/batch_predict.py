@@ -233,7 +233,7 @@ class _Run:
         )
         self.on_event(meter.look([]))
         with ray_session(resources, self.on_event) as capacity:
-            workers = capacity.workers(resources.workers, default=len(missing))
+            workers = capacity.workers(resources.workers, default=len(missing), waits=True)
             self.num_workers = max(1, min(workers.most, capacity.max_workers))
             self._run_bundles(bundles_for(workers, missing), workers, capacity, meter)
 
@@ -263,6 +263,7 @@ class _Run:
             case Note():
                 self.on_event(news)
             case Looked():
+                self.num_workers = max(self.num_workers, news.num_workers)
                 self.on_event(
                     meter.look(news.of_bundles, workers=news.num_workers, wanted=news.num_wanted)
                 )

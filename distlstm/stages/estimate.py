@@ -27,7 +27,7 @@ from distlstm.stages.prediction.ledger import read_ledger
 from distlstm.stages.prediction.manifest import recorded_limit
 from distlstm.stages.prediction.parts import PredictionSettings, part_name, plain
 from distlstm.stages.prediction.windows import WINDOW_BYTES, Rows, read_windows
-from distlstm.stages.run.events import OnEvent, Progress
+from distlstm.stages.run.events import Note, OnEvent, Progress
 from distlstm.stages.run.files import MANIFEST_FILE
 from distlstm.stages.run.models import metadata_of
 from distlstm.stages.run.output import check_kind, check_same, reading
@@ -82,7 +82,8 @@ def estimate(request: PredictRequest, *, on_event: OnEvent) -> Estimate:
     missing = [unit for unit in units if part_name(unit) not in done]
     on_event(Progress("measuring a sample", 0, 1))
     with ray_session(resources, on_event) as capacity:
-        workers = capacity.workers(resources.workers, default=max(1, len(missing)))
+        default = max(1, len(missing))
+        workers = capacity.workers(resources.workers, default=default, waits=True)
         news = map_bundles(
             partial(_SampleWork, settings=settings),
             [_spread(missing or units)],
@@ -90,7 +91,13 @@ def estimate(request: PredictRequest, *, on_event: OnEvent) -> Estimate:
             workers=WorkerRange(1, 1),
             capacity=capacity,
         )
-        samples = [entry.result for entry in news if isinstance(entry, Done)]
+        samples = []
+        for entry in news:
+            match entry:
+                case Note():
+                    on_event(entry)
+                case Done(_, sample):
+                    samples.append(sample)
     if not samples:
         raise RunError("The workers died on the sample, probably out of memory.")
     return _arithmetic(files, units, missing, samples[0], workers.most)

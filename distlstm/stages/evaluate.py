@@ -214,7 +214,7 @@ def _sums_of_bundles(
     units = cut_into_units(files, unit_limit(files))
     resources, num_done = request.resources, 0
     with ray_session(resources, on_event) as capacity:
-        workers = capacity.workers(resources.workers, default=len(units))
+        workers = capacity.workers(resources.workers, default=len(units), waits=True)
         on_event(Progress("evaluating", 0, len(units), f"{workers} workers starting"))
         for news in map_bundles(
             partial(_EvaluateWork, columns=columns),

@@ -1,13 +1,15 @@
 """Distributes bundles of units over a pool of Ray actors, each with its own copy of the model.
 
 A worker gets a bundle only when it has loaded the model, and a dead one is never waited for: its
-bundle is queued again. While bundles wait, the pool asks Ray for as many workers as it may have, so
-it grows as nodes join. A worker without work is ended, so that its CPUs are free for others.
+bundle is queued again. While bundles wait, the pool asks Ray for as many workers as it may have:
+an autoscaler adds nodes for them, and the pool grows as nodes join. A worker without work is ended,
+so that its CPUs are free for others, or its node can go.
 
 If workers keep dying on a bundle, its units are run one by one, so that only the unit that kills
 them is given up.
 """
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import pyarrow as pa
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
 from distlstm.data.units import Unit, group_small
 from distlstm.errors import RunError
@@ -119,6 +121,7 @@ def map_bundles(
         most=workers.most,
         needs=str(capacity),
         waiting=deque(map(_Bundle, bundles)),
+        last_worker=time.monotonic() if capacity.max_workers else -math.inf,
     )
     try:
         yield from pool.run()
@@ -152,14 +155,14 @@ class _Pool(Generic[_Result]):
     needs: str
     """The resources of a worker, for messages."""
     waiting: deque[_Bundle]
+    last_worker: float
+    """When there was a worker, or room for one."""
     starting: dict[Any, Any] = field(default_factory=dict)
     """Actors by the reference to the id of their node."""
     idle: list[_ReadyWorker] = field(default_factory=list)
     running: dict[Any, tuple[_ReadyWorker, _Bundle]] = field(default_factory=dict)
     deaths_at_start: int = 0
     """Actors that died before they had loaded the model, since one had."""
-    last_worker: float = field(default_factory=time.monotonic)
-    """When there was a worker."""
 
     def run(self) -> Iterator[News[_Result]]:
         while self.waiting or self.running:
@@ -229,7 +232,7 @@ class _Pool(Generic[_Result]):
             result = ray.get(reference)
         except RayTaskError as error:
             raise (our_error(error) or RunError(str(error.cause))) from error
-        except RayActorError:
+        except (RayActorError, ObjectLostError):
             ray.kill(worker.actor)  # it may live on a node that only this process cannot reach
             yield from self._requeue(bundle, blamed=worker.node in nodes())
         else:
@@ -267,12 +270,10 @@ class _Pool(Generic[_Result]):
         if self.running or self.idle:
             self.last_worker = now
         elif now - self.last_worker > _SECONDS_UNTIL_WAITING:
-            self.last_worker = float("inf")
-            free, there = ray.available_resources(), ray.cluster_resources()
+            self.last_worker = math.inf
             yield Note(
-                f"Waiting for CPUs: {self.num_wanted} workers of {self.needs} each are asked for; "
-                f"{free.get('CPU', 0):g} of the {there.get('CPU', 0):g} CPUs of the cluster are "
-                "free. The work goes on when there is room for one.",
+                f"Waiting for workers: {self.num_wanted} of {self.needs} each are asked for, and "
+                f"the cluster has {_resources_there()}. The work goes on with the first worker.",
                 is_warning=True,
             )
 
@@ -281,6 +282,17 @@ class _Pool(Generic[_Result]):
         workers = [*self.idle, *(worker for worker, _ in self.running.values())]
         for actor in [*self.starting.values(), *(worker.actor for worker in workers)]:
             ray.kill(actor)
+
+
+def _resources_there() -> str:
+    """The resources of the cluster, for messages: `4 CPUs (1 free), 2 GPUs (0 free)`."""
+    free, there = ray.available_resources(), ray.cluster_resources()
+    found = [
+        f"{there[name]:g} {name}s ({free.get(name, 0):g} free)"
+        for name in ("CPU", "GPU")
+        if name in there
+    ]
+    return ", ".join(found) or "no CPUs"
 
 
 class _Worker:

@@ -18,7 +18,7 @@ from ray._private import ray_constants
 from distlstm.errors import RunError, UserError
 from distlstm.stages.run.events import OnEvent
 from distlstm.stages.run.host import silenced
-from distlstm.stages.run.nodes import nodes, reported_changes
+from distlstm.stages.run.nodes import can_be_added, nodes, reported_changes
 from distlstm.worker_range import WorkerRange
 
 _Result = TypeVar("_Result")
@@ -52,20 +52,31 @@ class Capacity:
     use_gpu: bool
     max_workers: int
     """The number of workers that fit at once; each needs all its CPUs on one node."""
+    can_grow: bool = False
+    """Whether an autoscaler adds nodes for workers that wait."""
 
-    def workers(self, wanted: WorkerRange | None, *, default: int) -> WorkerRange:
+    def workers(
+        self, wanted: WorkerRange | None, *, default: int, waits: bool = False
+    ) -> WorkerRange:
         """How many workers the command may have.
+
+        A command that `waits` runs with any number of workers, and asks the autoscaler, if there is
+        one, for nodes for those that are wanted and do not fit.
 
         Raises:
             UserError: even the least do not fit; the message lists the resources.
         """
+        if wanted is not None and waits and self.can_grow:
+            return wanted
         most = min(default, self.max_workers)
         found = WorkerRange(most, most) if wanted is None else wanted
         if found.least > self.max_workers or found.most < 1:
             gpus = f" and {self.num_gpus} GPUs" if self.use_gpu else ""
+            grow = " To ask the autoscaler for nodes, give --workers, such as 1:8."
             raise UserError(
                 f"{max(1, found.least)} workers of {self} each do not fit: Ray has "
                 f"{self.num_cpus} CPUs{gpus}. Lower --workers or --cpus-per-worker."
+                f"{grow if waits and self.can_grow else ''}"
             )
         return found
 
@@ -160,7 +171,8 @@ def _capacity(resources: Resources) -> Capacity:
     there = nodes().values()
     num_cpus = sum(node.num_cpus for node in there)
     num_gpus = sum(node.num_gpus for node in there)
-    if resources.use_gpu and num_gpus == 0:
+    can_grow = can_be_added()
+    if resources.use_gpu and num_gpus == 0 and not can_grow:
         raise UserError("--gpu was given, but Ray has no GPU here. Leave out --gpu to use CPUs.")
     cpus, use_gpu = resources.cpus_per_worker, resources.use_gpu
     use_gpu = num_gpus > 0 if use_gpu is None else use_gpu
@@ -171,6 +183,7 @@ def _capacity(resources: Resources) -> Capacity:
         cpus_per_worker=cpus,
         use_gpu=use_gpu,
         max_workers=sum(fit),
+        can_grow=can_grow,
     )
 
 

@@ -58,6 +58,8 @@ def trials_at_once(
 ) -> int:
     """How many trials run at once: as many as were asked for, else as many as fit.
 
+    Of a range of workers, only the least must fit.
+
     Raises:
         UserError: none fits, or fewer than were asked for; the message lists the resources.
     """
@@ -70,7 +72,7 @@ def trials_at_once(
             f"--workers {workers} is less than the {trial.num_workers} workers of one trial. "
             "Raise it, or lower training.workers_per_trial."
         )
-    wanted = concurrency or (workers.most // trial.num_workers if workers else max(1, fit))
+    wanted = concurrency or (workers.least // trial.num_workers if workers else 0) or 1
     if wanted > fit:
         gpus = f" and {capacity.num_gpus} GPUs" if trial.use_gpu else ""
         raise UserError(
@@ -78,4 +80,6 @@ def trials_at_once(
             f"CPUs{gpus}, enough for {fit}. Lower --concurrency, --workers, --cpus-per-worker or "
             "training.workers_per_trial."
         )
-    return wanted
+    if concurrency:
+        return concurrency
+    return min(fit, workers.most // trial.num_workers) if workers else fit

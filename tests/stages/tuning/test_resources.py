@@ -13,7 +13,7 @@ def at_once(
     *settings: str,
     cpus: int = 8,
     gpus: int = 0,
-    workers: int | None = None,
+    workers: int | str | None = None,
     cpus_per_worker: int = 1,
     concurrency: int | None = None,
 ) -> int:
@@ -37,6 +37,14 @@ def test_as_many_trials_as_fit_or_as_were_asked_for() -> None:
     assert at_once("training.workers_per_trial=2", workers=5) == 2
     assert at_once(workers=3) == 3
     assert at_once(workers=3, concurrency=2) == 2
+
+
+def test_of_a_range_of_workers_only_the_least_must_fit() -> None:
+    assert at_once(workers="2:20") == 8
+    assert at_once(workers="2:5") == 5
+    assert at_once("training.workers_per_trial=3", workers="1:20") == 2
+    with pytest.raises(UserError, match="9 trials at once"):
+        at_once(workers="9:20")
 
 
 def test_gpus_can_be_shared_by_trials() -> None:
