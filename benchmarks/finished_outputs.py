@@ -30,6 +30,7 @@ from distlstm.stages.prediction.parts import (
 from distlstm.stages.run.files import MANIFEST_FILE, SUCCESS_FILE
 from distlstm.stages.run.session import Resources
 from distlstm.stages.verify import verify
+from distlstm.storage import LocalStorage
 
 ROW_BYTES, UNITS_PER_FILE = 300, 16
 GROUP_ROWS, FILES_PER_DIRECTORY = 10, 100
@@ -117,9 +118,8 @@ class Outputs:
         return self.directory / f"{self.num_labels}-{size}"
 
     def _write_manifest(self, size: int) -> None:
-        root = self.root(size)
-        run = Run(inputs=(str(root / "input"),))
-        write_manifest(root / "output", self.settings, self.parts[size], run, LIMIT)
+        run = Run(inputs=(str(self.root(size) / "input"),))
+        write_manifest(self._output(size), self.settings, self.parts[size], run, LIMIT)
 
     def measured(self) -> dict[str, Growth]:
         """The costs of a part, by what they are paid for."""
@@ -136,14 +136,14 @@ class Outputs:
             for name, work in works.items()
         }
 
-    def _output(self, size: int) -> Path:
-        return self.root(size) / "output"
+    def _output(self, size: int) -> LocalStorage:
+        return LocalStorage(self.root(size) / "output")
 
     def _restart(self, size: int) -> None:
         result = batch_predict(
             PredictRequest(
                 inputs=(str(self.root(size) / "input"),),
-                model=self.model,
+                model=LocalStorage(self.model),
                 output=self._output(size),
                 resources=Resources(),
             ),
@@ -160,7 +160,7 @@ class Outputs:
     def bytes_per_part(self) -> dict[str, float]:
         """Size of a part's line in the manifest, and of the message about it to the command."""
         small, large = PARTS[self.num_labels]
-        sizes = [(self._output(size) / MANIFEST_FILE).stat().st_size for size in (small, large)]
+        sizes = [len(self._output(size).read(MANIFEST_FILE)) for size in (small, large)]
         return {
             "manifest": (sizes[1] - sizes[0]) / (large - small),
             "message": len(pickle.dumps(self.parts[small][0])),

@@ -42,6 +42,7 @@ from distlstm.model.classifier import Classifier
 from distlstm.stages.prediction.actor_pool import Done, _Bundle, _Pool
 from distlstm.stages.prediction.parts import FOOTERS_AT_ONCE
 from distlstm.stages.run.nodes import nodes
+from distlstm.storage import LocalStorage
 from distlstm.text.tokenizer import TokenIds
 
 FILE_BYTES, TOKENS_PER_ROW = UNITS_PER_FILE * UNIT.num_bytes, 47
@@ -158,7 +159,7 @@ def opening(directory: Path) -> tuple[Growth, float]:
         truncated=np.zeros(per_shard, bool),
     )
     path = directory / "shard"
-    write_shard(path, [tokens], [np.zeros(per_shard, np.int32)])
+    write_shard(LocalStorage(directory), path.name, [tokens], [np.zeros(per_shard, np.int32)])
     cost = growth(lambda count: partial(Shards, [path] * (count // per_shard)), TRAINING_ROWS)
     return cost, path.stat().st_size / per_shard
 
