@@ -11,6 +11,7 @@ from distlstm.data.units import Unit
 from distlstm.model.directory import save_model
 from distlstm.stages.prediction.actor_pool import Done, Looked, map_bundles
 from distlstm.stages.run.session import Resources, ray_session
+from distlstm.storage import LocalStorage
 from distlstm.worker_range import WorkerRange
 from tests.stages import small_model
 
@@ -44,7 +45,7 @@ def test_progress_is_reported_however_often_bundles_end(tmp_path: Path) -> None:
             map_bundles(
                 Quick,
                 [[unit(name)] for name in names],
-                model=tmp_path / "model",
+                model=LocalStorage(tmp_path / "model"),
                 workers=WorkerRange(1, 1),
                 capacity=capacity,
             )
