@@ -4,9 +4,11 @@ The cuts do not depend on the number of workers, so a run that is resumed on ano
 the same units.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from functools import partial
+from itertools import compress, pairwise
 from math import ceil
 
 import pyarrow as pa
@@ -14,13 +16,15 @@ import pyarrow.parquet as pq
 
 from distlstm.data.files import SourceFile
 from distlstm.data.filesystem import open_filesystem
-from distlstm.data.opening import unreadable
+from distlstm.data.opening import UnreadableFileError, unreadable
 
 _LARGE_INPUT = 64 * 2**20
 _COMPRESSION = 8
 """A file this many times smaller on disk than a unit is one unit; its footer is not read."""
 _MOST_PIECES = 16
 """Most pieces of one row group: reading a piece decodes everything before it in the group."""
+_FOOTERS_AT_ONCE = 16
+"""An object store takes tens of milliseconds to answer, whatever else it is asked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,22 +81,34 @@ def unit_limit(files: Sequence[SourceFile]) -> Size:
     return UNIT if sum(file.size for file in files) >= _LARGE_INPUT else SMALL_UNIT
 
 
-def cut_into_units(files: Iterable[SourceFile], limit: Size) -> list[Unit]:
+def cut_into_units(
+    files: Sequence[SourceFile], limit: Size, *, keep_unreadable: bool = False
+) -> list[Unit]:
     """The units of the files, in order.
 
     Only large Parquet files are cut: between row groups, and within row groups that are larger
-    than a unit. Only the footers of these files are read.
+    than a unit. Only the footers of these files are read, several at once. With `keep_unreadable`,
+    a file whose footer cannot be read is one unit; who reads the unit meets the error again.
 
     Raises:
-        UserError: a large Parquet file's footer cannot be read.
+        UnreadableFileError: a large Parquet file's footer cannot be read.
     """
-    units: list[Unit] = []
-    for file in files:
-        if not file.is_parquet or file.size <= limit.num_bytes // _COMPRESSION:
-            units.append(Unit(file=file))
-        else:
-            units.extend(_cut(file, limit))
-    return units
+    is_large = [file.is_parquet and file.size > limit.num_bytes // _COMPRESSION for file in files]
+    cut = partial(_cut_if_readable if keep_unreadable else _cut, limit=limit)
+    with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as threads:
+        of_large = threads.map(cut, compress(files, is_large))
+        return [
+            unit
+            for file, large in zip(files, is_large, strict=True)
+            for unit in (next(of_large) if large else [Unit(file=file)])
+        ]
+
+
+def _cut_if_readable(file: SourceFile, limit: Size) -> list[Unit]:
+    try:
+        return _cut(file, limit)
+    except UnreadableFileError:
+        return [Unit(file=file)]
 
 
 def _cut(file: SourceFile, limit: Size) -> list[Unit]:

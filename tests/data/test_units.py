@@ -102,6 +102,16 @@ def test_a_large_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:
         cut_into_units(files, Size(8, 8))
 
 
+def test_a_file_that_cannot_be_cut_can_stay_whole_among_the_others(tmp_path: Path) -> None:
+    for name in "acd":
+        parquet(tmp_path / f"{name}.parquet", [20, 20])
+    (tmp_path / "b.parquet").write_bytes(b"text\n" * 100)
+    files = find_files([str(tmp_path)])
+    units = cut_into_units(files, Size(2_000, 20), keep_unreadable=True)
+    expected = [("a", 0), ("a", 1), ("b", 0), ("c", 0), ("c", 1), ("d", 0), ("d", 1)]
+    assert [(unit.file.relative.removesuffix(".parquet"), unit.index) for unit in units] == expected
+
+
 @pytest.mark.parametrize(
     ("sizes", "limit"), [([], SMALL_UNIT), ([2**20] * 63, SMALL_UNIT), ([2**20] * 64, UNIT)]
 )

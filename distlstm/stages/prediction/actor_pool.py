@@ -33,7 +33,10 @@ if TYPE_CHECKING:  # imports torch, which the command's own process does not nee
     from distlstm.stages.prediction.predictor import Predictor
 
 _Result = TypeVar("_Result", covariant=True)
-_SECONDS_BETWEEN_POLLS = 0.5
+_SECONDS_BETWEEN_LOOKS = 0.5
+_SECONDS_PER_WORKER = 0.003
+"""Added for each running worker, as each is asked: a command must have time for those that end."""
+_SECONDS_TO_ANSWER = 0.5
 _SECONDS_UNTIL_WAITING = 15.0
 """A worker that has its CPUs is ready before that, as a rule."""
 _MAX_DEATHS = 4
@@ -106,8 +109,8 @@ def map_bundles(
 ) -> Iterator[News[_Result]]:
     """Run `make_work(predictor)(units)` on every bundle, and yield each one when it ends.
 
-    Yields a `Looked` whenever half a second passes without a finished bundle, and a `Note` if there
-    is no worker. Each worker loads the model once. Errors of the work are raised here.
+    Yields a `Looked` about twice a second, less often with hundreds of workers, and a `Note` if
+    there is no worker. Each worker loads the model once. Errors of the work are raised here.
     """
     actor = ray.remote(
         num_cpus=capacity.cpus_per_worker,
@@ -163,19 +166,21 @@ class _Pool(Generic[_Result]):
     running: dict[Any, tuple[_ReadyWorker, _Bundle]] = field(default_factory=dict)
     deaths_at_start: int = 0
     """Actors that died before they had loaded the model, since one had."""
+    next_look: float = 0.0
+    """When the workers and the nodes are to be looked at."""
+    ending: set[str] = field(default_factory=set)
+    """Ids of the nodes that end soon, at the last look."""
 
     def run(self) -> Iterator[News[_Result]]:
         while self.waiting or self.running:
             self._assign()
             self._resize()
-            pending = [*self.starting, *self.running]
-            ended, _ = ray.wait(pending, timeout=_SECONDS_BETWEEN_POLLS)
-            for reference in ended:
+            for reference in self._wait():
                 if reference in self.starting:
                     self._take_worker(reference)
                 else:
                     yield from self._take_result(reference)
-            if not ended:
+            if time.monotonic() >= self.next_look:
                 yield self._look()
                 yield from self._note_waiting()
 
@@ -183,12 +188,16 @@ class _Pool(Generic[_Result]):
     def num_wanted(self) -> int:
         return min(self.most, len(self.waiting) + len(self.running))
 
+    def _wait(self) -> list[Any]:
+        """Wait for the next end of a start or a bundle; all that have ended by then."""
+        pending = [*self.starting, *self.running]
+        ray.wait(pending, timeout=max(0.0, self.next_look - time.monotonic()))
+        ended, _ = ray.wait(pending, num_returns=len(pending), timeout=0)
+        return list(ended)
+
     def _assign(self) -> None:
         """Give waiting bundles to idle workers, except those on nodes that end soon."""
-        if not self.idle or not self.waiting:
-            return
-        ending = {name for name, node in nodes().items() if node.is_drained}
-        for worker in [worker for worker in self.idle if worker.node in ending]:
+        for worker in [worker for worker in self.idle if worker.node in self.ending]:
             self._release(worker)
         while self.waiting and self.idle:
             worker, bundle = self.idle.pop(), self.waiting.popleft()
@@ -251,17 +260,20 @@ class _Pool(Generic[_Result]):
             self.waiting.appendleft(bundle)
 
     def _look(self) -> Looked:
-        """Ask all busy workers for their progress."""
+        """Ask all busy workers for their progress, and Ray for the nodes that end soon."""
+        self.ending = {name for name, node in nodes().items() if node.is_drained}
         calls = [worker.actor.progress.remote() for worker, _ in self.running.values()]
         answered = []
         if calls:
-            answered, _ = ray.wait(calls, num_returns=len(calls), timeout=_SECONDS_BETWEEN_POLLS)
+            answered, _ = ray.wait(calls, num_returns=len(calls), timeout=_SECONDS_TO_ANSWER)
         found = []
         for call in answered:
             try:
                 found.append(ray.get(call))
             except RayActorError:
                 continue
+        pause = _SECONDS_BETWEEN_LOOKS + _SECONDS_PER_WORKER * len(self.running)
+        self.next_look = time.monotonic() + pause
         return Looked(found, len(self.running) + len(self.idle), self.num_wanted)
 
     def _note_waiting(self) -> Iterator[Note]:

@@ -49,10 +49,12 @@ def find_input(
 def cut_input(files: Sequence[SourceFile], limit: Size) -> list[Unit]:
     """The units of the files; a file is cut into units of at most `limit`.
 
+    An unreadable file stays one unit; its worker reports the error.
+
     Raises:
         UserError: two files would write the same part.
     """
-    units = [unit for file in files for unit in _cut(file, limit)]
+    units = cut_into_units(files, limit, keep_unreadable=True)
     clashes = [name for name, count in Counter(map(part_name, units)).items() if count > 1]
     if clashes:
         raise UserError(
@@ -60,14 +62,6 @@ def cut_input(files: Sequence[SourceFile], limit: Size) -> list[Unit]:
             "contains both, or use a different --output for each."
         )
     return units
-
-
-def _cut(file: SourceFile, limit: Size) -> list[Unit]:
-    """The units of a file. An unreadable file stays one unit; its worker reports the error."""
-    try:
-        return cut_into_units([file], limit)
-    except UnreadableFileError:
-        return [Unit(file=file)]
 
 
 def _check_first_readable(files: Sequence[SourceFile], settings: PredictionSettings) -> None:
