@@ -42,6 +42,7 @@ bench: env
 	$(BIN)/python -m benchmarks.footprint
 	$(BIN)/python -m benchmarks.agreement
 	$(BIN)/python -m benchmarks.ledger
+	$(BIN)/python -m benchmarks.scaling
 	$(BIN)/python -m benchmarks.first_step
 	$(BIN)/python -m benchmarks.tuning
 

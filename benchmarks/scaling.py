@@ -102,6 +102,7 @@ def seconds_per_bundle(workers: int, unit: Unit) -> float:
         most=workers,
         needs="",
         waiting=deque(_Bundle([unit]) for _ in range(2 * workers + BUNDLES)),
+        last_worker=time.monotonic(),
     )
     done = (news for news in pool.run() if isinstance(news, Done))
     for _ in islice(done, workers):
