@@ -12,7 +12,7 @@ import pytest
 
 from distlstm.errors import RunError, UserError
 from distlstm.storage import Directory, LocalStorage, WorkingCopy, cache, local_copy, storage_at
-from tests.object_store import ObjectStore, environment_of, running_store
+from tests.object_store import SCHEMES, ObjectStore, running_stores, store_of
 
 FETCH_AND_EXIT = """
 import sys
@@ -22,14 +22,19 @@ print(local_copy(storage_at(sys.argv[1]), ["data"], key=sys.argv[2]))
 
 
 @pytest.fixture(scope="module")
-def store() -> Iterator[ObjectStore]:
-    with running_store() as store, environment_of(store.variables):
-        yield store
+def stores() -> Iterator[dict[str, ObjectStore]]:
+    with running_stores() as stores:
+        yield stores
+
+
+@pytest.fixture(params=SCHEMES)
+def store(request: pytest.FixtureRequest, stores: dict[str, ObjectStore]) -> ObjectStore:
+    return store_of(stores, request.param)
 
 
 @pytest.fixture
 def remote(store: ObjectStore) -> Directory:
-    return storage_at(f"s3://bucket/{uuid.uuid4().hex}")
+    return storage_at(f"{store.scheme}://bucket/{uuid.uuid4().hex}")
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ import pytest
 
 from distlstm.errors import RunError, UserError
 from distlstm.storage import Lease, ObjectStorage, storage_at
-from tests.object_store import ObjectStore, environment_of, running_store
+from tests.object_store import SCHEMES, ObjectStore, running_stores, store_of
 
 FAST = {"renewal": 0.2, "duration": 1.5}
 HOLDER = """
@@ -29,14 +29,15 @@ with Lease(storage_at(sys.argv[1]), renewal=0.2, duration=1.5) as lease:
 
 
 @pytest.fixture(scope="module")
-def store() -> Iterator[ObjectStore]:
-    with running_store() as store, environment_of(store.variables):
-        yield store
+def stores() -> Iterator[dict[str, ObjectStore]]:
+    with running_stores() as stores:
+        yield stores
 
 
-@pytest.fixture
-def directory(store: ObjectStore) -> ObjectStorage:
-    storage = storage_at(f"s3://bucket/{uuid.uuid4().hex}")
+@pytest.fixture(params=SCHEMES)
+def directory(request: pytest.FixtureRequest, stores: dict[str, ObjectStore]) -> ObjectStorage:
+    store = store_of(stores, request.param)
+    storage = storage_at(f"{store.scheme}://bucket/{uuid.uuid4().hex}")
     assert isinstance(storage, ObjectStorage)
     return storage
 
@@ -61,7 +62,7 @@ def test_a_second_command_is_refused_while_the_first_is_at_work(
     directory: ObjectStorage, holder: subprocess.Popen[str]
 ) -> None:
     notes: list[str] = []
-    with pytest.raises(UserError, match="Another command is at work on s3://bucket/"):
+    with pytest.raises(UserError, match=f"Another command is at work on {directory.location}"):
         Lease(directory, **FAST, on_wait=notes.append).acquire()
     assert len(notes) == 1
     holder.communicate("end\n")

@@ -4,6 +4,7 @@ import pickle
 import threading
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,26 +12,44 @@ import pytest
 from distlstm.errors import UserError
 from distlstm.storage import LocalStorage, ObjectStorage, storage_at
 from tests.faulty_proxy import running_proxy
-from tests.object_store import ObjectStore, environment_of, running_store
+from tests.object_store import (
+    SCHEMES,
+    ObjectStore,
+    environment_of,
+    running_stores,
+    store_of,
+)
+
+SECRETS = [
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+    *("GOOGLE_BEARER_TOKEN", "AZURE_STORAGE_ACCOUNT_KEY"),
+]
 
 
 @pytest.fixture(scope="module")
-def store() -> Iterator[ObjectStore]:
-    with running_store() as store, environment_of(store.variables):
-        yield store
+def stores() -> Iterator[dict[str, ObjectStore]]:
+    with running_stores() as stores:
+        yield stores
 
 
-def new_directory() -> ObjectStorage:
-    storage = storage_at(f"s3://bucket/{uuid.uuid4().hex}/a b=ü%25")
+@pytest.fixture(params=SCHEMES)
+def store(request: pytest.FixtureRequest, stores: dict[str, ObjectStore]) -> ObjectStore:
+    return store_of(stores, request.param)
+
+
+def new_directory(store: ObjectStore) -> ObjectStorage:
+    storage = storage_at(f"{store.scheme}://bucket/{uuid.uuid4().hex}/a b=ü%25")
     assert isinstance(storage, ObjectStorage)
     return storage
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=["local", *SCHEMES])
 def directory(
-    request: pytest.FixtureRequest, store: ObjectStore, tmp_path: Path
+    request: pytest.FixtureRequest, stores: dict[str, ObjectStore], tmp_path: Path
 ) -> LocalStorage | ObjectStorage:
-    return storage_at(tmp_path / "d") if request.param == "local" else new_directory()
+    if request.param == "local":
+        return storage_at(tmp_path / "d")
+    return new_directory(store_of(stores, request.param))
 
 
 Directory = LocalStorage | ObjectStorage
@@ -78,8 +97,8 @@ def test_only_one_of_many_creates_a_file(directory: Directory) -> None:
 
 
 def test_a_file_is_replaced_only_at_the_version_that_was_read(store: ObjectStore) -> None:
-    directory = new_directory()
-    assert not directory.replace_if("x", "new", {"e_tag": '"none"'})
+    directory = new_directory(store)
+    assert not directory.replace_if("x", "new", {"e_tag": '"none"', "version": "1"})
     directory.write("x", "1")
     version = directory.version("x")
     assert directory.replace_if("x", "2", version)
@@ -88,12 +107,37 @@ def test_a_file_is_replaced_only_at_the_version_that_was_read(store: ObjectStore
 
 
 def test_a_change_within_a_second_is_seen(store: ObjectStore) -> None:
-    directory = new_directory()
+    directory = new_directory(store)
     directory.write("x", "1")
     (before,) = directory.list()
     assert directory.entry("x") == before
     directory.write("x", "2")
     assert directory.entry("x").modified != before.modified
+
+
+def test_more_files_than_a_page_are_listed_in_order_and_deleted(store: ObjectStore) -> None:
+    directory = new_directory(store)
+    names = [f"d={i % 7}/{i:04} ü" for i in range(1_100)]
+    with ThreadPoolExecutor(16) as threads:
+        list(threads.map(lambda name: directory.write(name, "x"), names))
+    listed = [entry.name for entry in directory.list()]
+    assert listed == sorted(names)
+    assert directory.children()[0] == [f"d={i}" for i in range(7)]
+    directory.delete([*names, *(f"missing/{i}" for i in range(3))])
+    assert directory.is_empty()
+
+
+def test_ranges_and_large_files_are_read_as_they_were_written(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    directory, large = new_directory(store), tmp_path / "large"
+    content = uuid.uuid4().bytes * (40 * 2**16)  # 40 MiB, in several parts
+    large.write_bytes(content)
+    directory.write_file("large", large)
+    assert directory.read_range("large", 2**24 - 3, 2**24 + 5) == content[2**24 - 3 : 2**24 + 5]
+    assert directory.read_range("large", len(content) - 2, len(content)) == content[-2:]
+    directory.fetch("large", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == content
 
 
 @pytest.mark.parametrize("name", ["../x", "/x", "a/../../x", "", "a//b", "."])
@@ -130,17 +174,65 @@ def test_a_file_uri_is_a_local_path(tmp_path: Path) -> None:
 def test_errors_have_the_uri_and_no_credentials(
     store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(
-        FileNotFoundError, match=r"^s3://nosuch/d/x does not exist: there is no such bucket$"
-    ) as raised:
-        storage_at("s3://nosuch/d").read("x")
-    assert raised.value.__suppress_context__
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    there = f"{store.scheme}://nosuch/d"
+    nowhere = storage_at(there)
+    for call in (lambda: nowhere.write("x", "y"), lambda: nowhere.create("x", "y")):
+        with pytest.raises(FileNotFoundError, match=f"^{there}/x does not exist") as missing:
+            call()
+        assert missing.value.__suppress_context__
+    with pytest.raises(FileNotFoundError, match=f"^{there} does not exist: there is no such"):
+        list(nowhere.list())
     monkeypatch.setattr("distlstm.storage.faults.PATIENCE_SECONDS", 0)
     monkeypatch.setattr("distlstm.storage.connection._RETRIES", {"max_retries": 0})
-    with pytest.raises(OSError, match="cannot be reached") as raised:
-        storage_at("s3://bucket/d").write("x", "y")
+    with (
+        environment_of(store.variables_at("http://127.0.0.1:9")),
+        pytest.raises(OSError, match="cannot be reached") as raised,
+    ):
+        storage_at(f"{store.scheme}://bucket/d").write("x", "y")
+    assert "secret" not in str(raised.value)
     assert "key" not in str(raised.value)
+
+
+def test_a_refused_call_is_told_as_such(store: ObjectStore) -> None:
+    wrong = {
+        "gs": {"GOOGLE_BEARER_TOKEN": "wrong"},
+        "az": {"AZURE_STORAGE_ACCOUNT_KEY": "d3Jvbmc="},
+    }
+    if store.scheme not in wrong:
+        pytest.skip("moto accepts any key")
+    with environment_of(store.variables | wrong[store.scheme]):
+        directory = new_directory(store)
+        for call in (lambda: directory.read("x"), lambda: list(directory.list())):
+            with pytest.raises(OSError, match=r"access was denied.* Check the credentials"):
+                call()
+
+
+def test_missing_credentials_are_told_as_such(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    providers = {  # of the machine; nothing answers there
+        "gs": {"GCE_METADATA_HOST": "127.0.0.1:9", "GCE_METADATA_IP": "127.0.0.1:9"},
+        "az": {"AZURE_MSI_ENDPOINT": "http://127.0.0.1:9"},
+        "s3": {"AWS_METADATA_ENDPOINT": "http://127.0.0.1:9", "AWS_EC2_METADATA_DISABLED": "true"},
+    }
+    given = {name: value for name, value in store.variables.items() if name not in SECRETS}
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, "/nonexistent")
+    monkeypatch.setattr("distlstm.storage.faults.PATIENCE_SECONDS", 0)
+    monkeypatch.setattr("distlstm.storage.connection._RETRIES", {"max_retries": 0})
+    with (
+        environment_of(given | providers[store.scheme]),
+        pytest.raises(OSError, match="no credentials were found; set them"),
+    ):
+        new_directory(store).read("x")
+
+
+def test_an_azure_account_is_asked_for() -> None:
+    with (
+        environment_of({"AZURE_STORAGE_CONNECTION_STRING": "AccountName=x"}),
+        pytest.raises(UserError, match="Set AZURE_STORAGE_ACCOUNT_NAME; connection strings"),
+    ):
+        storage_at("az://container/d").read("x")
 
 
 def test_a_faulty_server_is_not_noticed(store: ObjectStore, tmp_path: Path) -> None:
@@ -148,9 +240,9 @@ def test_a_faulty_server_is_not_noticed(store: ObjectStore, tmp_path: Path) -> N
     large.write_bytes(uuid.uuid4().bytes * (40 * 2**16))  # 40 MiB
     with (
         running_proxy(store.port, seed=7) as endpoint,
-        environment_of(store.variables | {"AWS_ENDPOINT_URL": endpoint}),
+        environment_of(store.variables_at(endpoint)),
     ):
-        directory = new_directory()
+        directory = new_directory(store)
         for i in range(25):
             directory.write(f"{i:02}", f"content {i}" * 100)
             assert directory.create(f"new/{i:02}", f"{uuid.uuid4()}")

@@ -73,19 +73,31 @@ def _locked_copy(
     storage: ObjectStorage, names: Iterable[str], copy: Path, check: Callable[[Path], None]
 ) -> int:
     """Fetch a copy if it is not there; the descriptor of its shared lock."""
-    lock = os.open(_lock_of(copy), os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH)
-        while not (copy / _COMPLETE).exists():
-            fcntl.flock(lock, fcntl.LOCK_EX)  # another process may have fetched it meanwhile
+    with _turn_to_fetch(copy):
+        lock = os.open(_lock_of(copy), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH)  # from here on, nobody deletes it
             if not (copy / _COMPLETE).exists():
                 _fetch(storage, list(names), copy, check)
-            fcntl.flock(lock, fcntl.LOCK_SH)
-        os.utime(copy / _COMPLETE)
-    except BaseException:
-        os.close(lock)
-        raise
+            os.utime(copy / _COMPLETE)
+        except BaseException:
+            os.close(lock)
+            raise
     return lock
+
+
+@contextmanager
+def _turn_to_fetch(copy: Path) -> Iterator[None]:
+    """One process at a time, by a lock of its own: those that have the copy keep the shared one.
+
+    A process that waited for sole use of the shared lock would wait until all the others end.
+    """
+    turn = os.open(copy.with_name(f"{copy.name}.turn"), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(turn)
 
 
 def _fetch(

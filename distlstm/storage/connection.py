@@ -9,8 +9,11 @@ from typing import Any
 from distlstm.errors import UserError
 from distlstm.storage.location import is_object_uri
 
-_PREFIXES = ("AWS_", "GOOGLE_", "AZURE_")
-_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT")
+_PREFIXES = {"s3": "AWS_", "gs": "GOOGLE_", "az": "AZURE_"}
+_ENDPOINTS = (
+    *("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
+    *("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT", "GOOGLE_BASE_URL"),
+)
 _RETRIES = {
     "max_retries": 8,
     "retry_timeout": timedelta(seconds=60),
@@ -33,7 +36,8 @@ def connection(scheme: str, bucket: str) -> Any:
     Raises:
         UserError: the settings in the environment are wrong.
     """
-    settings = {name: value for name, value in os.environ.items() if name.startswith(_PREFIXES)}
+    prefix = _PREFIXES[scheme]
+    settings = {name: value for name, value in os.environ.items() if name.startswith(prefix)}
     return _connect(scheme, bucket, tuple(sorted(settings.items())))
 
 
@@ -52,9 +56,14 @@ def _connect(scheme: str, bucket: str, settings: tuple[tuple[str, str], ...]) ->
     except Exception as error:
         raise UserError(
             f"{scheme}://{bucket} cannot be opened with the settings in the environment "
-            f"({type(error).__name__}). Check the variables that begin with "
-            f"{', '.join(_PREFIXES)}."
+            f"({type(error).__name__}). {_advice(scheme, str(error))}"
         ) from None
+
+
+def _advice(scheme: str, reason: str) -> str:
+    if "Account must be specified" in reason:
+        return "Set AZURE_STORAGE_ACCOUNT_NAME; connection strings are not read."
+    return f"Check the variables that begin with {_PREFIXES[scheme]}."
 
 
 def table_options(location: str) -> dict[str, str]:

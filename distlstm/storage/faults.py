@@ -18,7 +18,12 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _FATAL_STATUS = re.compile(r"status code: (?!408|409|429)[34]\d\d")
+_CREDENTIALS = re.compile(r"performing token request|/latest/api/token|/latest/meta-data/")
+"""Calls for credentials, where the environment has none, to the machine's provider."""
+_NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
 _REFUSED = ("PermissionDeniedError", "UnauthenticatedError")
+_REFUSED_STATUS = re.compile(r"status code: 40[13]")
+"""Refused listings are not among the errors above."""
 _ANSWERS = ("AlreadyExistsError", "PreconditionError", "NotModifiedError")
 """These are no failures: callers handle them."""
 _LASTING = ("NotSupportedError", "InvalidPathError", "UnknownConfigurationKeyError")
@@ -58,11 +63,13 @@ def _may_pass(error: Exception) -> bool:
 def clean(error: Exception, uri: str) -> OSError:
     """The error for the user."""
     text, code = str(error), _CODE.search(str(error))
-    if code and code[1] == "NoSuchBucket":
+    if code and code[1] in _NO_BUCKET:
         return FileNotFoundError(f"{uri} does not exist: there is no such bucket")
     if isinstance(error, FileNotFoundError):
         return FileNotFoundError(f"{uri} does not exist")
-    if type(error).__name__ in _REFUSED:
+    if _CREDENTIALS.search(text):
+        return UnreachableError(f"{uri}: no credentials were found; set them in the environment")
+    if type(error).__name__ in _REFUSED or _REFUSED_STATUS.search(text):
         return UnreachableError(
             f"{uri}: access was denied{f' ({code[1]})' if code else ''}. Check the credentials in "
             "the environment, and their rights"
@@ -76,8 +83,6 @@ def _reason(text: str, code: str) -> str:
         return f"the object store answered {status[1]}{f' ({code})' if code else ''}"
     if "kind: Connect" in text:
         return "the object store cannot be reached; is its endpoint right?"
-    if "credential" in text.lower() or "169.254." in text or "metadata" in text.lower():
-        return "no credentials were found; set them in the environment"
     if "imeout" in text or "TimedOut" in text:
         return "the object store did not answer in time"
     return "the connection to the object store broke off"

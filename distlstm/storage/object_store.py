@@ -294,11 +294,12 @@ class ObjectStorage:
 
     def _entry(self, found: Any) -> Entry:
         below = found["path"].removeprefix(f"{self.directory}/" if self.directory else "")
+        etag = (found["e_tag"] or "").strip('"')  # Azure's listings have no quotes
         return Entry(
             name=below,
             size=found["size"],
-            modified=_modified(found["last_modified"], found["e_tag"]),
-            etag=found["e_tag"],
+            modified=_modified(found["last_modified"], etag),
+            etag=etag or None,
         )
 
     def _call(self, name: str, work: Callable[[Any], Result]) -> Result:
@@ -317,7 +318,7 @@ def _version(found: Any) -> Version:
     return {part: found[part] for part in ("e_tag", "version") if found.get(part)}
 
 
-def _modified(when: datetime, etag: str | None) -> int:
+def _modified(when: datetime, etag: str) -> int:
     """See `Entry.modified`. Only listings have milliseconds."""
-    digest = hashlib.sha256((etag or "").encode()).digest()
+    digest = hashlib.sha256(etag.encode()).digest()
     return int(when.timestamp()) * _SECOND + int.from_bytes(digest[:8]) % _SECOND

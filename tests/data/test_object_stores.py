@@ -16,19 +16,24 @@ from distlstm.data.filesystem import open_filesystem
 from distlstm.data.opening import opened
 from distlstm.errors import UserError
 from distlstm.storage import ObjectStorage, storage_at
-from tests.object_store import ObjectStore, environment_of, running_store
+from tests.object_store import SCHEMES, ObjectStore, running_stores, store_of
 
 
 @pytest.fixture(scope="module")
-def store() -> Iterator[ObjectStore]:
-    with running_store() as store, environment_of(store.variables):
-        yield store
+def stores() -> Iterator[dict[str, ObjectStore]]:
+    with running_stores() as stores:
+        yield stores
+
+
+@pytest.fixture(params=SCHEMES)
+def store(request: pytest.FixtureRequest, stores: dict[str, ObjectStore]) -> ObjectStore:
+    return store_of(stores, request.param)
 
 
 @pytest.fixture
 def corpus(store: ObjectStore, tmp_path: Path) -> ObjectStorage:
     """Two Parquet files in Hive partitions, a compressed CSV file, and what readers skip."""
-    storage = storage_at(f"s3://bucket/{uuid.uuid4().hex}")
+    storage = storage_at(f"{store.scheme}://bucket/{uuid.uuid4().hex}")
     assert isinstance(storage, ObjectStorage)
     pq.write_table(pa.table({"text": [f"text {i}" for i in range(50_000)]}), tmp_path / "a")
     for name in ("lang=zh/a b.parquet", "lang=en/你.parquet"):
@@ -83,6 +88,7 @@ def test_a_changed_object_is_noticed(corpus: ObjectStorage) -> None:
     ],
 )
 def test_what_cannot_be_read_is_a_user_error(store: ObjectStore, uri: str, message: str) -> None:
+    uri = uri.replace("s3://", f"{store.scheme}://")
     with pytest.raises(UserError, match=message):
         find_files([uri])
 
