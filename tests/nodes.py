@@ -23,6 +23,7 @@ from tests.ports import free_port
 from tests.stages.test_interruption import wait_until
 
 SECONDS = 120
+RAY = (sys.executable, "-m", "ray.scripts.scripts")
 _QUICK_HEALTH_CHECKS = {
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "1000",
@@ -100,6 +101,11 @@ class Cluster:
         """Start a node, and wait until it is part of the cluster."""
         return self._start(f"node{len(self.nodes)}", num_cpus, f"--address={self.address}")
 
+    def inside(self, name: str) -> list[str]:
+        """What to put before a command so that it runs on a node."""
+        del name
+        return []
+
     def _start(
         self, name: str, num_cpus: int, *options: str, variables: Mapping[str, str] = _NO_VARIABLES
     ) -> Node:
@@ -108,7 +114,7 @@ class Cluster:
             own.append(f"--temp-dir={self.directory.name}/ray")
         with (Path(self.directory.name) / f"{name}.log").open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *options, *own],
+                [*self.inside(name), *RAY, "start", "--block", *options, *own],
                 stdout=log,
                 stderr=log,
                 env={**self.environment, **variables},
@@ -134,7 +140,7 @@ class Cluster:
         start = "import json, ray, time; "
         start += f"ray.init({self.address!r}, log_to_driver=False, logging_level=50); "
         done = subprocess.run(
-            [sys.executable, "-c", start + code],
+            [*self.inside("head"), sys.executable, "-c", start + code],
             env=self.environment,
             capture_output=True,
             text=True,
