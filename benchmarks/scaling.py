@@ -42,6 +42,7 @@ from distlstm.model.classifier import Classifier
 from distlstm.stages.prediction.actor_pool import Done, _Bundle, _Pool
 from distlstm.stages.prediction.parts import FOOTERS_AT_ONCE
 from distlstm.stages.run.nodes import nodes
+from distlstm.stages.run.waiting import Waiting
 from distlstm.storage import LocalStorage
 from distlstm.text.tokenizer import TokenIds
 
@@ -102,7 +103,7 @@ def seconds_per_bundle(workers: int, unit: Unit) -> float:
         most=workers,
         needs="",
         waiting=deque(_Bundle([unit]) for _ in range(2 * workers + BUNDLES)),
-        last_worker=time.monotonic(),
+        no_worker=Waiting(),
     )
     done = (news for news in pool.run() if isinstance(news, Done))
     for _ in islice(done, workers):

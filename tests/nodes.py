@@ -23,6 +23,7 @@ from tests.ports import free_port
 from tests.stages.test_interruption import wait_until
 
 SECONDS = 120
+RAY = (sys.executable, "-m", "ray.scripts.scripts")
 _QUICK_HEALTH_CHECKS = {
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "1000",
@@ -116,9 +117,8 @@ class Cluster:
         if name == "head":
             own.append(f"--temp-dir={self.directory.name}/ray")
         with (Path(self.directory.name) / f"{name}.log").open("wb") as log:
-            start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block"]
             process = subprocess.Popen(
-                [*within, *start, *options, *own],
+                [*within, *RAY, "start", "--block", *options, *own],
                 stdout=log,
                 stderr=log,
                 env={**self.environment, **variables},
@@ -144,7 +144,7 @@ class Cluster:
         start = "import json, ray, time; "
         start += f"ray.init({self.address!r}, log_to_driver=False, logging_level=50); "
         done = subprocess.run(
-            [sys.executable, "-c", start + code],
+            [*self.inside("head"), sys.executable, "-c", start + code],
             env=self.environment,
             capture_output=True,
             text=True,

@@ -32,6 +32,7 @@ from distlstm.stages.run.output import (
 from distlstm.stages.run.ray_storage import checkpoint_at, run_options
 from distlstm.stages.run.results import TuneResult
 from distlstm.stages.run.session import Resources, ray_session, run_interruptibly
+from distlstm.stages.run.waiting import Waiting
 from distlstm.stages.training.baseline import linear_model
 from distlstm.stages.training.initial_model import check_apart
 from distlstm.stages.training.labelled_data import (
@@ -52,7 +53,6 @@ from distlstm.stages.tuning.warm_start import settings_worth_trying
 from distlstm.storage import Directory, WorkingCopy
 
 _RAY, _INSIDE = "ray", "-train"
-_MAX_FAILURES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,12 +267,18 @@ class _Run:
             resources=trial,
             directory=self.ray.below(f"{directory}{_INSIDE}"),
         )
+        no_worker = Waiting()
+
+        def step(has_worker: bool) -> None:
+            for note in no_worker.notes(f"a trial takes {trial}", has_worker=has_worker):
+                self.on_event(note)
+
         tuner = ray.tune.Tuner(
             ray.tune.with_resources(partial(run_trial, settings=settings), trial.of_tune_process),
             tune_config=ray.tune.TuneConfig(
                 search_alg=StudySearcher(self.study),
                 scheduler=StudyScheduler(self.study),
-                num_samples=self.study.num_missing,
+                num_samples=-1,  # as many as the study proposes
                 max_concurrent_trials=concurrency,
                 time_budget_s=limits.time_budget,
                 reuse_actors=trial.num_workers == 1,
@@ -281,8 +287,7 @@ class _Run:
             run_config=ray.tune.RunConfig(
                 name=directory,
                 **run_options(self.ray),
-                callbacks=[StudyCallback(self.study, on_change=self._changed)],
-                failure_config=ray.tune.FailureConfig(max_failures=_MAX_FAILURES),
+                callbacks=[StudyCallback(self.study, on_change=self._changed, on_step=step)],
                 checkpoint_config=ray.tune.CheckpointConfig(num_to_keep=self._num_checkpoints),
                 verbose=0,
             ),
@@ -312,23 +317,28 @@ class _Run:
     def _remove_checkpoints(self, rows: Sequence[TrialRow]) -> None:
         """Remove the checkpoints of trials that can no longer be chosen."""
         kept = worth_keeping(rows, self.config.search)
-        for command, trial in set(self._trial_directories()):
-            if trial not in kept or self._is_outdated(command, trial):
-                self.ray.delete_below(f"{command}/{trial}")
+        for command, attempt in set(self._attempts()):
+            number = _number_of(attempt)
+            if number not in kept or self._is_outdated(command, attempt, int(number)):
+                self.ray.delete_below(f"{command}/{attempt}")
 
-    def _trial_directories(self) -> Iterator[tuple[str, str]]:
-        """The directories of commands, and those of trials in them, by the files there."""
+    def _attempts(self) -> Iterator[tuple[str, str]]:
+        """The directories of commands, and those of attempts in them, by the files there."""
         for entry in self.ray.list():
             command, *below = entry.name.split("/")
-            if len(below) > 1 and below[0].isdigit():
+            if len(below) > 1 and _number_of(below[0]).isdigit():
                 yield command, below[0]
 
-    def _is_outdated(self, command: str, trial: str) -> bool:
-        """Whether an earlier command wrote it, and its trial's last checkpoint is elsewhere."""
-        if command.removesuffix(_INSIDE) == self.directory:
+    def _is_outdated(self, command: str, attempt: str, number: int) -> bool:
+        """Whether nothing is written there, and its trial's last checkpoint is elsewhere."""
+        current = _attempt_directory(number, self.study.attempt(number))
+        if (command, attempt) in {
+            (self.directory, current),
+            (f"{self.directory}{_INSIDE}", str(number)),
+        }:
             return False
-        checkpoint = self.study.checkpoint(int(trial))
-        directory = self.ray.below(f"{command}/{trial}").location
+        checkpoint = self.study.checkpoint(number)
+        directory = self.ray.below(f"{command}/{attempt}").location
         return checkpoint is None or not checkpoint.location.startswith(f"{directory}/")
 
     def finish(self, *, resumed: bool) -> TuneResult:
@@ -400,4 +410,13 @@ def _next_directory(ray_directory: Directory) -> str:
 
 
 def _trial_directory(trial: Trial) -> str:
-    return str(trial.config["number"])
+    return _attempt_directory(trial.config["number"], trial.config["attempt"])
+
+
+def _attempt_directory(number: int, attempt: int) -> str:
+    """`3` for the first attempt of trial 3, `3.1` for the next: Tune's need different names."""
+    return f"{number}.{attempt}" if attempt else str(number)
+
+
+def _number_of(directory: str) -> str:
+    return directory.partition(".")[0]

@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.nodes import AutoscalingCluster
+from tests.stages.conftest import write_rows
 from tests.stages.test_interruption import wait_until
-from tests.stages.test_nodes import start, write_rows
+from tests.stages.test_nodes import start
 
 pytestmark = [pytest.mark.ray, pytest.mark.fault]
 SECONDS = 300

@@ -6,55 +6,17 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.conftest import WORDS
 from tests.nodes import Cluster
+from tests.stages.conftest import NUM_FILES, ROWS_PER_FILE
 from tests.stages.test_interruption import epochs_done, wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.fault]
 SECONDS = 300
-NUM_FILES, ROWS_PER_FILE = 24, 2_000  # work for longer than it takes to notice a death
 SMALL = ["--set", "model.hidden_dim=32", "--set", "training.patience=6"]
 EPOCHS = ["--set", "training.min_epochs=6", "--set", "training.max_epochs=6"]
-
-
-def write_rows(path: Path, num_rows: int, seed: int) -> None:
-    """Rows of random words, of which a third are those of the label."""
-    rng, labels = np.random.default_rng(seed), sorted(WORDS)
-    words = [word for label in labels for word in WORDS[label]]
-    chosen = [labels[i] for i in rng.integers(0, len(labels), num_rows)]
-    texts = [
-        " ".join(rng.choice(WORDS[label] if rng.random() < 0.3 else words) for _ in range(40))
-        for label in chosen
-    ]
-    ids = pa.array(range(seed * num_rows, (seed + 1) * num_rows))
-    pq.write_table(pa.table({"text": texts, "label": chosen, "id": ids}), path)
-
-
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A lake of many files, and rows to train on."""
-    path = tmp_path_factory.mktemp("nodes")
-    (path / "lake").mkdir()
-    for i in range(NUM_FILES):
-        write_rows(path / f"lake/f{i:02d}.parquet", ROWS_PER_FILE, i)
-    write_rows(path / "train.parquet", 4000, 1000)
-    return path
-
-
-@pytest.fixture(scope="module")
-def model(directory: Path) -> Path:
-    """A model without a linear half, which would answer most rows at once."""
-    command = [*SMALL, "--set", "model.wide=false", "--set", "model.hidden_dim=192", "--quiet"]
-    epochs = ["--set", "training.min_epochs=1", "--set", "training.max_epochs=1"]
-    output = directory / "model"
-    arguments = ["train", directory / "train.parquet", "--output", output, *command, *epochs]
-    subprocess.run([sys.executable, "-m", "distlstm", *map(str, arguments)], check=True)
-    return output
 
 
 @pytest.fixture
@@ -63,9 +25,10 @@ def cluster() -> Iterator[Cluster]:
         yield cluster
 
 
-def start(cluster: Cluster, *arguments: object) -> subprocess.Popen[str]:
+def start(cluster: Cluster, *arguments: object, on: str = "head") -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "distlstm", *map(str, arguments)]
     return subprocess.Popen(
-        [sys.executable, "-m", "distlstm", *map(str, arguments), "--address", cluster.address],
+        [*cluster.inside(on), *command, "--address", cluster.address],
         env=cluster.environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -91,12 +54,12 @@ def check_rows(directory: Path, output: Path) -> None:
 
 @pytest.mark.parametrize("parts", [1, 6, 15])
 def test_batch_predict_goes_on_when_a_node_dies_and_when_another_joins(
-    cluster: Cluster, directory: Path, model: Path, tmp_path: Path, parts: int
+    cluster: Cluster, lake: Path, slow_model: Path, tmp_path: Path, parts: int
 ) -> None:
     output = tmp_path / "out"
     cluster.add(2)
     dying = cluster.add(2)
-    arguments = ["batch-predict", directory / "lake", "--model", model, "--output", output]
+    arguments = ["batch-predict", lake / "lake", "--model", slow_model, "--output", output]
     process = start(cluster, *arguments, "--workers", "4", "--json")
     wait(process, output, parts)
     dying.kill()
@@ -105,7 +68,7 @@ def test_batch_predict_goes_on_when_a_node_dies_and_when_another_joins(
     out, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, err
     assert json.loads(out)["rows_out"] == NUM_FILES * ROWS_PER_FILE
-    check_rows(directory, output)
+    check_rows(lake, output)
     assert parts == 15 or "is lost" in err
     verified = start_verify(output)
     assert verified.returncode == 0, verified.stdout
@@ -118,12 +81,12 @@ def start_verify(output: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("how", ["killed", "drained"])
 def test_train_goes_on_with_the_workers_that_are_left(
-    cluster: Cluster, directory: Path, tmp_path: Path, how: str
+    cluster: Cluster, lake: Path, tmp_path: Path, how: str
 ) -> None:
     output = tmp_path / "model"
     cluster.add(1)
     leaving = cluster.add(1)
-    arguments = ["train", directory / "train.parquet", "--output", output, *SMALL, *EPOCHS]
+    arguments = ["train", lake / "train.parquet", "--output", output, *SMALL, *EPOCHS]
     process = start(cluster, *arguments, "--workers", "2", "--json")
     wait_until(lambda: epochs_done(output) >= 1 or process.poll() is not None, SECONDS)
     assert process.poll() is None, process.communicate()

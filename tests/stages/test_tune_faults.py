@@ -43,7 +43,7 @@ def start_and_wait(corpus: Path, study: Path, *, num_more: int) -> subprocess.Po
 def num_reports(study: Path) -> int:
     """How many epochs the study remembers."""
     try:
-        with sqlite3.connect(study / "optuna.db") as storage:
+        with sqlite3.connect(f"file:{study}/optuna.db?mode=ro", uri=True) as storage:
             counts = storage.execute("select count(*) from trial_intermediate_values").fetchone()
             return int(counts[0])
     except sqlite3.OperationalError:  # it is being made

@@ -26,6 +26,7 @@ from distlstm.stages.run.events import Note
 from distlstm.stages.run.models import model_directory
 from distlstm.stages.run.nodes import nodes
 from distlstm.stages.run.session import Capacity, our_error
+from distlstm.stages.run.waiting import Waiting
 from distlstm.storage import Directory
 from distlstm.worker_range import WorkerRange
 
@@ -37,8 +38,6 @@ _SECONDS_BETWEEN_LOOKS = 0.5
 _SECONDS_PER_WORKER = 0.003
 """Added for each running worker, as each is asked: a command must have time for those that end."""
 _SECONDS_TO_ANSWER = 0.5
-_SECONDS_UNTIL_WAITING = 15.0
-"""A worker that has its CPUs is ready before that, as a rule."""
 _MAX_DEATHS = 4
 _DEATHS_OF_BUNDLE = 2
 _BUNDLES_PER_WORKER = 4
@@ -124,7 +123,7 @@ def map_bundles(
         most=workers.most,
         needs=str(capacity),
         waiting=deque(map(_Bundle, bundles)),
-        last_worker=time.monotonic() if capacity.max_workers else -math.inf,
+        no_worker=Waiting() if capacity.max_workers else Waiting(-math.inf),
     )
     try:
         yield from pool.run()
@@ -158,8 +157,7 @@ class _Pool(Generic[_Result]):
     needs: str
     """The resources of a worker, for messages."""
     waiting: deque[_Bundle]
-    last_worker: float
-    """When there was a worker, or room for one."""
+    no_worker: Waiting
     starting: dict[Any, Any] = field(default_factory=dict)
     """Actors by the reference to the id of their node."""
     idle: list[_ReadyWorker] = field(default_factory=list)
@@ -182,7 +180,10 @@ class _Pool(Generic[_Result]):
                     yield from self._take_result(reference)
             if time.monotonic() >= self.next_look:
                 yield self._look()
-                yield from self._note_waiting()
+                yield from self.no_worker.notes(
+                    f"{self.num_wanted} of {self.needs} each are asked for",
+                    has_worker=bool(self.running or self.idle),
+                )
 
     @property
     def num_wanted(self) -> int:
@@ -276,35 +277,11 @@ class _Pool(Generic[_Result]):
         self.next_look = time.monotonic() + pause
         return Looked(found, len(self.running) + len(self.idle), self.num_wanted)
 
-    def _note_waiting(self) -> Iterator[Note]:
-        """Report once that no worker starts, and what it waits for."""
-        now = time.monotonic()
-        if self.running or self.idle:
-            self.last_worker = now
-        elif now - self.last_worker > _SECONDS_UNTIL_WAITING:
-            self.last_worker = math.inf
-            yield Note(
-                f"Waiting for workers: {self.num_wanted} of {self.needs} each are asked for, and "
-                f"the cluster has {_resources_there()}. The work goes on with the first worker.",
-                is_warning=True,
-            )
-
     def end(self) -> None:
         """End all workers; with another program's Ray, they would live on."""
         workers = [*self.idle, *(worker for worker, _ in self.running.values())]
         for actor in [*self.starting.values(), *(worker.actor for worker in workers)]:
             ray.kill(actor)
-
-
-def _resources_there() -> str:
-    """The resources of the cluster, for messages: `4 CPUs (1 free), 2 GPUs (0 free)`."""
-    free, there = ray.available_resources(), ray.cluster_resources()
-    found = [
-        f"{there[name]:g} {name}s ({free.get(name, 0):g} free)"
-        for name in ("CPU", "GPU")
-        if name in there
-    ]
-    return ", ".join(found) or "no CPUs"
 
 
 class _Worker:

@@ -13,6 +13,7 @@ from ray._private.state import state
 from ray._private.worker import global_worker
 from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
 from ray.core.generated.common_pb2 import NodeDeathInfo
+from ray.exceptions import RayActorError
 
 from distlstm.stages.run.events import Note, OnEvent
 
@@ -56,6 +57,12 @@ def _node(node: dict[str, Any], *, is_drained: bool) -> Node:
         num_gpus=int(resources.get("GPU", 0)),
         is_drained=is_drained,
     )
+
+
+def died_with_its_node(error: RayActorError) -> bool:
+    """Whether an actor died because its node ended."""
+    actor = state.actor_table(error.actor_id, None, None) if error.actor_id else {}
+    return bool(actor) and actor["Address"]["NodeID"] not in nodes()
 
 
 def can_be_added() -> bool:

@@ -6,32 +6,47 @@ from pathlib import Path
 from typing import Any
 
 import ray.tune
+from ray.exceptions import RayActorError
+from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial
 from ray.tune.integration.ray_train import CHECKPOINT_PATH_KEY
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from distlstm.stages.run.nodes import died_with_its_node
 from distlstm.stages.tuning.study import Study, TrialReport
 from distlstm.stages.tuning.trial import FAILURE
+
+class_cache.ENV_VARS_TO_PROPAGATE -= {
+    name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")
+}
+"""Tune would send the credentials of the command to the trials, and so into the logs of the nodes;
+a node has its own."""
 
 _REPORTED = [field.name for field in fields(TrialReport)]
 
 
 class StudySearcher(Searcher):  # type: ignore[misc]
-    """Gives Tune the study's proposals, until there are none left or the study is hopeless."""
+    """Gives Tune the study's proposals, until all trials have ended or the study is hopeless."""
 
     def __init__(self, study: Study) -> None:
         super().__init__()
         self.study = study
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        """The next proposal as the config of a Tune trial; `FINISHED` if there is none."""
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next proposal as the config of a Tune trial.
+
+        None: there is none, but one may follow, as long as trials run. `FINISHED`: none follows.
+        """
         del trial_id
-        proposal = None if self.study.hopeless else self.study.propose()
-        if proposal is None:
+        if self.study.hopeless:
             return str(Searcher.FINISHED)
+        proposal = self.study.propose()
+        if proposal is None:
+            return None if self.study.is_running else str(Searcher.FINISHED)
         return {
             "number": proposal.number,
+            "attempt": proposal.attempt,
             "parameters": proposal.parameters,
             "checkpoint": proposal.checkpoint.location if proposal.checkpoint else None,
         }
@@ -69,11 +84,21 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]
 
 
 class StudyCallback(ray.tune.Callback):  # type: ignore[misc]
-    """Records checkpoints and ends of trials in the study, and calls `on_change` on changes."""
+    """Records checkpoints and ends of trials in the study, and calls `on_change` on changes.
 
-    def __init__(self, study: Study, *, on_change: Callable[[], None]) -> None:
+    `on_step` is called several times a second, with whether any trial has its resources.
+    """
+
+    def __init__(
+        self, study: Study, *, on_change: Callable[[], None], on_step: Callable[[bool], None]
+    ) -> None:
         self.study = study
         self.on_change = on_change
+        self.on_step = on_step
+
+    def on_step_end(self, *, trials: list[Trial], **_: Any) -> None:
+        """Handle the end of a step of Tune's loop."""
+        self.on_step(any(trial.status == Trial.RUNNING for trial in trials))
 
     def on_trial_start(self, **_: Any) -> None:
         """Handle the start or restart of a trial."""
@@ -97,8 +122,10 @@ class StudyCallback(ray.tune.Callback):  # type: ignore[misc]
         self.on_change()
 
     def on_trial_error(self, *, trial: Trial, **_: Any) -> None:
-        """Record a trial whose process died more often than Tune retries."""
-        self.study.fail(trial.config["number"], _last_line(trial.error_file))
+        """Record that a trial's process has died."""
+        error = trial.get_pickled_error()
+        blamed = not (isinstance(error, RayActorError) and died_with_its_node(error))
+        self.study.died(trial.config["number"], _last_line(trial.error_file), blamed=blamed)
         self.on_change()
 
     def __getstate__(self) -> dict[str, Any]:

@@ -31,6 +31,8 @@ STORAGE_FILE = "optuna.db"
 _NAME = "distlstm"
 _FIRST_RANDOM = 6
 _SAME_FAILURES = 3
+_MAX_DEATHS = 3
+"""Deaths of a trial's processes, on nodes that live on, after which it fails."""
 _STATES = {
     TrialState.COMPLETE: "done",
     TrialState.PRUNED: "stopped",
@@ -76,8 +78,10 @@ class Proposal:
 
     number: int
     parameters: Parameters
+    attempt: int
+    """How often this command has proposed the trial before; its process died each time."""
     checkpoint: Directory | None
-    """Checkpoint of an earlier command, from which the trial is resumed."""
+    """Checkpoint from which the trial is resumed."""
 
 
 class Study:
@@ -110,6 +114,8 @@ class Study:
         running = [trial._trial_id for trial in trials if trial.state == TrialState.RUNNING]
         self._unfinished = [Trial(self._optuna, trial_id) for trial_id in running]
         self._live: dict[int, Trial] = {}
+        self._proposed: Counter[int] = Counter()
+        self._deaths: Counter[int] = Counter()
         self._failures: list[str] = []
         self._num_ended = 0
         self._closed = False
@@ -146,7 +152,7 @@ class Study:
         return max(0, self.num_trials - num_ended)
 
     def propose(self) -> Proposal | None:
-        """The next trial to run; unfinished trials of earlier commands come first."""
+        """The next trial to run; unfinished trials come first."""
         if self._unfinished:
             trial = self._unfinished.pop(0)
         elif len(self._trials()) < self.num_trials:
@@ -154,11 +160,22 @@ class Study:
         else:
             return None
         self._live[trial.number] = trial
+        self._proposed[trial.number] += 1
         return Proposal(
             number=trial.number,
             parameters=self.space.decode(trial.params),
+            attempt=self.attempt(trial.number),
             checkpoint=self.checkpoint(trial.number),
         )
+
+    def attempt(self, number: int) -> int:
+        """The number of a trial's last attempt in this command, from 0."""
+        return max(0, self._proposed[number] - 1)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a trial runs; if its process dies, `propose` returns it again."""
+        return bool(self._live)
 
     def report(self, number: int, report: TrialReport) -> bool:
         """Record a report of a trial; returns whether the trial has to stop."""
@@ -198,6 +215,22 @@ class Study:
             self._optuna.tell(trial, _best_report(reports)[self.search.metric])
         else:
             self._optuna.tell(trial, state=TrialState.PRUNED)
+
+    def died(self, number: int, error: str, *, blamed: bool) -> None:
+        """Record that a trial's process has died: the trial runs again, from its last checkpoint.
+
+        It fails if it is to blame for several deaths, and not only the nodes that ended.
+        """
+        if self._closed:
+            return
+        self._deaths[number] += blamed
+        reports = _reports(self._live[number])
+        if reports and reports[-1]["finished"]:
+            self.end(number)
+        elif self._deaths[number] >= _MAX_DEATHS:
+            self.fail(number, error)
+        else:
+            self._unfinished.append(self._live.pop(number))
 
     def fail(self, number: int, error: str) -> None:
         """Record that a trial has failed and is not retried."""

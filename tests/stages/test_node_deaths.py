@@ -1,0 +1,85 @@
+"""Tests that kill nodes under `evaluate`, `tune` and the encoding of a corpus, and add some."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.nodes import Cluster
+from tests.stages.conftest import NUM_FILES, ROWS_PER_FILE
+from tests.stages.test_interruption import wait_until
+from tests.stages.test_nodes import SECONDS, start
+from tests.stages.test_tune_faults import num_reports
+
+pytestmark = [pytest.mark.ray, pytest.mark.fault]
+NUM_TRIALS, NUM_EPOCHS = 4, 4
+STUDY = [
+    *("--set", "model.hidden_dim=64", "--set", "search.space.model.dropout={uniform=[0.1, 0.5]}"),
+    *("--set", f"training.max_epochs={NUM_EPOCHS}", "--set", f"training.patience={NUM_EPOCHS}"),
+    *("--set", f"search.grace_epochs={NUM_EPOCHS}", "--set", "search.algorithm=random"),
+    *("--trials", NUM_TRIALS, "--json"),
+]
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    with Cluster() as cluster:
+        yield cluster
+
+
+def result_of(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """What a command has found, when it has ended well."""
+    out, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, err
+    return dict(json.loads(out))
+
+
+def wait_for_reports(process: subprocess.Popen[str], study: Path, count: int) -> None:
+    wait_until(lambda: num_reports(study) >= count or process.poll() is not None, SECONDS)
+    assert process.poll() is None, process.communicate()
+
+
+def losses(study: Path) -> list[tuple[str, int, float]]:
+    """The validation loss of every epoch of every trial."""
+    epochs = pq.read_table(study / "epochs.parquet").to_pylist()
+    return sorted((epoch["trial"], epoch["epoch"], epoch["loss"]) for epoch in epochs)
+
+
+def test_a_study_waits_without_a_node_and_finds_what_it_would_have_found_without_deaths(
+    cluster: Cluster, lake: Path, tmp_path: Path
+) -> None:
+    broken, unbroken = tmp_path / "broken", tmp_path / "unbroken"
+    dying = [cluster.add(1), cluster.add(1)]
+    process = start(cluster, "tune", lake / "train.parquet", "--output", broken, *STUDY)
+    for node, num_epochs in zip(dying, (1, 3), strict=True):
+        wait_for_reports(process, broken, num_epochs)
+        node.kill()
+    assert process.stderr is not None
+    waiting = "Waiting for workers: a trial takes 1 workers of 1 CPUs each, and the cluster has no"
+    assert any(waiting in line for line in iter(process.stderr.readline, ""))
+    cluster.add(2)
+    trials = result_of(process)["trials"]
+    assert [trial["state"] for trial in trials] == ["done"] * NUM_TRIALS
+    result_of(start(cluster, "tune", lake / "train.parquet", "--output", unbroken, *STUDY))
+    assert len(losses(broken)) == NUM_TRIALS * NUM_EPOCHS
+    assert losses(broken) == losses(unbroken)
+
+
+def test_an_evaluation_gives_the_same_metrics_when_a_node_dies(
+    cluster: Cluster, lake: Path, slow_model: Path
+) -> None:
+    arguments = ["evaluate", lake / "lake", "--model", slow_model, "--workers", "2:4", "--json"]
+    cluster.add(2)
+    dying = cluster.add(2)
+    process = start(cluster, *arguments)
+    wait_until(lambda: bool(dying.pids("ray::_Worker.work")), SECONDS)
+    dying.kill()
+    broken = result_of(process)
+    assert broken["num_rows"] == NUM_FILES * ROWS_PER_FILE
+    unbroken = result_of(start(cluster, *arguments))
+    assert broken["per_label"] == unbroken["per_label"]
+    assert broken["log_loss"] == pytest.approx(unbroken["log_loss"])
