@@ -144,7 +144,7 @@ class Cluster:
         start = "import json, ray, time; "
         start += f"ray.init({self.address!r}, log_to_driver=False, logging_level=50); "
         done = subprocess.run(
-            [*self.inside("head"), sys.executable, "-c", start + code],
+            [sys.executable, "-c", start + code],
             env=self.environment,
             capture_output=True,
             text=True,
