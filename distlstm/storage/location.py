@@ -49,8 +49,7 @@ def on_disk(location: str | os.PathLike[str]) -> Path:
     found = local_path(text)
     if found is None:
         raise UserError(
-            f"{text} is not on a disk. Data and inputs may be in an object store; outputs, models, "
-            "studies and configs must be on a disk that all nodes share. Give a path."
+            f"{text} is not on a disk. Give a path."
         )
     return found
 
