@@ -109,13 +109,18 @@ def test_a_node_that_joins_is_at_work_before_the_end(
     check_rows(lake, output)
 
 
+def shards(output: Path) -> list[Path]:
+    """The shards that are written."""
+    return list(output.rglob("training-*.training"))
+
+
 def rows_of(corpus: EncodedCorpus) -> list[tuple[int, bytes]]:
     """All rows of both splits, sorted: label and tokens."""
-    found = []
+    found: list[tuple[int, bytes]] = []
     for split in (corpus.training, corpus.validation):
-        for row in range(len(split)):
-            one = split.take(np.array([row]))
-            found.append((int(one.label_ids[0]), one.token_ids.tobytes()))
+        rows = split.take(np.arange(len(split)))
+        tokens = np.split(rows.token_ids, rows.offsets[1:-1])
+        found += zip(rows.label_ids.tolist(), (row.tobytes() for row in tokens), strict=True)
     return sorted(found)
 
 
@@ -131,9 +136,9 @@ def test_an_encoding_is_the_same_when_nodes_die_while_it_counts_and_writes(
     dying = [cluster.add(1), cluster.add(1)]
     cluster.add(1)
     process = start(cluster, "train", large, "--output", output, "--workers", "1")
-    wait_until(lambda: bool(dying[0].pids("ray::")), SECONDS)
+    wait_until(lambda: bool(dying[0].pids("ray::MapBatches")), SECONDS)
     dying[0].kill()
-    wait_until(lambda: bool(list(output.rglob("training-*.training"))), SECONDS)
+    wait_until(lambda: bool(shards(output) and dying[1].pids("ray::MapBatches")), SECONDS)
     dying[1].kill()
     wait_until(
         lambda: bool(list(output.rglob(METADATA_FILE))) or process.poll() is not None, SECONDS
