@@ -6,19 +6,26 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from distlstm.config import ExperimentConfig
+from distlstm.data import encoding
+from distlstm.data.corpus import METADATA_FILE, EncodedCorpus
+from distlstm.data.encoding import encode_corpus
+from distlstm.stages.training.labelled_data import DataRequest
+from distlstm.storage import LocalStorage
 from tests.nodes import Cluster
-from tests.stages.conftest import NUM_FILES, ROWS_PER_FILE
+from tests.stages.conftest import NUM_FILES, ROWS_PER_FILE, write_rows
 from tests.stages.test_interruption import wait_until
-from tests.stages.test_nodes import SECONDS, start
+from tests.stages.test_nodes import SECONDS, check_rows, start, wait
 from tests.stages.test_tune_faults import num_reports
 
 pytestmark = [pytest.mark.ray, pytest.mark.fault]
-NUM_TRIALS, NUM_EPOCHS = 4, 4
+NUM_TRIALS, NUM_EPOCHS = 3, 3
 STUDY = [
-    *("--set", "model.hidden_dim=64", "--set", "search.space.model.dropout={uniform=[0.1, 0.5]}"),
+    *("--set", "model.hidden_dim=32", "--set", "search.space.model.dropout={uniform=[0.1, 0.5]}"),
     *("--set", f"training.max_epochs={NUM_EPOCHS}", "--set", f"training.patience={NUM_EPOCHS}"),
     *("--set", f"search.grace_epochs={NUM_EPOCHS}", "--set", "search.algorithm=random"),
     *("--trials", NUM_TRIALS, "--json"),
@@ -83,3 +90,66 @@ def test_an_evaluation_gives_the_same_metrics_when_a_node_dies(
     unbroken = result_of(start(cluster, *arguments))
     assert broken["per_label"] == unbroken["per_label"]
     assert broken["log_loss"] == pytest.approx(unbroken["log_loss"])
+
+
+def test_a_node_that_joins_is_at_work_before_the_end(
+    cluster: Cluster, lake: Path, slow_model: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    cluster.add(1)
+    arguments = ["batch-predict", lake / "lake", "--model", slow_model, "--output", output]
+    process = start(cluster, *arguments, "--workers", "1:4", "--json")
+    wait(process, output, 1)
+    joined = cluster.add(2)
+    wait_until(
+        lambda: bool(joined.pids("ray::_Worker.work")) or process.poll() is not None, SECONDS
+    )
+    assert process.poll() is None
+    assert result_of(process)["rows_out"] == NUM_FILES * ROWS_PER_FILE
+    check_rows(lake, output)
+
+
+def shards(output: Path) -> list[Path]:
+    """The shards that are written."""
+    return list(output.rglob("training-*.training"))
+
+
+def rows_of(corpus: EncodedCorpus) -> list[tuple[int, bytes]]:
+    """All rows of both splits, sorted: label and tokens."""
+    found: list[tuple[int, bytes]] = []
+    for split in (corpus.training, corpus.validation):
+        rows = split.take(np.arange(len(split)))
+        tokens = np.split(rows.token_ids, rows.offsets[1:-1])
+        found += zip(rows.label_ids.tolist(), (row.tobytes() for row in tokens), strict=True)
+    return sorted(found)
+
+
+def test_an_encoding_is_the_same_when_nodes_die_while_it_counts_and_writes(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large, output = tmp_path / "large", tmp_path / "model"
+    large.mkdir()
+    for i in range(16):
+        write_rows(large / f"{i}.parquet", 5_000, i)
+        uncompressed = pq.read_table(large / f"{i}.parquet")
+        pq.write_table(uncompressed, large / f"{i}.parquet", compression="none")
+    dying = [cluster.add(1), cluster.add(1)]
+    cluster.add(1)
+    process = start(cluster, "train", large, "--output", output, "--workers", "1")
+    wait_until(lambda: bool(dying[0].pids("ray::MapBatches")), SECONDS)
+    dying[0].kill()
+    wait_until(lambda: bool(shards(output) and dying[1].pids("ray::MapBatches")), SECONDS)
+    dying[1].kill()
+    wait_until(
+        lambda: bool(list(output.rglob(METADATA_FILE))) or process.poll() is not None, SECONDS
+    )
+    process.kill()
+    process.communicate()
+    (metadata,) = output.rglob(METADATA_FILE)
+    broken = EncodedCorpus(LocalStorage(metadata.parent))
+    monkeypatch.setattr(encoding, "_SMALL", 2**40)  # so that this process encodes it
+    spec = DataRequest(training=(str(large),)).find(ExperimentConfig(), on_event=print)
+    unbroken = encode_corpus(spec, LocalStorage(tmp_path / "corpus"), progress=lambda *_: None)
+    assert broken.summary == unbroken.summary
+    assert broken.vocabulary.to_text() == unbroken.vocabulary.to_text()
+    assert rows_of(broken) == rows_of(unbroken)

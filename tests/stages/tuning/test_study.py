@@ -194,6 +194,32 @@ def test_failures_are_kept_and_only_a_common_one_is_hopeless(tmp_path: Path) -> 
     assert Study(tmp_path, config("search.num_trials=20")).hopeless is None
 
 
+def test_a_trial_goes_on_however_often_its_node_dies_and_fails_by_its_own_deaths(
+    tmp_path: Path,
+) -> None:
+    study = Study(tmp_path, config("search.num_trials=1"))
+    for blamed in (False, False, False, False, True, True, True):
+        proposal = study.propose()
+        assert proposal is not None
+        assert proposal.number == 0
+        assert study.propose() is None
+        assert study.is_running
+        study.died(0, "its process died", blamed=blamed)
+    assert proposal.attempt == 6
+    assert study.propose() is None
+    assert not study.is_running
+    assert [(row.state, row.error) for row in study.rows()] == [("failed", "its process died")]
+
+
+def test_a_trial_whose_node_dies_after_its_last_epoch_is_done(tmp_path: Path) -> None:
+    study = Study(tmp_path, config("search.num_trials=1"))
+    assert study.propose() is not None
+    study.report(0, report(9, 0.5))
+    study.died(0, "its process died", blamed=False)
+    assert study.propose() is None
+    assert [row.state for row in study.rows()] == ["done"]
+
+
 def test_a_closed_study_takes_nothing_in(tmp_path: Path) -> None:
     study = Study(tmp_path, config())
     proposal = study.propose()
