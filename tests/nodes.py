@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,24 +97,28 @@ class Cluster:
             node.kill()
         self.directory.cleanup()
 
-    def add(self, num_cpus: int) -> Node:
-        """Start a node, and wait until it is part of the cluster."""
-        return self._start(f"node{len(self.nodes)}", num_cpus, f"--address={self.address}")
+    def add(self, num_cpus: int, *, within: Sequence[str] = ()) -> Node:
+        """Start a node, and wait until it is part of the cluster.
 
-    def inside(self, name: str) -> list[str]:
-        """What to put before a command so that it runs on a node."""
-        del name
-        return []
+        `within` is a command that runs another one, such as in a namespace.
+        """
+        name = f"node{len(self.nodes)}"
+        return self._start(name, num_cpus, f"--address={self.address}", within=within)
 
     def _start(
-        self, name: str, num_cpus: int, *options: str, variables: Mapping[str, str] = _NO_VARIABLES
+        self,
+        name: str,
+        num_cpus: int,
+        *options: str,
+        within: Sequence[str] = (),
+        variables: Mapping[str, str] = _NO_VARIABLES,
     ) -> Node:
         own = [f"--num-cpus={num_cpus}", f"--labels=name={name}", "--object-store-memory=200000000"]
         if name == "head":
             own.append(f"--temp-dir={self.directory.name}/ray")
         with (Path(self.directory.name) / f"{name}.log").open("wb") as log:
             process = subprocess.Popen(
-                [*self.inside(name), *RAY, "start", "--block", *options, *own],
+                [*within, *RAY, "start", "--block", *options, *own],
                 stdout=log,
                 stderr=log,
                 env={**self.environment, **variables},
@@ -140,7 +144,7 @@ class Cluster:
         start = "import json, ray, time; "
         start += f"ray.init({self.address!r}, log_to_driver=False, logging_level=50); "
         done = subprocess.run(
-            [*self.inside("head"), sys.executable, "-c", start + code],
+            [sys.executable, "-c", start + code],
             env=self.environment,
             capture_output=True,
             text=True,

@@ -25,10 +25,10 @@ def cluster() -> Iterator[Cluster]:
         yield cluster
 
 
-def start(cluster: Cluster, *arguments: object, on: str = "head") -> subprocess.Popen[str]:
+def start(cluster: Cluster, *arguments: object) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "distlstm", *map(str, arguments)]
     return subprocess.Popen(
-        [*cluster.inside(on), *command, "--address", cluster.address],
+        [*command, "--address", cluster.address],
         env=cluster.environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
