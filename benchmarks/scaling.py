@@ -40,7 +40,7 @@ from distlstm.data.units import _FOOTERS_AT_ONCE, UNIT, Unit, cut_into_units
 from distlstm.model.batch import used_ids
 from distlstm.model.classifier import Classifier
 from distlstm.stages.prediction.actor_pool import Done, _Bundle, _Pool
-from distlstm.stages.prediction.parts import FOOTERS_AT_ONCE
+from distlstm.stages.prediction.parts import STORED_FOOTERS_AT_ONCE
 from distlstm.stages.run.nodes import nodes
 from distlstm.stages.run.waiting import Waiting
 from distlstm.storage import LocalStorage
@@ -225,7 +225,7 @@ def extrapolated(found: Measured, rows: int) -> dict[str, float]:
         "find the files, s": files * costs["find a file"].seconds_each,
         "cut the files, s": files * costs["cut a file"].seconds_each,
         "cut the files in an object store, s": files * STORE_SECONDS / _FOOTERS_AT_ONCE,
-        "read the ledger in an object store, s": parts * STORE_SECONDS / FOOTERS_AT_ONCE,
+        "read the ledger in an object store, s": parts * STORE_SECONDS / STORED_FOOTERS_AT_ONCE,
     }
     for labels in PARTS:
         manifest = found.bytes_per_part[labels]["manifest"]

@@ -23,6 +23,9 @@ PREDICTED = ("predicted_label", "predicted_score")
 TOP_K = ("predicted_labels", "predicted_scores")
 FOOTER_KEY = b"distlstm"
 FOOTERS_AT_ONCE = 8
+STORED_FOOTERS_AT_ONCE = 64
+"""An object store takes long to answer, and answers many at once."""
+_NAMES_AT_ONCE = 4_096
 _PARQUET_NAMED = ("parquet", "delta", "iceberg")
 _TAIL_BYTES = 8  # after the footer: its length and "PAR1"
 
@@ -176,10 +179,14 @@ def part_names(output: Directory) -> list[str]:
 
 def read_parts(output: Directory, names: Iterable[str]) -> dict[str, Part]:
     """The parts with these names that exist and are complete."""
-    names = list(names)
-    with ThreadPoolExecutor(FOOTERS_AT_ONCE) as threads:
-        found = threads.map(lambda name: read_part(output, name), names)
-    return {name: part for name, part in zip(names, found, strict=True) if part is not None}
+    names, parts = list(names), dict[str, Part]()
+    at_once = FOOTERS_AT_ONCE if output.is_local else STORED_FOOTERS_AT_ONCE
+    with ThreadPoolExecutor(at_once) as threads:
+        for start in range(0, len(names), _NAMES_AT_ONCE):  # a call that waits takes memory
+            some = names[start : start + _NAMES_AT_ONCE]
+            found = threads.map(lambda name: read_part(output, name), some)
+            parts |= {n: part for n, part in zip(some, found, strict=True) if part is not None}
+    return parts
 
 
 def _size_by_footer(footer: pq.FileMetaData) -> int:
