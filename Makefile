@@ -23,7 +23,7 @@ test: env
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 faults: env
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadgroup -m fault
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist load -m fault
 
 lint: env
 	$(BIN)/ruff check .

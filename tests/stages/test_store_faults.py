@@ -25,7 +25,7 @@ from tests.object_store import VARIABLES, environment_of, running_store
 from tests.stages.test_interruption import wait_until
 from tests.stages.test_nodes import write_rows
 
-pytestmark = [pytest.mark.ray, pytest.mark.fault, pytest.mark.xdist_group("stores")]
+pytestmark = [pytest.mark.ray, pytest.mark.fault]
 SECONDS = 300
 NUM_FILES, ROWS_PER_FILE = 8, 1_500
 SETTINGS = {

@@ -26,7 +26,7 @@ from tests.ports import free_port
 from tests.sockets import listeners
 from tests.stages.test_interruption import wait_until
 
-pytestmark = [pytest.mark.ray, pytest.mark.fault, pytest.mark.xdist_group("tokens")]
+pytestmark = [pytest.mark.ray, pytest.mark.fault]
 
 _CLIENT = """
 import json, sys, ray
