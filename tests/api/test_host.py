@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -132,13 +133,13 @@ def test_a_command_reads_the_metadata_of_its_model_once(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     pq.write_table(pa.table(labelled_rows(60)), tmp_path / "rows.parquet")
-    reads, read_regular = [], model_metadata.read_regular
+    reads, read_json = [], model_metadata.read_json
 
-    def counted(path: Path, *, largest: int) -> bytes:
+    def counted(path: Path, *, largest: int) -> Any:
         reads.extend([path] if path == model / model_metadata.METADATA_FILE else [])
-        return read_regular(path, largest=largest)
+        return read_json(path, largest=largest)
 
-    monkeypatch.setattr(model_metadata, "read_regular", counted)
+    monkeypatch.setattr(model_metadata, "read_json", counted)
     getattr(distlstm, command)(tmp_path / "rows.parquet", model=model, output=tmp_path / "o")
     assert len(reads) == 1, "the workers, in processes of their own, aside"
 

@@ -21,7 +21,7 @@ from distlstm.stages.run.output import LOCK_FILE
 from distlstm.storage import ObjectStorage, storage_at
 from tests.faulty_proxy import running_proxy
 from tests.nodes import Cluster
-from tests.object_store import VARIABLES, environment_of, running_store
+from tests.object_store import S3_KEYS, environment_of, running_store
 from tests.stages.test_interruption import wait_until
 from tests.stages.test_nodes import write_rows
 
@@ -82,7 +82,7 @@ def ended(process: subprocess.Popen[str]) -> str:
     """What a command printed that must end well."""
     out, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, err
-    assert VARIABLES["AWS_SECRET_ACCESS_KEY"] not in out + err
+    assert S3_KEYS["AWS_SECRET_ACCESS_KEY"] not in out + err
     return out
 
 
@@ -233,7 +233,7 @@ def test_a_killed_study_carries_on(place: Place) -> None:
 
 def test_no_secret_and_nothing_else_is_left_anywhere(place: Place, trained: dict[str, Any]) -> None:
     del trained
-    secret = VARIABLES["AWS_SECRET_ACCESS_KEY"].encode()
+    secret = S3_KEYS["AWS_SECRET_ACCESS_KEY"].encode()
     for entry in place.storage.list():
         assert secret not in place.storage.read(entry.name), entry.name
         assert not entry.name.endswith(LOCK_FILE)
