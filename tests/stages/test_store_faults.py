@@ -22,8 +22,8 @@ from distlstm.storage import ObjectStorage, storage_at
 from tests.faulty_proxy import running_proxy
 from tests.nodes import Cluster
 from tests.object_store import S3_KEYS, environment_of, running_store
+from tests.stages.conftest import write_rows
 from tests.stages.test_interruption import wait_until
-from tests.stages.test_nodes import write_rows
 
 pytestmark = [pytest.mark.ray, pytest.mark.fault]
 SECONDS = 300
