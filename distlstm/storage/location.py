@@ -48,9 +48,7 @@ def on_disk(location: str | os.PathLike[str]) -> Path:
         return Path(text)
     found = local_path(text)
     if found is None:
-        raise UserError(
-            f"{text} is not on a disk. Give a path."
-        )
+        raise UserError(f"{text} is not on a disk. Give a path.")
     return found
 
 
