@@ -13,7 +13,6 @@ import contextlib
 import functools
 import logging
 import os
-import re
 import shlex
 import subprocess
 import sys
@@ -26,10 +25,12 @@ from typing import Any
 import click
 
 from distlstm import environment
+from distlstm.errors import UserError
 from distlstm.options import Duration
+from distlstm.storage import is_object_uri
+from distlstm.worker_range import WorkerRange
 
 _SECONDS_BETWEEN_CHECKS = 2.0
-_SCHEMES = ("s3", "gs", "az", "file")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,8 +167,7 @@ def waiting_for(wanted: Mapping[str, float], present: Mapping[str, float]) -> st
 
 def _output(_: click.Context, __: click.Parameter, value: str) -> str:
     """Accept a place that all nodes reach and that stays after the job."""
-    scheme, is_uri, _rest = value.partition("://")
-    if scheme in _SCHEMES if is_uri else Path(value).is_absolute():
+    if is_object_uri(value) or value.startswith("file:///") or Path(value).is_absolute():
         return value
     raise click.BadParameter(
         f"{value} is neither a URI in an object store (s3://, gs:// or az://) nor an absolute path "
@@ -180,8 +180,11 @@ def _workers(_: click.Context, __: click.Parameter, value: str | None) -> str | 
     """Accept `N` or `MIN:MAX`."""
     if value is None:
         return None
-    found = re.fullmatch(r"(\d+)(?::(\d+))?", value)
-    if found is None or not 1 <= int(found[1]) <= int(found[2] or found[1]):
+    try:
+        least = WorkerRange.parse(value).least
+    except UserError:
+        least = 0
+    if least < 1:
         raise click.BadParameter(f"{value} is not a number, such as 4, or a range, such as 2:8.")
     return value
 
@@ -217,7 +220,7 @@ def main(scale_up_within: float | None, **options: Any) -> None:
     if job.workers is None or "RAY_ADDRESS" not in os.environ:
         raise click.UsageError("--scale-up-within needs --workers and a cluster (RAY_ADDRESS).")
     bundle = {"CPU": 1.0, "GPU": 1.0} if job.gpu else {"CPU": 1.0}
-    fewest = int(job.workers.partition(":")[0])
+    fewest = WorkerRange.parse(job.workers).least
     request = functools.partial(scale_up, bundle, within=scale_up_within)
     try:
         code = run(commands(job), before=functools.partial(request, fewest))

@@ -1,6 +1,7 @@
 """Copies of what is in an object store: fetched once, whole, and not more than allowed."""
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -127,7 +128,20 @@ def test_a_cache_that_cannot_be_written_is_said_in_one_sentence(
     remote: Directory, directory: Path
 ) -> None:
     directory.write_text("a file")
-    with pytest.raises((RunError, FileExistsError)):
+    with pytest.raises(RunError, match="Set DISTLSTM_CACHE to another directory"):
+        local_copy(remote, ["data"], key="k")
+
+
+def test_a_file_that_is_missing_in_the_store_is_no_fault_of_the_cache(remote: Directory) -> None:
+    with pytest.raises(FileNotFoundError, match=re.escape(remote.location)):
+        local_copy(remote, ["absent"], key="k")
+
+
+def test_a_size_that_is_no_number_is_refused(
+    remote: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DISTLSTM_CACHE_BYTES", "20 GB")
+    with pytest.raises(UserError, match="DISTLSTM_CACHE_BYTES is '20 GB'"):
         local_copy(remote, ["data"], key="k")
 
 

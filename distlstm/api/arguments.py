@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from distlstm import environment
 from distlstm.config import ExperimentConfig, load_config
-from distlstm.errors import UserError
+from distlstm.errors import RunError, UserError
 from distlstm.reader_options import ReaderOptions
 from distlstm.stages.run.events import Event, OnEvent
 from distlstm.stages.run.host import audible, unchanged
-from distlstm.storage import Directory, storage_at
+from distlstm.storage import Directory, UnreachableError, storage_at
 from distlstm.worker_range import WorkerRange
 
 if TYPE_CHECKING:  # which imports Ray
@@ -37,9 +37,15 @@ def called(
     """Prepare the process for the work of a function, and put it back at the end.
 
     Yields the listener, which may print, though the rest of the process is silenced meanwhile.
+
+    Raises:
+        RunError: an object store could not be reached in the middle of the work.
     """
-    with environment.prepared(address, idle_workers=idle_workers), unchanged():
-        yield audible(on_event or _ignore)
+    try:
+        with environment.prepared(address, idle_workers=idle_workers), unchanged():
+            yield audible(on_event or _ignore)
+    except UnreachableError as error:
+        raise RunError(f"{error}. Finished work is kept; run the same command again.") from error
 
 
 def _ignore(event: Event) -> None:

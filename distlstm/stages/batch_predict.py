@@ -105,7 +105,7 @@ def batch_predict(request: PredictRequest, *, on_event: OnEvent) -> BatchPredict
     )
     if request.overwrite:
         cut_input(files, unit_limit(files))  # refuses clashing names while the old parts are there
-    with opened(run.output, overwrite=request.overwrite, on_wait=run.note) as work:
+    with opened(run.output, overwrite=request.overwrite, on_event=on_event) as work:
         run.check = work.check
         run.begin()
         try:
@@ -172,10 +172,6 @@ class _Run:
     def storage(self) -> Directory:
         """The output directory."""
         return self.request.output
-
-    def note(self, text: str) -> None:
-        """Report a sentence."""
-        self.on_event(Note(text))
 
     @property
     def output(self) -> Output:
@@ -279,7 +275,8 @@ class _Run:
     def count_unreported(self) -> None:
         """Add the parts of workers that were stopped before they could report them."""
         known = {part.name for part in self.parts}
-        done = read_ledger(self.storage, self.units).done
+        with writing(self.storage):
+            done = read_ledger(self.storage, self.units).done
         self.written += [part for name, part in done.items() if name not in known]
 
     def record(self) -> None:
@@ -304,10 +301,10 @@ class _Run:
             )
         if self.drift is not None:
             self.on_event(Note(str(self.drift)))
-        if self.request.is_table:
-            self._commit()
         self.check()
         with writing(self.storage):
+            if self.request.is_table:
+                self._commit()
             self.storage.write(SUCCESS_FILE, "")
 
     def _commit(self) -> None:

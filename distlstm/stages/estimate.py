@@ -75,8 +75,8 @@ def estimate(request: PredictRequest, *, on_event: OnEvent) -> Estimate:
     settings, files = settings_and_input(request, metadata_of(request.model), on_event=on_event)
     with reading(output):
         check_kind(output, marks=(MANIFEST_FILE,))
-    units = cut_input(files, recorded_limit(output) or unit_limit(files))
-    ledger = read_ledger(output, units)
+        units = cut_input(files, recorded_limit(output) or unit_limit(files))
+        ledger = read_ledger(output, units)
     check_same(output, ledger.settings_beside(settings) or plain(settings), plain(settings))
     done = ledger.done
     missing = [unit for unit in units if part_name(unit) not in done]

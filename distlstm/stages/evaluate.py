@@ -87,20 +87,14 @@ def evaluate(request: EvaluateRequest, *, on_event: OnEvent) -> EvaluationResult
     identity = _identity(fingerprint, files, columns, request.reader)
     with closing(WorkingCopy(request.output, last=[EVALUATION_FILE])) as copy:
         output, location = _output(copy, identity), request.output.location
-        on_wait = partial(_note, on_event)
-        with opened(output, overwrite=request.overwrite, on_wait=on_wait) as on_output:
+        with opened(output, overwrite=request.overwrite, on_event=on_event) as on_output:
             if on_output.state is State.FINISHED:
                 on_event(Note(f"{location} already has this evaluation; nothing to do."))
                 return _read(copy)
             evaluation = work()
-            on_output.check()
             _write(copy, identity, evaluation)
             on_output.publish()
     return evaluation.result
-
-
-def _note(on_event: OnEvent, text: str) -> None:
-    on_event(Note(text))
 
 
 def _columns(request: EvaluateRequest, metadata: Mapping[str, Any]) -> Columns:

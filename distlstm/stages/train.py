@@ -99,15 +99,12 @@ def _trained(
     metadata = cache(partial(load_metadata, copy.path))
     output = _output(copy, _identity(spec, request.config), metadata)
 
-    def note(text: str) -> None:
-        on_event(Note(text))
-
-    with opened(output, overwrite=request.overwrite, on_wait=note) as work:
+    with opened(output, overwrite=request.overwrite, on_event=on_event) as work:
         if work.state is State.FINISHED:
-            note(f"{location} is already trained by this very command; nothing to do.")
+            on_event(Note(f"{location} is already trained by this very command; nothing to do."))
         else:
             if work.state is State.RESUMED:
-                note(f"Resuming {location}.")
+                on_event(Note(f"Resuming {location}."))
             _train(request, spec, copy, work, output.identity, watch, on_event)
         for unfinished in (BEST, CHECKPOINTS):  # a killed command may have left it, too
             copy.delete(unfinished)

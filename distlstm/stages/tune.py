@@ -111,7 +111,7 @@ def tune(request: TuneRequest, *, on_event: OnEvent) -> TuneResult:
 def _tuned(request: TuneRequest, spec: CorpusSpec, run: "_Run") -> TuneResult:
     """Do what is left to do on the study."""
     location = request.output.location
-    with opened(run.output, overwrite=request.overwrite, on_wait=run.note) as run.work:
+    with opened(run.output, overwrite=request.overwrite, on_event=run.on_event) as run.work:
         state = run.work.state
         if state is State.FINISHED:
             run.note(f"{location} is already finished by this very command; nothing to do.")

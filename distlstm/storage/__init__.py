@@ -8,7 +8,7 @@ from pathlib import Path
 from distlstm.regular_file import read_regular
 from distlstm.storage.base import Entry, Storage, UnreachableError, Version
 from distlstm.storage.cache import local_copy
-from distlstm.storage.lease import Lease, is_held
+from distlstm.storage.lease import Lease
 from distlstm.storage.local import LocalStorage
 from distlstm.storage.location import OBJECT_SCHEMES, is_object_uri, local_path, parse_uri
 from distlstm.storage.object_store import ObjectStorage
@@ -27,7 +27,6 @@ __all__ = [
     "UnreachableError",
     "Version",
     "WorkingCopy",
-    "is_held",
     "is_object_uri",
     "local_copy",
     "local_path",

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from distlstm.atomic import write_text
-from distlstm.errors import RunError
+from distlstm.errors import RunError, UserError
 from distlstm.storage.local import LocalStorage
 from distlstm.storage.object_store import ObjectStorage
 
@@ -49,16 +49,18 @@ def local_copy(
     Raises:
         FileNotFoundError: one of the files is missing.
         RunError: the copy cannot be written.
-        OSError: the object store cannot be reached.
+        UserError: `DISTLSTM_CACHE_BYTES` is no number.
+        UnreachableError: the object store cannot be reached.
     """
     if isinstance(storage, LocalStorage):
         return storage.path
     copy = cache_directory() / key
     if copy not in _used:
+        allowed = _allowed_bytes()
         with _writing(copy.parent):
             copy.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             _used[copy] = _locked_copy(storage, names, copy, check)
-            _shrink(copy.parent)
+            _shrink(copy.parent, allowed)
     return copy
 
 
@@ -67,6 +69,13 @@ def cache_directory() -> Path:
     given = os.environ.get(_DIRECTORY)
     above = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(given) if given else Path(above).expanduser() / "distlstm"
+
+
+def _allowed_bytes() -> int:
+    given = os.environ.get(_BYTES, str(_DEFAULT_BYTES))
+    if not given.isdecimal():
+        raise UserError(f"{_BYTES} is {given!r}; it must be a whole number of bytes.")
+    return int(given)
 
 
 def _locked_copy(
@@ -112,9 +121,8 @@ def _fetch(
     write_text(copy / _COMPLETE, str(sum((copy / name).stat().st_size for name in names)))
 
 
-def _shrink(directory: Path) -> None:
-    """Delete what was not used for the longest time, until the rest is small enough."""
-    allowed = int(os.environ.get(_BYTES, _DEFAULT_BYTES))
+def _shrink(directory: Path, allowed: int) -> None:
+    """Delete what was not used for the longest time, until the rest has the allowed bytes."""
     for copy in sorted(directory.glob(f"*/{_COMPLETE}"), key=_last_use, reverse=True):
         allowed -= _bytes_of(copy)
         if allowed < 0:
@@ -154,8 +162,10 @@ def _lock_of(copy: Path) -> Path:
 def _writing(directory: Path) -> Iterator[None]:
     try:
         yield
-    except (PermissionError, NotADirectoryError) as error:
+    except OSError as error:
+        if error.errno is None:  # of the object store
+            raise
         raise RunError(
             f"{directory}, where copies from object stores are kept, cannot be written: "
-            f"{os.strerror(error.errno or 0)}. Set {_DIRECTORY} to another directory."
+            f"{os.strerror(error.errno)}. Set {_DIRECTORY} to another directory."
         ) from error

@@ -106,7 +106,7 @@ class Lease:
             return  # it ends by itself
 
     def is_held(self) -> bool:
-        """Whether another, living command has it."""
+        """Whether another, living command has it; it may take the lease's duration to see."""
         found = self._found()
         if found is None or self._is_of_dead_process():
             return False
@@ -183,11 +183,6 @@ class Lease:
             version = self._storage.put_if(self._name, self._content(), self._version)
             self._is_lost = version is None
             self._version, self._renewed = version or {}, now
-
-
-def is_held(storage: ObjectStorage, name: str = "_lock") -> bool:
-    """Whether a living command has sole use of a directory; it may take the lease's duration."""
-    return Lease(storage, name).is_held()
 
 
 def _process(pid: int) -> dict[str, Any]:

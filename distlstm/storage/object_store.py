@@ -184,16 +184,7 @@ class ObjectStorage:
 
     def is_empty(self, ignored: Collection[str] = ()) -> bool:
         """Whether there is no file, besides those that are `ignored`."""
-        import obstore
-
-        most = len(ignored) + 1
-
-        def first(store: Any) -> Any:
-            pages = obstore.list(store, self.directory or None, chunk_size=most)
-            return next(iter(pages), ())
-
-        names = [self._entry(found).name for found in self._call("", first)]
-        return set(names) <= set(ignored)
+        return all(entry.name in ignored for entry in self.list())
 
     def exists(self, name: str) -> bool:
         """Whether there is a file of this name."""

@@ -12,7 +12,7 @@ from distlstm.errors import UserError
 from distlstm.json_text import parse_json, to_json
 from distlstm.stages.prediction.parts import Part, PredictionSettings, plain
 from distlstm.stages.run.files import MANIFEST_FILE
-from distlstm.storage import Directory
+from distlstm.storage import Directory, UnreachableError
 
 IN_MANIFEST = ("name", "input", "unit", "rows_in", "rows_out", "rows_without_prediction")
 
@@ -152,6 +152,7 @@ def read_manifest(output: Directory) -> dict[str, Any]:
 
     Raises:
         UserError: it is missing or damaged.
+        UnreachableError: the object store did not answer.
     """
     path = output.at(MANIFEST_FILE)
     try:
@@ -162,6 +163,8 @@ def read_manifest(output: Directory) -> dict[str, Any]:
         raise UserError(
             f"{output.location} is not an output of batch-predict: it has no {MANIFEST_FILE}."
         ) from error
+    except UnreachableError:
+        raise
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(f"{path} cannot be read: {error}.") from error
     raise UserError(f"{path} is damaged. Run batch-predict again; finished parts are kept.")

@@ -30,10 +30,8 @@ def model_directory(storage: Directory) -> Iterator[Path]:
         UserError: it is not a model, or cannot be read.
     """
     path = storage.path if isinstance(storage, LocalStorage) else _copy(storage)
-    try:
+    with _named(path, storage):
         yield path
-    except UserError as error:
-        raise UserError(str(error).replace(str(path), storage.location)) from error
 
 
 def metadata_of(storage: Directory) -> dict[str, Any]:
@@ -66,7 +64,14 @@ def _copy(storage: Directory) -> Path:
 
 
 def _check(path: Path, storage: Directory) -> None:
-    try:
+    with _named(path, storage):
         model_fingerprint(path, load_metadata(path))
+
+
+@contextmanager
+def _named(path: Path, storage: Directory) -> Iterator[None]:
+    """Name the model where it is, instead of its copy, in the errors of a block."""
+    try:
+        yield
     except UserError as error:
         raise UserError(str(error).replace(str(path), storage.location)) from error

@@ -16,7 +16,8 @@ from typing import Any
 
 from distlstm.errors import RunError, UserError
 from distlstm.json_text import read_json, to_json, write_json
-from distlstm.storage import Directory, Lease, LocalStorage, WorkingCopy, is_held
+from distlstm.stages.run.events import Event, Note, OnEvent
+from distlstm.storage import Directory, Lease, LocalStorage, WorkingCopy
 
 LOCK_FILE = "_lock"
 _EMPTYING_FILE = "_emptying"
@@ -103,19 +104,17 @@ def decide(output: Output) -> State:
     return State.FINISHED if output.is_finished() else State.RESUMED
 
 
-def _ignore(text: str) -> None:
+def _ignore(event: Event) -> None:
     """Nobody reads why a command waits."""
 
 
 @contextmanager
-def opened(
-    output: Output, *, overwrite: bool, on_wait: Callable[[str], None] = _ignore
-) -> Iterator[Work]:
+def opened(output: Output, *, overwrite: bool, on_event: OnEvent = _ignore) -> Iterator[Work]:
     """Lock an output for a block, and yield what the command has to do with it.
 
     With `overwrite`, the old content is removed first. If the block raises a UserError and the
-    directory was empty before, it is emptied again. `on_wait` gets a sentence if the command has to
-    see whether one that locked the output is alive.
+    directory was empty before, it is emptied again. A command that has to see whether the one that
+    locked the output is alive reports that it waits.
 
     Raises:
         UserError: see `decide`; or another command is at work on the output, or it cannot be read.
@@ -123,7 +122,7 @@ def opened(
     """
     with reading(output.storage):
         check_kind(output.storage, output.marks)
-    with sole_use(output.storage, on_wait=on_wait) as check:
+    with sole_use(output.storage, on_event=on_event) as check:
         with reading(output.storage):
             if (overwrite and not output.is_replaced_at_end) or _is_being_emptied(output.storage):
                 _empty(output.storage)
@@ -165,9 +164,7 @@ def check_kind(storage: Directory, marks: tuple[str, ...]) -> None:
 
 
 @contextmanager
-def sole_use(
-    storage: Directory, *, on_wait: Callable[[str], None] = _ignore
-) -> Iterator[Callable[[], None]]:
+def sole_use(storage: Directory, *, on_event: OnEvent = _ignore) -> Iterator[Callable[[], None]]:
     """Lock an output directory for a block; yields a function that checks the lock.
 
     A local directory is created if it is missing. Its lock belongs to the operating system, and
@@ -181,7 +178,7 @@ def sole_use(
         with _file_lock(storage.path):
             yield lambda: None
         return
-    lease = Lease(storage, LOCK_FILE, on_wait=on_wait)
+    lease = Lease(storage, LOCK_FILE, on_wait=lambda text: on_event(Note(text)))
     with writing(storage):
         lease.acquire()
     try:
@@ -228,7 +225,7 @@ def _lock(path: Path) -> int:
 def is_in_use(storage: Directory) -> bool:
     """Whether a command is at work on an output directory."""
     if not isinstance(storage, LocalStorage):
-        return is_held(storage, LOCK_FILE)
+        return Lease(storage, LOCK_FILE).is_held()
     try:
         file = os.open(storage.path / LOCK_FILE, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:

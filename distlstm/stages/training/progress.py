@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import ray
-from ray.util.queue import Empty, Queue
+from ray.util.queue import Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from distlstm.model.loop import EpochResult, Training
@@ -66,8 +66,5 @@ def progress_queue() -> Iterator[Queue]:
 
 def received(queue: Queue) -> list[Event]:
     """The events since the last call."""
-    events = []
-    with suppress(Empty):
-        while True:
-            events += queue.get_nowait_batch(max(1, queue.qsize()))
+    events: list[Event] = queue.get_nowait_batch(queue.qsize())
     return events

@@ -81,7 +81,6 @@ class TrainingRun:
         baseline = measure_baseline(self.corpus)
         linear = final_linear(self.corpus, self.config)
         on_event(Progress("measuring the linear baseline", 1, 1))
-        self.work.check()
         with checkpoint.as_directory() as directory:
             write_model(
                 self.output.path,
