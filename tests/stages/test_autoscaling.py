@@ -1,9 +1,10 @@
 """Tests on a cluster whose nodes Ray's autoscaler adds when work waits, and removes when idle."""
 
 import json
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -57,9 +58,9 @@ def write_lines(path: Path, num_rows: int, seed: int) -> None:
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
 
 
-def check_rows(directory: Path, output: Path) -> None:
+def check_rows(files: Iterable[Path], output: Path) -> None:
     """Every row has come out once, in order, with its values."""
-    for file in sorted((directory / "lake").glob("*.jsonl")):
+    for file in files:
         before = [json.loads(line) for line in file.read_text().splitlines()]
         after = pq.read_table(output / f"{file.name}.parquet")
         assert after.select(list(before[0])).to_pylist() == before, file
@@ -70,8 +71,8 @@ def check_rows(directory: Path, output: Path) -> None:
 @pytest.fixture(scope="module")
 def job(cluster: AutoscalingCluster, directory: Path) -> subprocess.CompletedProcess[str]:
     """A whole job on a cluster that has no worker node yet."""
-    labelled, lake = directory / "train.parquet", directory / "lake"
-    data = ["--train", labelled, "--input", lake, "--output", directory / "out"]
+    labelled, unlabelled = directory / "train.parquet", directory / "lake/f0.jsonl"
+    data = ["--train", labelled, "--input", unlabelled, "--output", directory / "out"]
     scale = ["--config", directory / "config.toml", "--workers", "1:3", "--scale-up-within", "4m"]
     return subprocess.run(
         [sys.executable, ROOT / "jobs/run.py", *data, *scale],
@@ -88,19 +89,16 @@ def nodes_go(cluster: AutoscalingCluster) -> None:
     wait_until(lambda: list(cluster.alive()) == ["head"], SECONDS)
 
 
-def test_a_job_waits_for_its_nodes_and_its_prediction_grows_and_shrinks_with_them(
+def test_a_job_waits_for_its_nodes_and_gives_them_back(
     cluster: AutoscalingCluster, directory: Path, job: subprocess.CompletedProcess[str]
 ) -> None:
     assert job.returncode == 0, job.stderr
     assert "Waiting for 1 CPU; the cluster has 0." in job.stderr
-    check_rows(directory, directory / "out/predictions")
-    predicting = job.stderr.rpartition("$ distlstm batch-predict")[2]
-    assert "The cluster has 3 CPUs now." in predicting
-    assert "has gone: it was idle" in predicting
+    check_rows([directory / "lake/f0.jsonl"], directory / "out/predictions")
     nodes_go(cluster)
 
 
-def test_a_prediction_without_a_node_shows_what_it_waits_for_and_asks_the_autoscaler(
+def test_a_prediction_without_a_node_says_what_it_waits_for_and_grows_and_shrinks_with_the_cluster(
     cluster: AutoscalingCluster,
     directory: Path,
     job: subprocess.CompletedProcess[str],
@@ -109,11 +107,15 @@ def test_a_prediction_without_a_node_shows_what_it_waits_for_and_asks_the_autosc
     assert job.returncode == 0, job.stderr
     nodes_go(cluster)
     output = tmp_path / "out"
-    arguments = [directory / "lake/f0.jsonl", "--model", directory / "out/model"]
-    process = start(cluster, "batch-predict", *arguments, "--output", output, "--workers", "1:2")
+    arguments = [directory / "lake", "--model", directory / "out/model"]
+    process = start(cluster, "batch-predict", *arguments, "--output", output, "--workers", "1:3")
     _, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, err
-    waiting = "Waiting for workers: 1 of 1 CPUs each are asked for, and the cluster has no CPUs."
+    check_rows(sorted((directory / "lake").glob("*.jsonl")), output)
+    waiting = "Waiting for workers: 3 of 1 CPUs each are asked for, and the cluster has no CPUs."
     assert waiting in err
     assert err.index(waiting) < err.index("has joined")
+    cpus = [int(count) for count in re.findall(r"has joined. The cluster has (\d) CPUs", err)]
+    assert max(cpus) > 1, err
+    assert "has gone: it was idle" in err
     nodes_go(cluster)

@@ -61,7 +61,9 @@ def test_a_training_killed_before_its_checkpoints_are_removed_is_cleaned_up_by_t
 ) -> None:
     output = tmp_path / "m"
     command = ["train", corpus_file, "--output", output, *TINY, "--workers", 1, "--json"]
-    killed("from distlstm.stages import train; train._remove_unfinished = kill", *command)
+    first_is_of_events = "on_call(2, train.WorkingCopy.delete)"
+    where = f"from distlstm.stages import train; train.WorkingCopy.delete = {first_is_of_events}"
+    killed(where, *command)
     assert (output / "model.json").exists()
     assert (output / "checkpoints").is_dir()
     outcome = run(capfd, *command)
