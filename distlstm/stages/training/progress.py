@@ -1,14 +1,21 @@
-"""The progress of a training: events that rank 0 sends from its node to the command."""
+"""The progress of a training: events that rank 0 sends from its node to the command.
 
+They are sent as JSON, as the process of the queue would need torch to receive an `EpochDone`.
+"""
+
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from typing import Any
 
 import ray
 from ray.util.queue import Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from distlstm.model.loop import EpochResult, Training
+from distlstm.model.metrics import Metrics
 from distlstm.stages.run.events import EpochDone, Event, FirstStep, Note, Progress
 from distlstm.stages.run.start_up import Stopwatch
 
@@ -31,25 +38,25 @@ class ProgressSender:
         now = time.monotonic()
         if self.last == 0.0:
             self.watch.end("first step")
-            self._send(FirstStep(self.watch.parts))
+            self._send({"first_step": self.watch.parts})
         if now - self.last >= _SECONDS_BETWEEN_STEPS:
             self.last = now
-            title = f"epoch {len(self.training.history) + 1} of up to {self.training.num_epochs}"
-            self._send(Progress(title, done, total, "steps"))
+            epoch = len(self.training.history) + 1
+            self._send({"epoch": epoch, "of": self.training.num_epochs, "step": [done, total]})
 
     def epoch(self, result: EpochResult) -> None:
         """Report a finished epoch, and wait until the command can have it."""
-        sent = self._send(EpochDone(result, self.training.num_epochs))
+        sent = self._send({"of": self.training.num_epochs, "result": asdict(result)})
         if sent is not None:
             with suppress(ray.exceptions.RayError):  # the command has ended
                 ray.get(sent, timeout=_PATIENCE_SECONDS)
 
     def note(self, text: str) -> None:
         """Report a message for the user."""
-        self._send(Note(text))
+        self._send({"note": text})
 
-    def _send(self, event: Event) -> ray.ObjectRef | None:
-        return self.queue.actor.put_nowait.remote(event) if self.active else None
+    def _send(self, row: dict[str, Any]) -> ray.ObjectRef | None:
+        return self.queue.actor.put_nowait.remote(json.dumps(row)) if self.active else None
 
 
 @contextmanager
@@ -66,5 +73,16 @@ def progress_queue() -> Iterator[Queue]:
 
 def received(queue: Queue) -> list[Event]:
     """The events since the last call."""
-    events: list[Event] = queue.get_nowait_batch(queue.qsize())
-    return events
+    return [_event(json.loads(row)) for row in queue.get_nowait_batch(queue.qsize())]
+
+
+def _event(row: dict[str, Any]) -> Event:
+    if "result" in row:
+        metrics = Metrics(**row["result"].pop("validation"))
+        return EpochDone(EpochResult(**row["result"], validation=metrics), row["of"])
+    if "first_step" in row:
+        return FirstStep(row["first_step"])
+    if "note" in row:
+        return Note(row["note"])
+    done, total = row["step"]
+    return Progress(f"epoch {row['epoch']} of up to {row['of']}", done, total, "steps")
