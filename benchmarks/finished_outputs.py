@@ -1,11 +1,11 @@
 """Finished outputs of artificial parts, and what commands on them cost."""
 
-import json
 import os
 import pickle
 import random
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -17,12 +17,14 @@ from distlstm.data.files import find_files
 from distlstm.data.units import Size, Unit, cut_into_units
 from distlstm.model.metadata import load_metadata, model_fingerprint
 from distlstm.stages.batch_predict import PredictRequest, batch_predict
+from distlstm.stages.prediction.footers import footer_of
 from distlstm.stages.prediction.ledger import read_ledger
 from distlstm.stages.prediction.manifest import Run, read_manifest, write_manifest
 from distlstm.stages.prediction.parts import (
-    FOOTER_KEY,
     Part,
+    Parts,
     PredictionSettings,
+    Sums,
     part_name,
     plain,
     unit_key,
@@ -53,26 +55,27 @@ def write_files(directory: Path, count: int) -> None:
         os.link(source, path)
 
 
-def make_part(unit: Unit, settings: PredictionSettings, num_labels: int) -> Part:
-    """The entry of a part that `batch-predict` would write."""
-    return Part(
+def make_part(unit: Unit, settings: PredictionSettings, num_labels: int) -> tuple[Part, Sums]:
+    """What `batch-predict` would write about a part."""
+    part = Part(
         name=part_name(unit),
         input=unit.file.path,
         unit=unit_key(unit),
         settings=plain(settings),
         rows_in=GROUP_ROWS,
         rows_out=GROUP_ROWS,
-        label_counts={f"label {i}": i for i in range(num_labels)},
     )
+    counts = Counter({f"label {i}": i + 1 for i in range(num_labels)})
+    return part, Sums(label_counts=counts)
 
 
-def write_part(part: Part, output: Path) -> None:
+def write_part(part: Part, sums: Sums, output: Path) -> None:
     """Write a part as `batch-predict` does, with few columns."""
     rows = pa.table({"predicted_label": ["label 0"] * GROUP_ROWS})
     (output / part.name).parent.mkdir(parents=True, exist_ok=True)
     with pq.ParquetWriter(output / part.name, rows.schema, compression="zstd") as writer:
         writer.write_table(rows)
-        writer.add_key_value_metadata({FOOTER_KEY: json.dumps(asdict(part))})
+        writer.add_key_value_metadata(footer_of(part, sums))
 
 
 @dataclass
@@ -92,7 +95,7 @@ class Outputs:
             min_score=None,
         )
         self.units: dict[int, list[Unit]] = {}
-        self.parts: dict[int, list[Part]] = {}
+        self.parts: dict[int, Parts] = {}
         for size in PARTS[self.num_labels]:
             self._write(size)
 
@@ -100,11 +103,11 @@ class Outputs:
         root = self.root(size)
         write_files(root, size // UNITS_PER_FILE)
         self.units[size] = cut_into_units(find_files([str(root / "input")]), LIMIT)
-        self.parts[size] = [
-            make_part(unit, self.settings, self.num_labels) for unit in self.units[size]
-        ]
-        for part in self.parts[size]:
-            write_part(part, root / "output")
+        self.parts[size] = Parts()
+        for unit in self.units[size]:
+            part, sums = make_part(unit, self.settings, self.num_labels)
+            write_part(part, sums, root / "output")
+            self.parts[size].add(part, sums)
         self._write_manifest(size)
         (root / "output" / SUCCESS_FILE).touch()
 
@@ -163,10 +166,16 @@ class Outputs:
         sizes = [len(self._output(size).read(MANIFEST_FILE)) for size in (small, large)]
         return {
             "manifest": (sizes[1] - sizes[0]) / (large - small),
-            "message": len(pickle.dumps(self.parts[small][0])),
+            "message": len(pickle.dumps(self._one_part())),
         }
+
+    def _one_part(self) -> Parts:
+        """What a worker reports about a bundle of one unit."""
+        parts = Parts()
+        parts.add(*make_part(self.some_unit, self.settings, self.num_labels))
+        return parts
 
     def seconds_per_message(self) -> float:
         """Time in which the command unpickles what a worker reports about a part."""
-        message = pickle.dumps(self.parts[PARTS[self.num_labels][0]][0])
+        message = pickle.dumps(self._one_part())
         return seconds(lambda: [pickle.loads(message) for _ in range(10)]) / 10

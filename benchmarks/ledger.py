@@ -6,7 +6,7 @@ Prints one JSON line: parts per second, for 5,000 parts with one input file each
 import json
 import statistics
 import tempfile
-from dataclasses import asdict
+from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,11 +14,13 @@ import pyarrow.parquet as pq
 
 from distlstm.data.files import find_files
 from distlstm.data.units import UNIT, Unit
+from distlstm.stages.prediction.footers import footer_of
 from distlstm.stages.prediction.manifest import Run, write_manifest
 from distlstm.stages.prediction.parts import (
-    FOOTER_KEY,
     Part,
+    Parts,
     PredictionSettings,
+    Sums,
     part_name,
     plain,
     unit_key,
@@ -33,7 +35,7 @@ SETTINGS = PredictionSettings(
 )
 
 
-def write_part(unit: Unit, output: Path) -> Part:
+def write_part(unit: Unit, output: Path) -> tuple[Part, Sums]:
     """Write a part as `batch-predict` does, with artificial predictions."""
     rows = pq.read_table(unit.file.path)
     rows = rows.append_column("predicted_label", pa.array(["label"] * ROWS))
@@ -45,12 +47,12 @@ def write_part(unit: Unit, output: Path) -> Part:
         settings=plain(SETTINGS),
         rows_in=ROWS,
         rows_out=ROWS,
-        label_counts={f"label {i}": ROWS for i in range(8)},
     )
+    sums = Sums(label_counts=Counter({f"label {i}": ROWS for i in range(8)}))
     with pq.ParquetWriter(output / part.name, rows.schema, compression="zstd") as writer:
         writer.write_table(rows)
-        writer.add_key_value_metadata({FOOTER_KEY: json.dumps(asdict(part))})
-    return part
+        writer.add_key_value_metadata(footer_of(part, sums))
+    return part, sums
 
 
 def main() -> None:
@@ -62,7 +64,9 @@ def main() -> None:
         for i in range(PARTS):
             rows = pa.table({"text": [f"text {i} {j}" for j in range(ROWS)]})
             pq.write_table(rows, source / f"{i:05d}.parquet")
-        parts = [write_part(Unit(file=file), output) for file in find_files([str(source)])]
+        parts = Parts()
+        for file in find_files([str(source)]):
+            parts.add(*write_part(Unit(file=file), output))
         write_manifest(LocalStorage(output), SETTINGS, parts, Run(inputs=(str(source),)), UNIT)
         (output / SUCCESS_FILE).touch()
         results = [verify(LocalStorage(output)) for _ in range(RUNS)]

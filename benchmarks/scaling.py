@@ -40,7 +40,7 @@ from distlstm.data.units import _FOOTERS_AT_ONCE, UNIT, Unit, cut_into_units
 from distlstm.model.batch import used_ids
 from distlstm.model.classifier import Classifier
 from distlstm.stages.prediction.actor_pool import Done, _Bundle, _Pool
-from distlstm.stages.prediction.parts import STORED_FOOTERS_AT_ONCE
+from distlstm.stages.prediction.footers import STORED_FOOTERS_AT_ONCE
 from distlstm.stages.run.nodes import nodes
 from distlstm.stages.run.waiting import Waiting
 from distlstm.storage import LocalStorage

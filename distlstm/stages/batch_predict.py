@@ -25,6 +25,7 @@ from distlstm.stages.prediction.actor_pool import (
     map_bundles,
 )
 from distlstm.stages.prediction.delta_output import check_input, commit
+from distlstm.stages.prediction.footers import read_parts
 from distlstm.stages.prediction.input import cut_input, find_input, trained_on
 from distlstm.stages.prediction.ledger import Ledger, read_ledger
 from distlstm.stages.prediction.manifest import (
@@ -36,9 +37,10 @@ from distlstm.stages.prediction.manifest import (
     write_manifest,
 )
 from distlstm.stages.prediction.parts import (
-    Part,
+    Parts,
     PredictionSettings,
     part_name,
+    part_names,
     plain,
     refuse_cut,
 )
@@ -160,7 +162,7 @@ class _Run:
     files: Sequence[SourceFile]
     model_metadata: Mapping[str, Any]
     on_event: OnEvent
-    written: list[Part] = field(default_factory=list)
+    written: Parts = field(default_factory=Parts)
     errors: list[str] = field(default_factory=list)
     worker_seconds: float = 0.0
     num_workers: int = 1
@@ -267,23 +269,25 @@ class _Run:
                 self.errors.append(news.message)
             case Done(units, result):
                 self.worker_seconds += result.seconds
-                self.written += result.parts
+                self.written.update(result.parts)
                 self.errors += result.errors
                 num_rows = sum(part.rows_out for part in result.parts)
                 meter.finished(units, num_rows=num_rows, num_parts=len(result.parts))
 
     def count_unreported(self) -> None:
         """Add the parts of workers that were stopped before they could report them."""
-        known = {part.name for part in self.parts}
+        units = {part_name(unit): unit for unit in self.missing}
         with writing(self.storage):
-            done = read_ledger(self.storage, self.units).done
-        self.written += [part for name, part in done.items() if name not in known]
+            there = units.keys() & set(part_names(self.storage))
+            for part, sums in read_parts(self.storage, there - self.written.names):
+                if part.matches(units[part.name], self.settings):
+                    self.written.add(part, sums)
 
     def record(self) -> None:
         """Write the manifest, and remove outdated files, whether or not the run succeeded."""
         self.check()
         with writing(self.storage):
-            self.storage.delete(self.ledger.stale.keys() - {part.name for part in self.written})
+            self.storage.delete(self.ledger.stale.names - self.written.names)
         self.storage.remove_unfinished()
         self.drift = drift_of(totals_of(self.parts), self.model_metadata)
         self._write_manifest()
@@ -308,19 +312,19 @@ class _Run:
             self.storage.write(SUCCESS_FILE, "")
 
     def _commit(self) -> None:
-        version = commit(self.storage, self.all_parts)
+        version = commit(self.storage, sorted(self.all_parts, key=lambda part: part.name))
         if version is not None:
             self.on_event(Note(f"The parts are version {version} of the Delta table."))
 
     @property
-    def all_parts(self) -> list[Part]:
-        """All parts of the output, by name."""
-        return sorted([*self.parts, *self.ledger.others.values()], key=lambda part: part.name)
+    def all_parts(self) -> Parts:
+        """All parts of the output."""
+        return Parts.together(self.parts, self.ledger.others)
 
     @property
-    def parts(self) -> list[Part]:
-        """All parts of this run's input, by name."""
-        return sorted([*self.ledger.done.values(), *self.written], key=lambda part: part.name)
+    def parts(self) -> Parts:
+        """All parts of this run's input."""
+        return Parts.together(self.ledger.done, self.written)
 
     def _write_manifest(self) -> None:
         run = Run(
@@ -354,7 +358,7 @@ class _Run:
 class _Predicted:
     """A worker's result for a bundle."""
 
-    parts: list[Part]
+    parts: Parts
     errors: list[str]
     seconds: float
 
@@ -371,13 +375,14 @@ class _PredictWork:
 
     def __call__(self, units: Sequence[Unit]) -> _Predicted:
         started = time.perf_counter()
+        parts, errors = Parts(), list[str]()
         with writing(self.writer.output):
-            outcomes = list(self.writer.write(units))
-        return _Predicted(
-            parts=[outcome for outcome in outcomes if isinstance(outcome, Part)],
-            errors=[outcome.message for outcome in outcomes if not isinstance(outcome, Part)],
-            seconds=time.perf_counter() - started,
-        )
+            for outcome in self.writer.write(units):
+                if isinstance(outcome, tuple):
+                    parts.add(*outcome)
+                else:
+                    errors.append(outcome.message)
+        return _Predicted(parts, errors, time.perf_counter() - started)
 
     @property
     def progress(self) -> Progress:

@@ -15,8 +15,9 @@ from distlstm.data.opening import UnreadableFileError
 from distlstm.data.reading import count_rows
 from distlstm.errors import UserError
 from distlstm.reader_options import ReaderOptions
+from distlstm.stages.prediction.footers import FOOTERS_AT_ONCE, read_parts
 from distlstm.stages.prediction.manifest import IN_MANIFEST, read_manifest
-from distlstm.stages.prediction.parts import FOOTERS_AT_ONCE, Part, part_names, read_parts
+from distlstm.stages.prediction.parts import Part, part_names
 from distlstm.stages.run.files import SUCCESS_FILE
 from distlstm.stages.run.output import is_in_use, reading
 from distlstm.stages.run.results import Verification
@@ -52,7 +53,7 @@ def _verify(output: Directory) -> Verification:
     manifest = read_manifest(output)
     listed = {row["name"]: row for row in manifest["parts"]}
     names = part_names(output)
-    parts = read_parts(output, names)
+    parts = {part.name: part for part, _ in read_parts(output, names)}
     predicted = {row["input"] for row in listed.values()}
     settings = manifest["settings"]
     reader = ReaderOptions.of(settings.get("reader", {}))

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 from distlstm.config import ExperimentConfig, to_toml
 from distlstm.data.units import Size
 from distlstm.stages.prediction.manifest import Drift, Run, write_manifest
-from distlstm.stages.prediction.parts import Part, PredictionSettings, plain
+from distlstm.stages.prediction.parts import Part, Parts, PredictionSettings, Sums, plain
 from distlstm.storage import LocalStorage
 
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "]]></svg><b>&amp;")
@@ -187,8 +188,9 @@ def predictions(
     settings = PredictionSettings(
         model="f00d", text_column="text", columns=None, top_k=None, min_score=None
     )
-    parts = [
-        Part(
+    parts = Parts()
+    for i in range(3):
+        part = Part(
             name=f"{i}/{name}",
             input=f"in/{i}/{name}",
             unit={},
@@ -196,13 +198,14 @@ def predictions(
             rows_in=100,
             rows_out=100,
             rows_without_prediction={"null": i, "empty": 1},
-            label_counts={label: 60 // (k + 1) for k, label in enumerate(labels)},
+        )
+        sums = Sums(
+            label_counts=Counter({label: 60 // (k + 1) for k, label in enumerate(labels)}),
             score_histogram=[0] * 6 + list(range(14)),
             num_tokens=2_000,
             num_unknown=60 + i,
         )
-        for i in range(3)
-    ]
+        parts.add(part, sums)
     compared = Drift(
         unknown_share=0.03,
         unknown_share_in_training=0.012,

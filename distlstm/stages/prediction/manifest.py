@@ -10,7 +10,7 @@ import numpy as np
 from distlstm.data.units import Size
 from distlstm.errors import UserError
 from distlstm.json_text import parse_json, to_json
-from distlstm.stages.prediction.parts import Part, PredictionSettings, plain
+from distlstm.stages.prediction.parts import Parts, PredictionSettings, plain
 from distlstm.stages.run.files import MANIFEST_FILE
 from distlstm.storage import Directory, UnreachableError
 
@@ -36,24 +36,22 @@ class Totals:
     """Share of the rows that the linear model answered alone."""
 
 
-def totals_of(parts: Sequence[Part]) -> Totals:
-    """Sum the figures of parts."""
-    labels, reasons = Counter[str](), Counter[str]()
+def totals_of(parts: Parts) -> Totals:
+    """The sums over parts, and the shares that follow from them."""
+    reasons, sums = Counter[str](), parts.sums
     for part in parts:
-        labels.update(part.label_counts)
         reasons.update(part.rows_without_prediction)
     rows_out = sum(part.rows_out for part in parts)
-    num_tokens = sum(part.num_tokens for part in parts)
     return Totals(
         rows_in=sum(part.rows_in for part in parts),
         rows_out=rows_out,
         rows_without_prediction=dict(reasons),
-        label_counts=dict(labels),
-        score_histogram=[sum(bins) for bins in zip(*(p.score_histogram for p in parts))],  # noqa: B905
-        num_tokens=num_tokens,
-        unknown_share=sum(part.num_unknown for part in parts) / max(1, num_tokens),
-        truncated_share=sum(part.num_truncated for part in parts) / max(1, rows_out),
-        partner_share=sum(part.num_by_partner for part in parts) / max(1, rows_out),
+        label_counts=dict(sums.label_counts),
+        score_histogram=sums.score_histogram,
+        num_tokens=sums.num_tokens,
+        unknown_share=sums.num_unknown / max(1, sums.num_tokens),
+        truncated_share=sums.num_truncated / max(1, rows_out),
+        partner_share=sums.num_by_partner / max(1, rows_out),
     )
 
 
@@ -92,14 +90,14 @@ def drift_of(totals: Totals, model_metadata: Mapping[str, Any]) -> Drift | None:
     validation_scores = model_metadata.get("validation_score_histogram", [])
     if not sum(totals.label_counts.values()) or not in_training or not sum(validation_scores):
         return None
-    labels = list(totals.label_counts)
+    labels = sorted(totals.label_counts.keys() | in_training.keys())
     return Drift(
         unknown_share=totals.unknown_share,
         unknown_share_in_training=corpus["unknown_share"],
         truncated_share=totals.truncated_share,
         truncated_share_in_training=corpus["truncated_share"],
         labels_moved=_distance(
-            [totals.label_counts[name] for name in labels],
+            [totals.label_counts.get(name, 0) for name in labels],
             [in_training.get(name, 0) for name in labels],
         ),
         scores_moved=_distance(totals.score_histogram, validation_scores),
@@ -127,12 +125,12 @@ class Run:
 def write_manifest(
     output: Directory,
     settings: PredictionSettings,
-    parts: Sequence[Part],
+    parts: Parts,
     run: Run,
     limit: Size,
     drift: Drift | None = None,
 ) -> None:
-    """Write the manifest, with one line per part."""
+    """Write the manifest, with one line per part, by name."""
     head = {
         "settings": plain(settings),
         "unit_limit": asdict(limit),
@@ -141,7 +139,8 @@ def write_manifest(
         "drift": None if drift is None else asdict(drift),
     }
     lines = [f" {_json(key)}: {_json(value)}," for key, value in head.items()]
-    listed = [_json({name: getattr(part, name) for name in IN_MANIFEST}) for part in parts]
+    by_name = sorted(parts, key=lambda part: part.name)
+    listed = [_json({name: getattr(part, name) for name in IN_MANIFEST}) for part in by_name]
     table = ",\n".join(f"  {row}" for row in listed)
     text = "\n".join(["{", *lines, ' "parts": [', *([table] if table else []), " ]", "}"])
     output.write(MANIFEST_FILE, text + "\n")

@@ -1,8 +1,8 @@
 """Predicts units and writes their parts, inside a worker."""
 
-import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import chain, groupby
 
 import numpy as np
@@ -12,14 +12,14 @@ import pyarrow.parquet as pq
 from distlstm.data.files import has_changed
 from distlstm.data.units import Unit
 from distlstm.errors import UserError
+from distlstm.stages.prediction.footers import footer_of, read_part
 from distlstm.stages.prediction.part_content import Tally, prediction_columns
 from distlstm.stages.prediction.parts import (
-    FOOTER_KEY,
     Part,
     PredictionSettings,
+    Sums,
     part_name,
     plain,
-    read_part,
     unit_key,
 )
 from distlstm.stages.prediction.predictor import (
@@ -65,7 +65,7 @@ class PartWriter:
         self.label_names = pa.array(predictor.model.labels.names, pa.string())
         self.progress = Progress()
 
-    def write(self, units: Sequence[Unit]) -> Iterator[Part | Failure]:
+    def write(self, units: Sequence[Unit]) -> Iterator[tuple[Part, Sums] | Failure]:
         """Predict and write units in order; yields the part or the failure of each.
 
         A part is complete when it appears. A finished part that a worker wrote before it died is
@@ -77,9 +77,9 @@ class PartWriter:
         self.progress = Progress()
         missing = []
         for unit in units:
-            part = read_part(self.output, part_name(unit))
-            if part is not None and part.matches(unit, self.settings):
-                yield part
+            found = read_part(self.output, part_name(unit))
+            if found is not None and found[0].matches(unit, self.settings):
+                yield found
             else:
                 missing.append(unit)
         for unit, pieces in groupby(self._predict(missing), key=lambda piece: piece.unit):
@@ -116,7 +116,7 @@ class PartWriter:
     def _count_done(self, rows: float) -> None:
         self.progress.rows_done += rows
 
-    def _write(self, unit: Unit, pieces: Iterable[_Predicted | Unreadable]) -> Part:
+    def _write(self, unit: Unit, pieces: Iterable[_Predicted | Unreadable]) -> tuple[Part, Sums]:
         tally = Tally(np.zeros(len(self.label_names)), self.predictor.model.kind)
         with self.output.replacing(part_name(unit)) as temporary:
             batches = self._output_rows(pieces, tally)
@@ -130,10 +130,9 @@ class PartWriter:
                     raise UserError(
                         f"{unit.file.path} changed while it was read. Run the command again."
                     )
-                part = self._part(unit, tally)
-                footer = json.dumps(asdict(part), allow_nan=False)
-                writer.add_key_value_metadata({FOOTER_KEY: footer})
-        return part
+                part, sums = self._part(unit, tally), self._sums(tally)
+                writer.add_key_value_metadata(footer_of(part, sums))
+        return part, sums
 
     def _output_rows(
         self, pieces: Iterable[_Predicted | Unreadable], tally: Tally
@@ -158,7 +157,6 @@ class PartWriter:
         )
 
     def _part(self, unit: Unit, tally: Tally) -> Part:
-        counted = tally.label_counts.astype(int).tolist()
         return Part(
             name=part_name(unit),
             input=unit.file.path,
@@ -167,7 +165,12 @@ class PartWriter:
             rows_in=tally.num_rows,
             rows_out=tally.num_rows,
             rows_without_prediction=dict(tally.missing),
-            label_counts=dict(zip(self.label_names.to_pylist(), counted, strict=True)),
+        )
+
+    def _sums(self, tally: Tally) -> Sums:
+        names, counts = self.label_names.to_pylist(), tally.label_counts.astype(int).tolist()
+        return Sums(
+            label_counts=+Counter(dict(zip(names, counts, strict=True))),
             score_histogram=tally.histogram.tolist(),
             num_tokens=tally.num_tokens,
             num_unknown=tally.num_unknown,

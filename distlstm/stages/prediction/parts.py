@@ -1,33 +1,24 @@
-"""The parts of a prediction output: their names, and the ledger entries in their footers."""
+"""The parts of a prediction output: their names, settings, and sums over their rows."""
 
 import json
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from distlstm.data.filesystem import open_filesystem
 from distlstm.data.lakehouse import DELTA_LOG
 from distlstm.data.units import Unit
 from distlstm.errors import UserError
 from distlstm.model.calibration import SCORE_BINS
 from distlstm.reader_options import DETECT, ReaderOptions
-from distlstm.regular_file import regular_size
-from distlstm.storage import Directory, LocalStorage, UnreachableError
+from distlstm.storage import Directory
 
 PREDICTED = ("predicted_label", "predicted_score")
 TOP_K = ("predicted_labels", "predicted_scores")
-FOOTER_KEY = b"distlstm"
-FOOTERS_AT_ONCE = 8
-STORED_FOOTERS_AT_ONCE = 64
-"""An object store takes long to answer, and answers many at once."""
-_NAMES_AT_ONCE = 4_096
 _PARQUET_NAMED = ("parquet", "delta", "iceberg")
-_TAIL_BYTES = 8  # after the footer: its length and "PAR1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +59,7 @@ class PredictionSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """An output file and its figures, which are stored in its own Parquet footer."""
+    """An output file, as its own Parquet footer and the manifest describe it."""
 
     name: str
     """Path below the output directory."""
@@ -79,14 +70,7 @@ class Part:
     rows_in: int = 0
     rows_out: int = 0
     rows_without_prediction: dict[str, int] = field(default_factory=dict)
-    label_counts: dict[str, int] = field(default_factory=dict)
-    score_histogram: list[int] = field(default_factory=lambda: [0] * SCORE_BINS)
-    """Number of rows by predicted score, in 20 bins from 0 to 1."""
-    num_tokens: int = 0
-    num_unknown: int = 0
-    num_truncated: int = 0
-    num_by_partner: int = 0
-    """Number of rows that the linear model answered alone."""
+    """Number of rows by reason."""
 
     def is_of(self, unit: Unit) -> bool:
         """Whether this is the finished part of that unit, with any settings."""
@@ -95,6 +79,74 @@ class Part:
     def matches(self, unit: Unit, settings: PredictionSettings) -> bool:
         """Whether this is the finished part of that unit with those settings."""
         return self.is_of(unit) and self.settings == plain(settings)
+
+
+@dataclass(kw_only=True)
+class Sums:
+    """Sums over the predicted rows of one part, or of several; they are in the footers, too."""
+
+    label_counts: Counter[str] = field(default_factory=Counter)
+    """Number of rows by predicted label; a label without rows may be missing."""
+    score_histogram: list[int] = field(default_factory=lambda: [0] * SCORE_BINS)
+    """Number of rows by predicted score, in 20 bins from 0 to 1."""
+    num_tokens: int = 0
+    num_unknown: int = 0
+    num_truncated: int = 0
+    num_by_partner: int = 0
+    """Number of rows that the linear model answered alone."""
+
+    def add(self, other: "Sums") -> None:
+        """Add the sums over other rows."""
+        self.label_counts.update(other.label_counts)
+        bins = zip(self.score_histogram, other.score_histogram, strict=True)
+        self.score_histogram = [count + more for count, more in bins]
+        self.num_tokens += other.num_tokens
+        self.num_unknown += other.num_unknown
+        self.num_truncated += other.num_truncated
+        self.num_by_partner += other.num_by_partner
+
+
+@dataclass
+class Parts:
+    """Parts by name, and the sums over all of them: those of each would fill the memory."""
+
+    by_name: dict[str, Part] = field(default_factory=dict)
+    sums: Sums = field(default_factory=Sums)
+
+    def add(self, part: Part, sums: Sums) -> None:
+        """Add a part that is not among them."""
+        self.by_name[part.name] = part
+        self.sums.add(sums)
+
+    def update(self, other: "Parts") -> None:
+        """Add parts that are not among them."""
+        self.by_name.update(other.by_name)
+        self.sums.add(other.sums)
+
+    @classmethod
+    def together(cls, *groups: "Parts") -> "Parts":
+        """The parts of all groups, of which no two have the same part."""
+        parts = cls()
+        for group in groups:
+            parts.update(group)
+        return parts
+
+    @property
+    def names(self) -> Set[str]:
+        """Their names."""
+        return self.by_name.keys()
+
+    def __len__(self) -> int:
+        """Number of parts."""
+        return len(self.by_name)
+
+    def __contains__(self, name: str) -> bool:
+        """Whether a part of this name is among them."""
+        return name in self.by_name
+
+    def __iter__(self) -> Iterator[Part]:
+        """The parts in the order in which they were added."""
+        yield from self.by_name.values()
 
 
 def unit_key(unit: Unit) -> dict[str, Any]:
@@ -150,51 +202,7 @@ def refuse_clash(path: str, kept: Iterable[str], added: Iterable[str]) -> None:
         )
 
 
-def read_part(output: Directory, name: str) -> Part | None:
-    """The part described in a file's footer; None if the file is missing, damaged or no part.
-
-    Raises:
-        UnreachableError: the object store did not answer, so that nothing is known of the part.
-    """
-    filesystem, directory = open_filesystem(output.location)
-    try:
-        if isinstance(output, LocalStorage):
-            regular_size(output.path / name)
-        with filesystem.open_input_file(f"{directory}/{name}") as file:
-            footer, size = pq.read_metadata(file), file.size()
-        part = Part(**json.loads((footer.metadata or {})[FOOTER_KEY]))
-        whole = size == _size_by_footer(footer)
-    except UnreachableError:
-        raise
-    except (OSError, pa.ArrowException, KeyError, ValueError, TypeError):
-        return None
-    return part if whole and footer.num_rows == part.rows_out else None
-
-
 def part_names(output: Directory) -> list[str]:
     """The paths of all Parquet files of an output; all of them should be parts."""
     names = (entry.name for entry in output.list())
     return sorted(n for n in names if n.endswith(".parquet") and not n.startswith(f"{DELTA_LOG}/"))
-
-
-def read_parts(output: Directory, names: Iterable[str]) -> dict[str, Part]:
-    """The parts with these names that exist and are complete."""
-    names, parts = list(names), dict[str, Part]()
-    at_once = FOOTERS_AT_ONCE if output.is_local else STORED_FOOTERS_AT_ONCE
-    with ThreadPoolExecutor(at_once) as threads:
-        for start in range(0, len(names), _NAMES_AT_ONCE):  # a call that waits takes memory
-            some = names[start : start + _NAMES_AT_ONCE]
-            found = threads.map(lambda name: read_part(output, name), some)
-            parts |= {n: part for n, part in zip(some, found, strict=True) if part is not None}
-    return parts
-
-
-def _size_by_footer(footer: pq.FileMetaData) -> int:
-    """The size in bytes that the file must have: in our parts, the footer follows the data."""
-    ends = [4]
-    for group in map(footer.row_group, range(footer.num_row_groups)):
-        for column in map(group.column, range(group.num_columns)):
-            pages = (column.dictionary_page_offset, column.data_page_offset)
-            start = min(offset for offset in pages if offset)
-            ends.append(start + column.total_compressed_size)
-    return max(ends) + int(footer.serialized_size) + _TAIL_BYTES

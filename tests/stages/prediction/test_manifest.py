@@ -1,6 +1,7 @@
 """Tests of distlstm.stages.manifest."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from distlstm.stages.prediction.manifest import (
     totals_of,
     write_manifest,
 )
-from distlstm.stages.prediction.parts import Part
+from distlstm.stages.prediction.parts import Part, Parts, Sums
 from distlstm.stages.run.files import MANIFEST_FILE
 from distlstm.storage import LocalStorage
 from tests.stages.small_model import SETTINGS
@@ -30,31 +31,32 @@ FACTS = {
 }
 
 
-def part(name: str, **metadata: object) -> Part:
-    return Part(name=name, input=f"/in/{name}", unit={}, settings={}, **metadata)  # type: ignore[arg-type]
+def part(name: str, num_rows: int, without: dict[str, int]) -> Part:
+    return Part(
+        name=name,
+        input=f"/in/{name}",
+        unit={},
+        settings={},
+        rows_in=num_rows,
+        rows_out=num_rows,
+        rows_without_prediction=without,
+    )
 
 
-PARTS = [
-    part(
-        "a.parquet",
-        rows_in=5,
-        rows_out=5,
-        rows_without_prediction={"null": 1},
-        label_counts={"sport": 3, "money": 1},
+def some_parts() -> Parts:
+    parts = Parts()
+    parts.add(part("b.parquet", 3, {"null": 1, "empty": 2}), Sums(num_truncated=2))
+    sums = Sums(
+        label_counts=Counter({"sport": 3, "money": 1}),
         num_tokens=10,
         num_unknown=2,
         score_histogram=[0] * 19 + [4],
-    ),
-    part(
-        "b.parquet",
-        rows_in=3,
-        rows_out=3,
-        rows_without_prediction={"null": 1, "empty": 2},
-        label_counts={"sport": 0, "money": 0},
-        num_truncated=2,
-        score_histogram=[0] * 20,
-    ),
-]
+    )
+    parts.add(part("a.parquet", 5, {"null": 1}), sums)
+    return parts
+
+
+PARTS = some_parts()
 
 
 def test_parts_are_added_up() -> None:
@@ -67,8 +69,27 @@ def test_parts_are_added_up() -> None:
 
 
 def test_no_parts_are_nothing() -> None:
-    assert totals_of([]).rows_out == 0
-    assert drift_of(totals_of([]), FACTS) is None
+    assert totals_of(Parts()).rows_out == 0
+    assert drift_of(totals_of(Parts()), FACTS) is None
+
+
+def test_parts_together_have_the_sums_of_all() -> None:
+    together = Parts.together(PARTS, Parts(), some_parts())
+    assert together.sums.label_counts == {"sport": 6, "money": 2}
+    assert together.sums.score_histogram[-1] == 8
+    assert (together.sums.num_tokens, together.sums.num_truncated) == (20, 4)
+    assert PARTS.sums.num_tokens == 10
+    assert together.names == {"a.parquet", "b.parquet"}
+
+
+def test_a_label_that_is_no_longer_predicted_is_drift() -> None:
+    parts = Parts()
+    sums = Sums(label_counts=Counter(sport=4), score_histogram=[0] * 18 + [1, 3])
+    parts.add(part("a.parquet", 4, {}), sums)
+    drift = drift_of(totals_of(parts), FACTS)
+    assert drift is not None
+    assert drift.labels_moved == pytest.approx(0.25)  # of 30 to 10, the 10 are missing
+    assert drift.scores_moved == 0
 
 
 def test_drift_is_the_share_of_rows_that_would_have_to_move() -> None:
@@ -93,7 +114,7 @@ def test_a_manifest_is_read_back_a_line_for_each_part(tmp_path: Path) -> None:
     assert recorded_limit(LocalStorage(tmp_path)) == UNIT
     lines = (tmp_path / MANIFEST_FILE).read_text().splitlines()
     assert json.loads(lines[-4].rstrip(","))["name"] == "a.parquet"
-    write_manifest(LocalStorage(tmp_path), SETTINGS, [], run, UNIT)
+    write_manifest(LocalStorage(tmp_path), SETTINGS, Parts(), run, UNIT)
     assert read_manifest(LocalStorage(tmp_path))["parts"] == []
 
 

@@ -10,7 +10,6 @@ import pytest
 from distlstm.data.units import Size
 from distlstm.stages.prediction import windows
 from distlstm.stages.prediction.part_writer import Failure, PartWriter
-from distlstm.stages.prediction.parts import Part
 from distlstm.storage import LocalStorage
 from tests.stages.small_model import predictor, settings, units_of
 
@@ -30,7 +29,7 @@ def test_a_file_of_several_units_gives_parts_that_are_the_file(tmp_path: Path) -
     units = units_of(tmp_path / "in", Size(7_000, 15))
     subject = writer(tmp_path / "out")
     parts = list(subject.write(units))
-    assert [part.rows_out for part in parts if isinstance(part, Part)] == [10, 10, 10, 10, 10]
+    assert [one[0].rows_out for one in parts if isinstance(one, tuple)] == [10, 10, 10, 10, 10]
     tables = [pq.read_table(path) for path in sorted((tmp_path / "out").iterdir())]
     assert pa.concat_tables(tables)["id"].to_pylist() == list(range(50))
     assert subject.progress.complete_rows == 50
@@ -41,7 +40,7 @@ def test_a_file_without_rows_gives_a_part_without_rows(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     write(tmp_path / "in/a.parquet", [])
     (part,) = writer(tmp_path / "out").write(units_of(tmp_path / "in"))
-    assert isinstance(part, Part)
+    assert isinstance(part, tuple)
     table = pq.read_table(tmp_path / "out/a.parquet")
     assert table.num_rows == 0
     assert table.column_names == ["id", "text", "predicted_label", "predicted_score"]
@@ -66,7 +65,7 @@ def test_empty_objects_in_json_lines_come_out_though_parquet_has_none(
     (tmp_path / "in/a.jsonl").write_text("\n".join(lines))
     subject = PartWriter(predictor(), LocalStorage(tmp_path / "out"), settings(columns=columns))
     (part,) = subject.write(units_of(tmp_path / "in"))
-    assert isinstance(part, Part)
+    assert isinstance(part, tuple)
     assert pq.read_table(tmp_path / "out/a.jsonl.parquet")["v"].to_pylist() == expected
 
 
@@ -79,7 +78,7 @@ def test_a_file_that_changes_while_it_is_read_leaves_no_part(tmp_path: Path) -> 
     first, second = writer(tmp_path / "out").write(units)
     assert isinstance(first, Failure)
     assert "changed while it was read" in first.message
-    assert isinstance(second, Part)
+    assert isinstance(second, tuple)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["b.parquet"]
 
 
@@ -90,13 +89,9 @@ def test_a_part_that_is_there_already_is_kept(tmp_path: Path) -> None:
     units = units_of(tmp_path / "in")
     list(writer(tmp_path / "out").write(units[:1]))
     before = (tmp_path / "out/a.parquet").stat().st_mtime_ns
-    assert [
-        part.name for part in writer(tmp_path / "out").write(units) if isinstance(part, Part)
-    ] == [
-        "a.parquet",
-        "b.parquet",
-        "c.parquet",
-    ]
+    written = list(writer(tmp_path / "out").write(units))
+    names = [one[0].name for one in written if isinstance(one, tuple)]
+    assert names == ["a.parquet", "b.parquet", "c.parquet"]
     assert (tmp_path / "out/a.parquet").stat().st_mtime_ns == before
 
 

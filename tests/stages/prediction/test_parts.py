@@ -10,23 +10,26 @@ import pytest
 
 from distlstm.data.files import SourceFile
 from distlstm.data.units import Unit
+from distlstm.stages.prediction.footers import read_part, read_parts
 from distlstm.stages.prediction.part_writer import PartWriter
-from distlstm.stages.prediction.parts import Part, part_name, read_part, read_parts
+from distlstm.stages.prediction.parts import Part, Sums, part_name
 from distlstm.storage import LocalStorage
 from tests.stages.small_model import SETTINGS, predictor, settings, units_of
 
+Made = tuple[Path, Unit, tuple[Part, Sums]]
+
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Unit, Part]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """A part, the unit that it is of, and what its footer should say."""
     root = tmp_path_factory.mktemp("parts")
     (root / "in").mkdir()
     rows = {"text": ["goal", None, "bank"] * 200, "list": [[1], None, [2, 3]] * 200}
     pq.write_table(pa.table(rows), root / "in/a.parquet")
     (unit,) = units_of(root / "in")
-    (part,) = PartWriter(predictor(), LocalStorage(root / "out"), SETTINGS).write([unit])
-    assert isinstance(part, Part)
-    return root / "out/a.parquet", unit, part
+    (written,) = PartWriter(predictor(), LocalStorage(root / "out"), SETTINGS).write([unit])
+    assert isinstance(written, tuple)
+    return root / "out/a.parquet", unit, written
 
 
 @pytest.mark.parametrize(
@@ -49,18 +52,20 @@ def test_a_part_lies_where_its_input_does(
     assert part_name(Unit(file=file, index=index, num_units=num_units)) == expected
 
 
-def test_a_whole_part_is_read_back_from_its_footer(made: tuple[Path, Unit, Part]) -> None:
-    path, unit, part = made
-    assert read_part(LocalStorage(path.parent), path.name) == part
-    assert read_parts(LocalStorage(path.parent), ["a.parquet", "absent.parquet"]) == {
-        "a.parquet": part
-    }
+def test_a_whole_part_is_read_back_from_its_footer(made: Made) -> None:
+    path, unit, written = made
+    part, sums = written
+    assert read_part(LocalStorage(path.parent), path.name) == written
+    names = ["absent.parquet", "a.parquet"]
+    assert list(read_parts(LocalStorage(path.parent), names)) == [written]
     assert part.matches(unit, SETTINGS)
+    assert sum(sums.label_counts.values()) == sum(sums.score_histogram) == 400
+    assert all(sums.label_counts.values())
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.7, 0.999])
 def test_a_part_that_lost_bytes_at_its_end_is_none(
-    made: tuple[Path, Unit, Part], tmp_path: Path, share: float
+    made: Made, tmp_path: Path, share: float
 ) -> None:
     content = made[0].read_bytes()
     (tmp_path / "a.parquet").write_bytes(content[: int(share * len(content))])
@@ -70,7 +75,7 @@ def test_a_part_that_lost_bytes_at_its_end_is_none(
 @pytest.mark.parametrize("cut", [(4, 5), (100, 400), (4, -2_500)])
 @pytest.mark.parametrize("twice", [False, True])
 def test_a_part_that_lost_or_gained_bytes_before_its_footer_is_none(
-    made: tuple[Path, Unit, Part], tmp_path: Path, cut: tuple[int, int], twice: bool
+    made: Made, tmp_path: Path, cut: tuple[int, int], twice: bool
 ) -> None:
     content = made[0].read_bytes()
     data = len(content) - 8 - pq.read_metadata(made[0]).serialized_size
@@ -82,7 +87,7 @@ def test_a_part_that_lost_or_gained_bytes_before_its_footer_is_none(
     assert read_part(LocalStorage(tmp_path), "a.parquet") is None
 
 
-def test_a_file_that_is_no_part_is_none(made: tuple[Path, Unit, Part], tmp_path: Path) -> None:
+def test_a_file_that_is_no_part_is_none(made: Made, tmp_path: Path) -> None:
     (tmp_path / "directory.parquet").mkdir()
     fewer = pq.ParquetFile(made[0]).read().slice(1)  # with the metadata of the whole
     assert b"distlstm" in fewer.schema.metadata
@@ -93,13 +98,11 @@ def test_a_file_that_is_no_part_is_none(made: tuple[Path, Unit, Part], tmp_path:
         pq.write_table(table, tmp_path / f"{i}.parquet")
     names = [path.name for path in tmp_path.iterdir()]
     assert len(names) == 7
-    assert read_parts(LocalStorage(tmp_path), [*names, "absent.parquet"]) == {}
+    assert not list(read_parts(LocalStorage(tmp_path), [*names, "absent.parquet"]))
 
 
-def test_a_part_is_that_of_its_unit_under_its_settings_only(
-    made: tuple[Path, Unit, Part], tmp_path: Path
-) -> None:
-    _, unit, part = made
+def test_a_part_is_that_of_its_unit_under_its_settings_only(made: Made, tmp_path: Path) -> None:
+    _, unit, (part, _) = made
     for changes in ({"size": 1}, {"modified": 1}, {"path": "/elsewhere/a.parquet"}):
         assert not part.matches(replace(unit, file=replace(unit.file, **changes)), SETTINGS)
     assert not part.matches(replace(unit, row_groups=(0,)), SETTINGS)

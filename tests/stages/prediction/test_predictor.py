@@ -44,7 +44,7 @@ def test_equal_texts_go_through_the_model_once(monkeypatch: pytest.MonkeyPatch) 
 def test_texts_that_look_the_same_have_the_same_prediction() -> None:
     texts = ["goal bank", "\ufeffgoal bank", "go\u00adal\u200b bank", "ｇｏａｌ　bank"]
     predictions = predictor()(pa.array(texts))
-    assert (predictions.probabilities == predictions.probabilities[0]).all()
+    assert predictions.probabilities == pytest.approx(predictions.probabilities[[0] * 4], rel=1e-6)
 
 
 @settings(max_examples=40)
