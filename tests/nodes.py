@@ -73,13 +73,21 @@ class Node:
 class Cluster:
     """A head without CPUs, where commands run, and nodes that can be killed, drained and added."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, *, host: str = "", within: Sequence[str] = (), quick_health_checks: bool = True
+    ) -> None:
+        """Describe a head that listens on a host, and is started `within` that host.
+
+        `within` is a command that runs another one, such as in a namespace.
+        """
         self.directory = tempfile.TemporaryDirectory(prefix="nodes-")
-        self.address = f"127.0.0.1:{free_port()}"
+        self.host = host
+        self.within = within
+        self.address = f"{host or '127.0.0.1'}:{free_port()}"
         self.nodes: list[Node] = []
         self.environment = {
             **{name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
-            **_QUICK_HEALTH_CHECKS,
+            **(_QUICK_HEALTH_CHECKS if quick_health_checks else {}),
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(16),
             "RAY_USAGE_STATS_ENABLED": "0",
@@ -88,7 +96,8 @@ class Cluster:
     def __enter__(self) -> Self:
         """Start the head."""
         port = self.address.rpartition(":")[2]
-        self._start("head", 0, "--head", f"--port={port}", "--include-dashboard=false")
+        options = ["--head", f"--port={port}", "--include-dashboard=false"]
+        self._start("head", 0, *options, within=self.within, host=self.host)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -97,13 +106,10 @@ class Cluster:
             node.kill()
         self.directory.cleanup()
 
-    def add(self, num_cpus: int, *, within: Sequence[str] = ()) -> Node:
-        """Start a node, and wait until it is part of the cluster.
-
-        `within` is a command that runs another one, such as in a namespace.
-        """
-        name = f"node{len(self.nodes)}"
-        return self._start(name, num_cpus, f"--address={self.address}", within=within)
+    def add(self, num_cpus: int, *, host: str = "", within: Sequence[str] = ()) -> Node:
+        """Start a node, and wait until it is part of the cluster."""
+        name, options = f"node{len(self.nodes)}", [f"--address={self.address}"]
+        return self._start(name, num_cpus, *options, within=within, host=host)
 
     def _start(
         self,
@@ -111,11 +117,14 @@ class Cluster:
         num_cpus: int,
         *options: str,
         within: Sequence[str] = (),
+        host: str = "",
         variables: Mapping[str, str] = _NO_VARIABLES,
     ) -> Node:
         own = [f"--num-cpus={num_cpus}", f"--labels=name={name}", "--object-store-memory=200000000"]
-        if name == "head":
-            own.append(f"--temp-dir={self.directory.name}/ray")
+        if host:
+            own.append(f"--node-ip-address={host}")
+        if host or name == "head":
+            own.append(f"--temp-dir={self.directory.name}/{name}")
         with (Path(self.directory.name) / f"{name}.log").open("wb") as log:
             process = subprocess.Popen(
                 [*within, *RAY, "start", "--block", *options, *own],
@@ -144,7 +153,7 @@ class Cluster:
         start = "import json, ray, time; "
         start += f"ray.init({self.address!r}, log_to_driver=False, logging_level=50); "
         done = subprocess.run(
-            [sys.executable, "-c", start + code],
+            [*self.within, sys.executable, "-c", start + code],
             env=self.environment,
             capture_output=True,
             text=True,

@@ -1,7 +1,8 @@
 """Runs a function on many items, in this process or with Ray Data."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import ray.data
@@ -9,6 +10,13 @@ import ray.data
 Item = TypeVar("Item")
 Progress = Callable[[str, int, int], None]
 """Called with the name of the activity, the amount done, and the total."""
+
+
+@dataclass(frozen=True)
+class _Opaque:
+    """An item that Ray Data does not take apart."""
+
+    value: Any
 
 
 def map_items(
@@ -31,9 +39,9 @@ def map_items(
     ray.data.DataContext.get_current().raise_original_map_exception = True
 
     def run(batch: pa.Table) -> pa.Table:
-        return work(items[batch["item"][0].as_py()])
+        return work(batch["item"][0].as_py().value)
 
-    dataset = ray.data.from_items(list(range(len(items))), override_num_blocks=len(items))
+    dataset = ray.data.from_items(list(map(_Opaque, items)), override_num_blocks=len(items))
     results = dataset.map_batches(run, batch_size=1, batch_format="pyarrow")
     if merge is not None:
         results = results.map_batches(merge, batch_size=merge_rows, batch_format="pyarrow")

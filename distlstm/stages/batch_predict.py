@@ -279,7 +279,7 @@ class _Run:
         units = {part_name(unit): unit for unit in self.missing}
         with writing(self.storage):
             there = units.keys() & set(part_names(self.storage))
-            for part, sums in read_parts(self.storage, there - self.written.names):
+            for part, sums in read_parts(self.storage, sorted(there - self.written.names)):
                 if part.matches(units[part.name], self.settings):
                     self.written.add(part, sums)
 

@@ -26,7 +26,7 @@ def cluster() -> Iterator[Cluster]:
 
 
 def start(cluster: Cluster, *arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "distlstm", *map(str, arguments)]
+    command = [*cluster.within, sys.executable, "-m", "distlstm", *map(str, arguments)]
     return subprocess.Popen(
         [*command, "--address", cluster.address],
         env=cluster.environment,

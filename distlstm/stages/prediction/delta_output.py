@@ -9,16 +9,15 @@ from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from distlstm.data.files import SourceFile, hive_partitions
-from distlstm.data.filesystem import open_filesystem
 from distlstm.data.lakehouse import DELTA_LOG, library
 from distlstm.data.opening import UnreadableFileError
 from distlstm.data.reading import read_schema
 from distlstm.errors import RunError, UserError
+from distlstm.stages.prediction.footers import read_schemas
 from distlstm.stages.prediction.parts import Part, PredictionSettings
-from distlstm.storage import Directory
+from distlstm.storage import Directory, Entry
 from distlstm.storage.connection import table_options
 from distlstm.text.columns import is_list
 
@@ -168,7 +167,8 @@ def commit(output: Directory, parts: Sequence[Part]) -> int | None:
         schema, partition_by = _columns_of(output, [part.name for part in parts])
     except UserError as error:
         raise RunError(f"The parts are kept, but cannot be one Delta table: {error}") from error
-    actions = {part.name: _add_action(output, part) for part in parts}
+    files = {entry.name: entry for entry in output.list()}
+    actions = {part.name: _add_action(files[part.name], part) for part in parts}
     columns = deltalake.Schema.from_arrow(schema)
     try:
         if not output.below(DELTA_LOG).is_empty():
@@ -197,21 +197,15 @@ def _columns_of(output: Directory, names: Sequence[str]) -> tuple[pa.Schema, lis
     """The columns of the table, and the names of those that partition it."""
     for name in names:
         _refuse_other_partitions(names[0], name)
-    schema = one_schema((name, _schema_of(output, name)) for name in names)
+    schema = one_schema(zip(names, read_schemas(output, names), strict=True))
     partition_by = list(hive_partitions(names[0]))
     fields = [field for field in schema if field.name not in partition_by]
     return pa.schema([*fields, *((name, pa.string()) for name in partition_by)]), partition_by
 
 
-def _schema_of(output: Directory, name: str) -> pa.Schema:
-    filesystem, directory = open_filesystem(output.location)
-    return pq.read_schema(f"{directory}/{name}", filesystem=filesystem)
-
-
-def _add_action(output: Directory, part: Part) -> Any:
+def _add_action(file: Entry, part: Part) -> Any:
     from deltalake.transaction import AddAction
 
-    file = output.entry(part.name)
     return AddAction(
         path=part.name,
         size=file.size,

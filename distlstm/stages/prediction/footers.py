@@ -2,10 +2,11 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,6 +19,7 @@ from distlstm.storage import Directory, LocalStorage, UnreachableError
 FOOTERS_AT_ONCE = 8
 STORED_FOOTERS_AT_ONCE = 64
 """An object store takes long to answer, and answers many at once."""
+_Result = TypeVar("_Result")
 _KEY = b"distlstm"
 _NAMES_AT_ONCE = 4_096
 _TAIL_BYTES = 8  # after the footer: its length and "PAR1"
@@ -56,21 +58,37 @@ def read_part(output: Directory, name: str) -> tuple[Part, Sums] | None:
     return (part, sums) if whole and footer.num_rows == part.rows_out else None
 
 
-def read_parts(output: Directory, names: Iterable[str]) -> Iterator[tuple[Part, Sums]]:
+def read_parts(output: Directory, names: Sequence[str]) -> Iterator[tuple[Part, Sums]]:
     """The parts with these names that exist and are complete, in order.
 
     Those with equal settings share them, to save memory.
     """
-    names, settings = list(names), dict[str, Any]()
+    settings = dict[str, Any]()
+    for found in _read_each(partial(read_part, output), output, names):
+        if found is not None:
+            part, sums = found
+            if part.settings != settings:
+                settings = part.settings
+            yield replace(part, settings=settings), sums
+
+
+def read_schemas(output: Directory, names: Sequence[str]) -> Iterator[pa.Schema]:
+    """The columns of files, in order."""
+    filesystem, directory = open_filesystem(output.location)
+
+    def read(name: str) -> pa.Schema:
+        return pq.read_schema(f"{directory}/{name}", filesystem=filesystem)
+
+    return _read_each(read, output, names)
+
+
+def _read_each(
+    read: Callable[[str], _Result], output: Directory, names: Sequence[str]
+) -> Iterator[_Result]:
     at_once = FOOTERS_AT_ONCE if output.is_local else STORED_FOOTERS_AT_ONCE
     with ThreadPoolExecutor(at_once) as threads:
         for start in range(0, len(names), _NAMES_AT_ONCE):  # a call that waits takes memory
-            some = names[start : start + _NAMES_AT_ONCE]
-            found = threads.map(lambda name: read_part(output, name), some)
-            for part, sums in (one for one in found if one is not None):
-                if part.settings != settings:
-                    settings = part.settings
-                yield replace(part, settings=settings), sums
+            yield from threads.map(read, names[start : start + _NAMES_AT_ONCE])
 
 
 def _size_by_footer(footer: pq.FileMetaData) -> int:

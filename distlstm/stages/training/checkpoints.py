@@ -17,11 +17,11 @@ RAY_RUN = "run"
 """Name of Ray Train's directory in the checkpoint directory."""
 
 
-def last_checkpoint(checkpoints: Directory) -> ray.train.Checkpoint | None:
-    """The last checkpoint that Ray Train has registered; None if there is none."""
+def last_checkpoint(checkpoints: Directory, run: str = RAY_RUN) -> ray.train.Checkpoint | None:
+    """The last checkpoint that a run of Ray Train has registered; None if there is none."""
     try:
         return ray.train.Result.from_path(
-            f"{path_of(checkpoints)}/{RAY_RUN}", storage_filesystem=filesystem_of(checkpoints)
+            f"{path_of(checkpoints)}/{run}", storage_filesystem=filesystem_of(checkpoints)
         ).checkpoint
     except UnreachableError:
         raise

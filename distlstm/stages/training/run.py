@@ -1,6 +1,7 @@
 """Runs a training on Ray once its corpus is encoded, and writes the model."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import ray.train
@@ -16,11 +17,11 @@ from distlstm.stages.run.files import BEST, CHECKPOINTS
 from distlstm.stages.run.output import Identity, Work
 from distlstm.stages.run.ray_storage import run_options
 from distlstm.stages.run.session import Capacity, our_error, run_interruptibly
+from distlstm.stages.training.attempts import fit_through_deaths
 from distlstm.stages.training.baseline import final_linear, measure_baseline
 from distlstm.stages.training.checkpoints import (
     RAY_RUN,
     finished_epochs,
-    last_checkpoint,
     write_best_so_far,
 )
 from distlstm.stages.training.model_writer import write_model
@@ -126,23 +127,24 @@ class TrainingRun:
         capacity: Capacity,
         on_event: OnEvent,
     ) -> tuple[ray.train.Checkpoint, Calibration]:
-        """Train to the end. Ray Train resumes from its last checkpoint, here and later.
+        """Train to the end. Ray Train resumes from its last checkpoint, here and later."""
 
-        Workers may die as often as nodes do, if only there is a new checkpoint in between.
-        """
+        def tell(error: BaseException) -> None:
+            on_event(Note(f"Workers died ({_cause(error)}). Training goes on."))
+
         while True:
-            before = self._last_path()
             try:
-                result = self._attempt(settings, workers, capacity, on_event)
+                result = fit_through_deaths(
+                    partial(self._attempt, settings, workers, capacity, on_event),
+                    checkpoints=self.checkpoints,
+                    run=RAY_RUN,
+                    on_death=tell,
+                )
             except ray.train.TrainingFailedError as error:
                 if is_out_of_memory(error):
                     num_rows = len(self.corpus.training)
                     raise RunError(memory_advice(self.config.training, num_rows)) from error
-                known = our_error(error)
-                if known is None and self._last_path() != before:
-                    on_event(Note(f"Workers died ({_cause(error)}). Training goes on."))
-                    continue
-                raise known or RunError(f"Training failed: {_cause(error)}") from error
+                raise our_error(error) or RunError(f"Training failed: {_cause(error)}") from error
             outcome: Calibration | WorkerFailure | HandedOver = result.return_value
             match outcome:
                 case HandedOver():
@@ -151,10 +153,6 @@ class TrainingRun:
                     raise RunError(message)
                 case _:
                     return result.checkpoint, outcome
-
-    def _last_path(self) -> str | None:
-        checkpoint = last_checkpoint(self.checkpoints)
-        return None if checkpoint is None else str(checkpoint.path)
 
     def _attempt(
         self,

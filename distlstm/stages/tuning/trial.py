@@ -27,6 +27,7 @@ from distlstm.model.classifier import Classifier
 from distlstm.model.loop import EpochResult, Worker, predict
 from distlstm.model.metrics import Metrics
 from distlstm.stages.run.ray_storage import checkpoint_at, run_options
+from distlstm.stages.training.attempts import fit_through_deaths
 from distlstm.stages.training.baseline import ensemble_linear
 from distlstm.stages.training.job import ShardBatches, TrainingJob
 from distlstm.stages.training.out_of_memory import is_out_of_memory, memory_advice
@@ -81,8 +82,17 @@ def _train_here(proposal: dict[str, Any], settings: TrialSettings) -> None:
 
 def _train_in_parallel(proposal: dict[str, Any], settings: TrialSettings) -> None:
     """Run Ray Train inside the trial; it resumes from its own checkpoints."""
+    run = str(proposal["number"])
+    result = fit_through_deaths(
+        lambda: _trainer(proposal, settings, run).fit(), checkpoints=settings.directory, run=run
+    )
+    if result.return_value is not None:
+        raise RunError(result.return_value)
+
+
+def _trainer(proposal: dict[str, Any], settings: TrialSettings, run: str) -> TorchTrainer:
     resources = settings.resources
-    trainer = TorchTrainer(
+    return TorchTrainer(
         _trial_worker,
         train_loop_config={"proposal": proposal, "settings": settings},
         torch_config=ProcessGroup(),
@@ -92,16 +102,13 @@ def _train_in_parallel(proposal: dict[str, Any], settings: TrialSettings) -> Non
             resources_per_worker=resources.of_worker,
         ),
         run_config=ray.train.RunConfig(
-            name=str(proposal["number"]),
+            name=run,
             **run_options(settings.directory),
             callbacks=[TuneReportCallback()],
             failure_config=ray.train.FailureConfig(max_failures=2),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
         ),
     )
-    failure = trainer.fit().return_value
-    if failure is not None:
-        raise RunError(failure)
 
 
 def _trial_worker(arguments: dict[str, Any]) -> str | None:
