@@ -1,13 +1,14 @@
 # make demo   sets up and runs the main job on real text
 # make test   sets up and passes the tests
 # make faults kills commands at many moments, and feeds random tables; a quarter of an hour
+# make soak   kills nodes under each command at random moments; half an hour
 # make lint | bench | format | clean
 
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: env demo test faults lint format bench clean
+.PHONY: env demo test faults soak lint format bench clean
 
 env: $(READY)
 
@@ -24,6 +25,9 @@ test: env
 
 faults: env
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist load -m fault
+
+soak: env
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m soak
 
 lint: env
 	$(BIN)/ruff check .

@@ -46,12 +46,13 @@ def write_rows(path: Path, num_rows: int, seed: int) -> None:
 
 @pytest.fixture(scope="session")
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory of `lake`, which has many files, and `train.parquet`, rows to train on."""
+    """A directory of `lake`, which has many files, and of rows to train on, many and few."""
     path = tmp_path_factory.mktemp("nodes")
     (path / "lake").mkdir()
     for i in range(NUM_FILES):
         write_rows(path / f"lake/f{i:02d}.parquet", ROWS_PER_FILE, i)
     write_rows(path / "train.parquet", 4000, 1000)
+    write_rows(path / "few.parquet", 500, 1000)
     return path
 
 
@@ -60,6 +61,6 @@ def slow_model(lake: Path) -> Path:
     """A model without a linear half, which would answer most rows at once."""
     output = lake / "model"
     settings = [word for setting in SLOW for word in ("--set", setting)]
-    arguments = ["train", lake / "train.parquet", "--output", output, *settings, "--quiet"]
+    arguments = ["train", lake / "few.parquet", "--output", output, *settings, "--quiet"]
     subprocess.run([sys.executable, "-m", "distlstm", *map(str, arguments)], check=True)
     return output

@@ -23,9 +23,11 @@ from tests.stages.test_nodes import SECONDS, start
 from tests.stages.test_tune_faults import num_reports
 
 pytestmark = [pytest.mark.ray, pytest.mark.fault]
-NUM_TRIALS, NUM_EPOCHS = 4, 4
+NUM_TRIALS, NUM_EPOCHS = 4, 3
 STUDY = [
-    *("--set", "model.hidden_dim=64", "--set", "search.space.model.dropout={uniform=[0.1, 0.5]}"),
+    *("--set", "search.space.model.hidden_dim={choice=[16, 24, 32]}"),
+    *("--set", "search.space.model.num_layers={choice=[1]}"),
+    *("--set", "search.space.model.embedding_dim={choice=[16, 32]}"),
     *("--set", f"training.max_epochs={NUM_EPOCHS}", "--set", f"training.patience={NUM_EPOCHS}"),
     *("--set", f"search.grace_epochs={NUM_EPOCHS}", "--set", "search.algorithm=random"),
     *("--trials", NUM_TRIALS, "--json"),

@@ -15,6 +15,8 @@ from tests.stages.test_interruption import epochs_done, wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.fault]
 SECONDS = 300
+SECONDS_TO_WORK = 30
+"""From the time at which a node has joined."""
 SMALL = ["--set", "model.hidden_dim=32", "--set", "training.patience=6"]
 EPOCHS = ["--set", "training.min_epochs=6", "--set", "training.max_epochs=6"]
 
@@ -52,24 +54,23 @@ def check_rows(directory: Path, output: Path) -> None:
     assert (output / "_SUCCESS").exists()
 
 
-@pytest.mark.parametrize("parts", [1, 15])
-def test_batch_predict_goes_on_when_a_node_dies_and_when_another_joins(
-    cluster: Cluster, lake: Path, slow_model: Path, tmp_path: Path, parts: int
+def test_batch_predict_goes_on_when_a_node_dies_and_with_one_that_joins(
+    cluster: Cluster, lake: Path, slow_model: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    cluster.add(2)
-    dying = cluster.add(2)
+    cluster.add(1)
+    dying = cluster.add(1)
     arguments = ["batch-predict", lake / "lake", "--model", slow_model, "--output", output]
-    process = start(cluster, *arguments, "--workers", "4", "--json")
-    wait(process, output, parts)
+    process = start(cluster, *arguments, "--workers", "2", "--json")
+    wait(process, output, 1)
     dying.kill()
-    if parts == 1:
-        cluster.add(2)
+    joined = cluster.add(1)
+    wait_until(lambda: bool(joined.pids("ray::_Worker.work")), SECONDS_TO_WORK)
     out, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, err
     assert json.loads(out)["rows_out"] == NUM_FILES * ROWS_PER_FILE
     check_rows(lake, output)
-    assert parts == 15 or "is lost" in err
+    assert "is lost" in err
     verified = start_verify(output)
     assert verified.returncode == 0, verified.stdout
 

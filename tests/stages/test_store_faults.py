@@ -16,6 +16,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_client import (
+    AUTOSCALING_REQUESTS_EXPIRE_TIME_S,
+)
 
 from distlstm.stages.run.output import LOCK_FILE
 from distlstm.storage import ObjectStorage, storage_at
@@ -170,6 +173,7 @@ def test_a_killed_training_carries_on(place: Place, trained: dict[str, Any]) -> 
     kill_when(place, has_checkpoint, *command)
     result = json.loads(place.run(*command, "--json"))
     assert result["resumed"]
+    assert result["seconds"] < AUTOSCALING_REQUESTS_EXPIRE_TIME_S, "it waited for itself"
     epochs = [place.table(f"{name}/history.parquet") for name in ("again", "model")]
     assert epochs[0]["epoch"].to_pylist() == [1, 2, 3, 4]
     losses = [table["training_loss"].to_pylist() for table in epochs]

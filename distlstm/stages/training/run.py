@@ -28,6 +28,7 @@ from distlstm.stages.training.model_writer import write_model
 from distlstm.stages.training.out_of_memory import is_out_of_memory, memory_advice
 from distlstm.stages.training.process_group import ProcessGroup
 from distlstm.stages.training.progress import progress_queue, received
+from distlstm.stages.training.reservation import Reservation
 from distlstm.stages.training.tracking import tracked
 from distlstm.stages.training.worker import (
     HandedOver,
@@ -176,6 +177,7 @@ class TrainingRun:
             run_config=ray.train.RunConfig(
                 name=RAY_RUN,
                 **run_options(self.checkpoints),
+                callbacks=[Reservation(self.checkpoints.below(RAY_RUN))],
                 failure_config=ray.train.FailureConfig(max_failures=_MAX_FAILURES),
                 checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
             ),

@@ -32,6 +32,7 @@ from distlstm.stages.training.baseline import ensemble_linear
 from distlstm.stages.training.job import ShardBatches, TrainingJob
 from distlstm.stages.training.out_of_memory import is_out_of_memory, memory_advice
 from distlstm.stages.training.process_group import ProcessGroup
+from distlstm.stages.training.reservation import Reservation
 from distlstm.stages.training.worker import report_checkpoint, this_worker
 from distlstm.stages.tuning.resources import TrialResources
 from distlstm.stages.tuning.study import TrialReport
@@ -104,7 +105,7 @@ def _trainer(proposal: dict[str, Any], settings: TrialSettings, run: str) -> Tor
         run_config=ray.train.RunConfig(
             name=run,
             **run_options(settings.directory),
-            callbacks=[TuneReportCallback()],
+            callbacks=[TuneReportCallback(), Reservation(settings.directory.below(run))],
             failure_config=ray.train.FailureConfig(max_failures=2),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
         ),
