@@ -8,6 +8,8 @@ from pathlib import Path
 
 LARGEST = 2**30
 """Bytes of a record such as a manifest or a table of trials; the larger ones have megabytes."""
+_LEAST = 2**16
+"""Bytes that are read even if the file says it has none, as those of /proc do."""
 _NOT_BLOCKING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
@@ -30,7 +32,8 @@ def open_regular(path: Path, *, largest: int = LARGEST) -> BufferedReader:
 def read_regular(path: Path, *, largest: int = LARGEST) -> bytes:
     """Read such a file."""
     with open_regular(path, largest=largest) as file:
-        return file.read(largest)
+        size = os.fstat(file.fileno()).st_size
+        return file.read(min(largest, max(size, _LEAST)))  # Python allocates what is asked for
 
 
 def regular_size(path: Path) -> int:

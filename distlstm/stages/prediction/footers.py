@@ -1,9 +1,9 @@
 """The Parquet footers of parts, which say what each part is: they are the ledger of an output."""
 
 import json
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import fields, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -21,7 +21,6 @@ STORED_FOOTERS_AT_ONCE = 64
 """An object store takes long to answer, and answers many at once."""
 _Result = TypeVar("_Result")
 _KEY = b"distlstm"
-_NAMES_AT_ONCE = 4_096
 _TAIL_BYTES = 8  # after the footer: its length and "PAR1"
 
 
@@ -58,7 +57,7 @@ def read_part(output: Directory, name: str) -> tuple[Part, Sums] | None:
     return (part, sums) if whole and footer.num_rows == part.rows_out else None
 
 
-def read_parts(output: Directory, names: Sequence[str]) -> Iterator[tuple[Part, Sums]]:
+def read_parts(output: Directory, names: Iterable[str]) -> Iterator[tuple[Part, Sums]]:
     """The parts with these names that exist and are complete, in order.
 
     Those with equal settings share them, to save memory.
@@ -72,7 +71,7 @@ def read_parts(output: Directory, names: Sequence[str]) -> Iterator[tuple[Part, 
             yield replace(part, settings=settings), sums
 
 
-def read_schemas(output: Directory, names: Sequence[str]) -> Iterator[pa.Schema]:
+def read_schemas(output: Directory, names: Iterable[str]) -> Iterator[pa.Schema]:
     """The columns of files, in order."""
     filesystem, directory = open_filesystem(output.location)
 
@@ -83,12 +82,18 @@ def read_schemas(output: Directory, names: Sequence[str]) -> Iterator[pa.Schema]
 
 
 def _read_each(
-    read: Callable[[str], _Result], output: Directory, names: Sequence[str]
+    read: Callable[[str], _Result], output: Directory, names: Iterable[str]
 ) -> Iterator[_Result]:
+    """The results in order, of which few are in memory at once."""
     at_once = FOOTERS_AT_ONCE if output.is_local else STORED_FOOTERS_AT_ONCE
+    waiting = deque[Future[_Result]]()
     with ThreadPoolExecutor(at_once) as threads:
-        for start in range(0, len(names), _NAMES_AT_ONCE):  # a call that waits takes memory
-            yield from threads.map(read, names[start : start + _NAMES_AT_ONCE])
+        for name in names:
+            waiting.append(threads.submit(read, name))
+            if len(waiting) > 2 * at_once:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _size_by_footer(footer: pq.FileMetaData) -> int:
