@@ -24,7 +24,7 @@ test: env
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 faults: env
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist load -m fault
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist load -m "fault and not soak"
 
 soak: env
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m soak

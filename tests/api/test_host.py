@@ -13,7 +13,6 @@ import pytest
 
 import distlstm
 from distlstm.model import metadata as model_metadata
-from tests.commands import TINY
 from tests.conftest import labelled_rows
 
 pytestmark = pytest.mark.ray
@@ -146,29 +145,19 @@ def test_a_command_reads_the_metadata_of_its_model_once(
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_data_and_config_are_taken_in_every_form(corpus_file: Path, tmp_path: Path) -> None:
-    (tmp_path / "a.toml").write_text("seed = 3\n[training]\nmax_epochs = 1\n")
-    settings = {name: int(value) for name, value in (s.split("=") for s in TINY[1::2])}
-    configs = [
-        tmp_path / "a.toml",
-        str(tmp_path / "a.toml"),
-        {**settings, "training.max_epochs": 1, "seed": 3},
-        distlstm.load_config(tmp_path / "a.toml"),
-    ]
-    sources = [
-        corpus_file,
-        str(corpus_file),
-        [corpus_file],
-        (str(corpus_file.parent / "*.parquet"),),
-    ]
-    for i, (data, config) in enumerate(zip(sources, configs, strict=True)):
-        result = distlstm.train(data, output=tmp_path / str(i), config=config, workers=1)
-        assert result.epochs == 1
-        assert json.loads((tmp_path / str(i) / "model.json").read_text())["seed"] == 3
-    again = distlstm.train(corpus_file, output=str(tmp_path / "0"), config=configs[0])
-    assert again.resumed
-    assert again.metrics == json.loads((tmp_path / "0/model.json").read_text())["metrics"]
+    file, output = tmp_path / "a.toml", tmp_path / "m"
+    file.write_text("seed = 3\n[training]\nmax_epochs = 1\n")
+    trained = distlstm.train(corpus_file, output=output, config=file, workers=1)
+    assert trained.epochs == 1
+    assert json.loads((output / "model.json").read_text())["seed"] == 3
+    configs = [str(file), {"training.max_epochs": 1, "seed": 3}, distlstm.load_config(file)]
+    sources = [str(corpus_file), [corpus_file], (str(corpus_file.parent / "*.parquet"),)]
+    for data, config in zip(sources, configs, strict=True):
+        again = distlstm.train(data, output=str(output), config=config)
+        assert again.resumed, "it is the same command"
+        assert again.metrics == trained.metrics
     with pytest.raises(distlstm.UserError, match="seed was 3, is 4"):
-        distlstm.train(corpus_file, output=tmp_path / "0", config=configs[0], seed=4)
+        distlstm.train(corpus_file, output=output, config=file, seed=4)
 
 
 @pytest.mark.parametrize(

@@ -242,6 +242,7 @@ def test_without_the_token_nobody_becomes_a_node(busy_nodes: Nodes, token: str |
     assert call(gcs, _SYNC, token, _NODE_ID) == "UNAUTHENTICATED"
 
 
+@pytest.mark.soak  # it takes a minute to see what Ray does wrong
 def test_without_the_token_nobody_ends_the_gcs(tmp_path: Path) -> None:
     with running(tmp_path, num_nodes=1) as nodes:
         gcs = int(nodes.address.rpartition(":")[2])
