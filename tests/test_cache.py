@@ -1,5 +1,6 @@
 """Copies of what is in an object store: fetched once, whole, and not more than allowed."""
 
+import json
 import os
 import re
 import subprocess
@@ -12,8 +13,19 @@ from pathlib import Path
 import pytest
 
 from distlstm.errors import RunError, UserError
-from distlstm.storage import Directory, LocalStorage, WorkingCopy, cache, local_copy, storage_at
+from distlstm.model.directory import save_model
+from distlstm.stages.run.models import metadata_of
+from distlstm.storage import (
+    Directory,
+    LocalStorage,
+    ObjectStorage,
+    WorkingCopy,
+    cache,
+    local_copy,
+    storage_at,
+)
 from tests.object_store import SCHEMES, ObjectStore, running_stores, store_of
+from tests.stages.small_model import model
 
 FETCH_AND_EXIT = """
 import sys
@@ -108,6 +120,30 @@ def test_a_damaged_copy_is_not_kept(remote: Directory) -> None:
     remote.write("data", "right")
     copy = local_copy(remote, ["data"], key="checked", check=check)
     assert (copy / "data").read_text() == "right"
+
+
+def test_a_model_with_a_file_that_is_too_large_is_refused_before_it_is_fetched(
+    remote: Directory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tmp_path / "model"
+    save_model(model(), directory)
+    metadata = json.loads((directory / "model.json").read_text())
+    weights = (directory / "model.safetensors").read_bytes() + b"\0" * 2**21
+    metadata["files"]["model.safetensors"]["bytes"] = len(weights)
+    remote.write("model.json", json.dumps(metadata))
+    remote.write("vocabulary.txt", (directory / "vocabulary.txt").read_bytes())
+    remote.write("model.safetensors", weights)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a file was fetched")
+
+    monkeypatch.setattr(ObjectStorage, "fetch", refuse)
+    with pytest.raises(UserError, match=rf"{remote.location} is damaged: .* is too large"):
+        metadata_of(remote)
+    metadata["format_version"] = 0
+    remote.write("model.json", json.dumps(metadata))
+    with pytest.raises(UserError, match=f"{remote.location} has format version 0"):
+        metadata_of(remote)
 
 
 def test_the_longest_unused_copies_are_deleted_when_all_are_too_large(

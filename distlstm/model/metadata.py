@@ -17,7 +17,7 @@ from distlstm import __version__
 from distlstm.config import ExperimentConfig, read_config
 from distlstm.errors import UserError
 from distlstm.json_text import read_json
-from distlstm.regular_file import open_regular
+from distlstm.regular_file import open_regular, regular_size
 from distlstm.text.labels import LabelSet
 from distlstm.text.vocabulary import LARGEST_VOCABULARY_FILE, Vocabulary
 
@@ -52,13 +52,22 @@ def load_metadata(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not a model directory: it has no {METADATA_FILE}.") from error
     except (OSError, ValueError) as error:
         raise UserError(f"The model directory {path} is damaged: {file.name}: {error}.") from error
+    check_format(metadata, str(path))
+    return dict(metadata)
+
+
+def check_format(metadata: Any, location: str) -> None:
+    """Check the format version of a model.
+
+    Raises:
+        UserError: it is not the one that this version reads and writes.
+    """
     found = metadata.get("format_version") if isinstance(metadata, dict) else None
     if found != FORMAT_VERSION:
         raise UserError(
-            f"{path} has format version {found!r}, but this distlstm ({__version__}) reads version "
-            f"{FORMAT_VERSION}. Use the version of distlstm that wrote it, or train again."
+            f"{location} has format version {found!r}, but this distlstm ({__version__}) reads "
+            f"version {FORMAT_VERSION}. Use the version of distlstm that wrote it, or train again."
         )
-    return dict(metadata)
 
 
 def gives_label_sets(metadata: Mapping[str, Any]) -> bool:
@@ -175,19 +184,41 @@ def check_digests(path: Path, metadata: Mapping[str, Any]) -> None:
             possible or cannot be read.
     """
     files = metadata["files"]
-    names = (WEIGHTS_FILE, VOCABULARY_FILE, *(name for name in files if name == LINEAR_FILE))
-    largest = _largest_sizes(path, metadata)
-    for name in names:
-        _check_size(path / name, files[name]["bytes"], largest[name])
-    for name in names:
+    sizes = {name: regular_size(path / name) for name in file_names(metadata)}
+    check_sizes(sizes, metadata)
+    for name in sizes:
         if digest_of(path / name) != files[name]:
             raise ValueError(f"{name} has changed since it was written")
 
 
-def _largest_sizes(path: Path, metadata: Mapping[str, Any]) -> dict[str, int]:
+def file_names(metadata: Mapping[str, Any]) -> list[str]:
+    """The files of a model besides `model.json`."""
+    optional = [LINEAR_FILE] if LINEAR_FILE in metadata["files"] else []
+    return [WEIGHTS_FILE, VOCABULARY_FILE, *optional]
+
+
+def check_sizes(sizes: Mapping[str, int], metadata: Mapping[str, Any]) -> None:
+    """Check the sizes in bytes of the files of a model before they are read.
+
+    Raises:
+        UserError, KeyError, TypeError, ValueError: a size is not the recorded one, or is larger
+            than the shapes in `model.json` allow.
+    """
+    largest = _largest_sizes(sizes[VOCABULARY_FILE], metadata)
+    for name, size in sizes.items():
+        if size > largest[name]:
+            raise ValueError(
+                f"{name} is too large: {size} bytes, at most {largest[name]} are possible"
+            )
+        if size != metadata["files"][name]["bytes"]:
+            recorded = metadata["files"][name]["bytes"]
+            raise ValueError(f"{name} has {size} bytes instead of {recorded}")
+
+
+def _largest_sizes(vocabulary_bytes: int, metadata: Mapping[str, Any]) -> dict[str, int]:
     """The largest possible size of each file, by the config, the labels and the vocabulary."""
     num_labels = len(metadata["labels"])
-    vocab_size = (path / VOCABULARY_FILE).stat().st_size // 2 + 1  # a token and its line feed
+    vocab_size = vocabulary_bytes // 2 + 1  # a token and its line feed
     features = vocab_size + _MOST_NGRAMS
     return {
         VOCABULARY_FILE: LARGEST_VOCABULARY_FILE,
@@ -207,10 +238,3 @@ def _most_weights(config: ExperimentConfig, vocab_size: int, num_labels: int) ->
     return (
         vocab_size * sizes.embedding_dim + sizes.num_layers * layer + pooling + num_labels * pooled
     )
-
-
-def _check_size(path: Path, expected: int, largest: int) -> None:
-    with open_regular(path, largest=largest) as file:
-        size = file.seek(0, 2)
-    if size != expected:
-        raise ValueError(f"{path.name} has {size} bytes instead of {expected}")

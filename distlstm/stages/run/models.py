@@ -7,16 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from distlstm.errors import UserError
+from distlstm.json_text import parse_json
 from distlstm.model.metadata import (
-    LINEAR_FILE,
     METADATA_FILE,
-    VOCABULARY_FILE,
-    WEIGHTS_FILE,
+    check_format,
+    check_sizes,
+    file_names,
     load_metadata,
     model_fingerprint,
 )
 from distlstm.stages.run.output import reading
-from distlstm.storage import Directory, LocalStorage, local_copy
+from distlstm.storage import (
+    Directory,
+    LocalStorage,
+    ObjectStorage,
+    UnreachableError,
+    local_copy,
+)
 
 
 @contextmanager
@@ -46,7 +53,7 @@ def fingerprint_at(storage: Directory, metadata: Mapping[str, Any]) -> str:
         return model_fingerprint(path, metadata)
 
 
-def _copy(storage: Directory) -> Path:
+def _copy(storage: ObjectStorage) -> Path:
     with reading(storage):
         try:
             content = storage.read(METADATA_FILE)
@@ -54,13 +61,29 @@ def _copy(storage: Directory) -> Path:
             raise UserError(
                 f"{storage.location} is not a model directory: it has no {METADATA_FILE}."
             ) from error
-        optional = [LINEAR_FILE] if storage.exists(LINEAR_FILE) else []
         return local_copy(
             storage,
-            [METADATA_FILE, WEIGHTS_FILE, VOCABULARY_FILE, *optional],
+            [METADATA_FILE, *_checked_names(storage, content)],
             key=f"model-{hashlib.sha256(content).hexdigest()[:32]}",
             check=lambda path: _check(path, storage),
         )
+
+
+def _checked_names(storage: ObjectStorage, content: bytes) -> list[str]:
+    """The files of a model besides `model.json`, whose sizes were checked before any is fetched."""
+    try:
+        metadata = parse_json(content)
+    except ValueError:
+        metadata = None
+    check_format(metadata, storage.location)
+    try:
+        names = file_names(metadata)
+        check_sizes({name: storage.entry(name).size for name in names}, metadata)
+    except UnreachableError:
+        raise
+    except (UserError, KeyError, TypeError, ValueError, OverflowError, OSError) as error:
+        raise UserError(f"The model directory {storage.location} is damaged: {error}.") from error
+    return names
 
 
 def _check(path: Path, storage: Directory) -> None:
