@@ -21,7 +21,9 @@ from tests.stages.test_nodes import EPOCHS, SMALL, check_rows, start, start_veri
 pytestmark = [pytest.mark.ray, pytest.mark.soak]
 NUM_NODES, NUM_RUNS = 3, 10
 WORKERS = ["--workers", "1:3", "--json"]
-EXACT = ["--set", "training.precision=fp32", "--set", "model.dropout=0"]
+EXACT = ["--set", "training.precision=fp32"]
+for dropout in ("dropout", "state_dropout", "token_dropout"):
+    EXACT += ["--set", f"model.{dropout}=0"]
 """So that any number of workers gives the same losses."""
 
 
