@@ -24,12 +24,23 @@ from tests.stages.test_tune_faults import num_reports
 
 pytestmark = [pytest.mark.ray, pytest.mark.fault]
 NUM_TRIALS, NUM_EPOCHS = 4, 3
+
+GRID = {
+    "model.hidden_dim": [16, 24],
+    "model.embedding_dim": [16, 32],
+    "model.num_layers": [1],
+    "model.dropout": [0.5],
+    "training.learning_rate": [0.003],
+}
+"""Of as many points as there are trials, so that a killed study proposes what a whole one does."""
 STUDY = [
-    *("--set", "search.space.model.hidden_dim={choice=[16, 24, 32]}"),
-    *("--set", "search.space.model.num_layers={choice=[1]}"),
-    *("--set", "search.space.model.embedding_dim={choice=[16, 32]}"),
+    *(
+        word
+        for name, values in GRID.items()
+        for word in ("--set", f"search.space.{name}={{choice={values}}}")
+    ),
     *("--set", f"training.max_epochs={NUM_EPOCHS}", "--set", f"training.patience={NUM_EPOCHS}"),
-    *("--set", f"search.grace_epochs={NUM_EPOCHS}", "--set", "search.algorithm=random"),
+    *("--set", f"search.grace_epochs={NUM_EPOCHS}", "--set", "search.algorithm=grid"),
     *("--trials", NUM_TRIALS, "--json"),
 ]
 
