@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distlstm.data.filesystem import open_filesystem
+from distlstm.model.calibration import SCORE_BINS
 from distlstm.regular_file import regular_size
 from distlstm.stages.prediction.parts import Part, Sums
 from distlstm.storage import Directory, LocalStorage, UnreachableError
@@ -32,8 +33,11 @@ def footer_of(part: Part, sums: Sums) -> dict[bytes, str]:
 def _from_footer(text: bytes) -> tuple[Part, Sums]:
     entry = dict(json.loads(text))
     of_part = {f.name: entry.pop(f.name) for f in fields(Part) if f.name in entry}
-    counts = Counter[str](entry.pop("label_counts"))
-    return Part(**of_part), Sums(label_counts=counts, **entry)
+    counts = Counter[str](dict(entry.pop("label_counts")))
+    sums = Sums(label_counts=counts, **entry)
+    if len(sums.score_histogram) != SCORE_BINS:
+        raise ValueError("the histogram is of another kind")
+    return Part(**of_part), sums
 
 
 def read_part(output: Directory, name: str) -> tuple[Part, Sums] | None:

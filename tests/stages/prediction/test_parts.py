@@ -1,5 +1,6 @@
 """Tests of the names of parts, and of what their footers tell."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -96,8 +97,13 @@ def test_a_file_that_is_no_part_is_none(made: Made, tmp_path: Path) -> None:
     for i, metadata in enumerate((b"[]", b"{}", b"not JSON", b'{"name": "a", "more": 1}')):
         table = pa.table({"text": ["a"]}).replace_schema_metadata({b"distlstm": metadata})
         pq.write_table(table, tmp_path / f"{i}.parquet")
+    footer = json.loads(pq.read_metadata(made[0]).metadata[b"distlstm"])
+    for changes in ({"score_histogram": [1]}, {"label_counts": ["sport"]}, {"rows_out": 1, "x": 2}):
+        text = json.dumps(footer | {"rows_out": 1} | changes)
+        table = pa.table({"text": ["a"]}).replace_schema_metadata({b"distlstm": text.encode()})
+        pq.write_table(table, tmp_path / f"{sorted(changes)[0]}.parquet")
     names = [path.name for path in tmp_path.iterdir()]
-    assert len(names) == 7
+    assert len(names) == 10
     assert not list(read_parts(LocalStorage(tmp_path), [*names, "absent.parquet"]))
 
 
