@@ -15,8 +15,6 @@ from tests.stages.test_interruption import epochs_done, wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.fault]
 SECONDS = 300
-SECONDS_TO_WORK = 30
-"""From the time at which a node has joined."""
 SMALL = ["--set", "model.hidden_dim=32", "--set", "training.patience=6"]
 EPOCHS = ["--set", "training.min_epochs=6", "--set", "training.max_epochs=6"]
 
@@ -65,7 +63,9 @@ def test_batch_predict_goes_on_when_a_node_dies_and_with_one_that_joins(
     wait(process, output, 1)
     dying.kill()
     joined = cluster.add(1)
-    wait_until(lambda: bool(joined.pids("ray::_Worker.work")), SECONDS_TO_WORK)
+    at_work = "ray::_Worker.work"
+    wait_until(lambda: bool(joined.pids(at_work)) or process.poll() is not None, SECONDS)
+    assert process.poll() is None, process.communicate()
     out, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, err
     assert json.loads(out)["rows_out"] == NUM_FILES * ROWS_PER_FILE
