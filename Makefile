@@ -1,6 +1,6 @@
 # make demo   sets up and runs the main job on real text
 # make test   sets up and passes the tests
-# make faults kills commands at many moments, and feeds random tables; a quarter of an hour
+# make faults kills commands at many moments, and feeds random tables; half an hour
 # make soak   kills nodes under each command at random moments; half an hour
 # make lint | bench | format | clean
 

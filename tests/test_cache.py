@@ -144,6 +144,9 @@ def test_a_model_with_a_file_that_is_too_large_is_refused_before_it_is_fetched(
     remote.write("model.json", json.dumps(metadata))
     with pytest.raises(UserError, match=f"{remote.location} has format version 0"):
         metadata_of(remote)
+    remote.write("model.json", "{")
+    with pytest.raises(UserError, match=rf"{remote.location} is damaged: model\.json: "):
+        metadata_of(remote)
 
 
 def test_the_longest_unused_copies_are_deleted_when_all_are_too_large(

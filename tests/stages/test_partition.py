@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.networks import Network, can_be_made
-from tests.nodes import Cluster, Node
+from tests.nodes import Cluster
 from tests.stages.conftest import NUM_FILES, ROWS_PER_FILE
 from tests.stages.test_interruption import epochs_done, wait_until
 from tests.stages.test_nodes import EPOCHS, SECONDS, SMALL, check_rows, start, wait
@@ -28,8 +28,8 @@ class Place:
 
     network: Network
     cluster: Cluster
-    nodes: dict[str, Node]
-    """By the address of their host."""
+    hosts: list[str]
+    """The addresses of the nodes."""
 
     def cut_and_heal(self, address: str) -> None:
         self.network.set_link(address, "down")
@@ -43,11 +43,10 @@ def place() -> Iterator[Place]:
         head = network.add()
         within = network.within(head)
         with Cluster(host=head, within=within, quick_health_checks=False) as cluster:
-            nodes = {}
-            for address in (network.add(), network.add()):
-                within = network.within(address)
-                nodes[address] = cluster.add(1, host=address, within=within)
-            yield Place(network, cluster, nodes)
+            hosts = [network.add(), network.add()]
+            for host in hosts:
+                cluster.add(1, host=host, within=network.within(host))
+            yield Place(network, cluster, hosts)
 
 
 def test_a_prediction_survives_a_cut_link(
@@ -57,7 +56,7 @@ def test_a_prediction_survives_a_cut_link(
     arguments = ["batch-predict", lake / "lake", "--model", slow_model, "--output", output]
     process = start(place.cluster, *arguments, "--workers", "2", "--json")
     wait(process, output, 2)
-    place.cut_and_heal(next(iter(place.nodes)))
+    place.cut_and_heal(place.hosts[0])
     out, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, err
     assert json.loads(out)["rows_out"] == NUM_FILES * ROWS_PER_FILE
@@ -70,7 +69,7 @@ def test_a_training_survives_a_cut_link(place: Place, lake: Path, tmp_path: Path
     process = start(place.cluster, *arguments, "--workers", "2", "--json")
     wait_until(lambda: epochs_done(output) >= 1 or process.poll() is not None, SECONDS)
     assert process.poll() is None, process.communicate()
-    place.cut_and_heal(list(place.nodes)[1])
+    place.cut_and_heal(place.hosts[1])
     out, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, err
     assert json.loads(out)["epochs"] == 6

@@ -170,7 +170,7 @@ class PartWriter:
     def _sums(self, tally: Tally) -> Sums:
         names, counts = self.label_names.to_pylist(), tally.label_counts.astype(int).tolist()
         return Sums(
-            label_counts=+Counter(dict(zip(names, counts, strict=True))),
+            label_counts=+Counter(dict(zip(names, counts, strict=True))),  # + leaves out zeros
             score_histogram=tally.histogram.tolist(),
             num_tokens=tally.num_tokens,
             num_unknown=tally.num_unknown,

@@ -73,8 +73,10 @@ def _checked_names(storage: ObjectStorage, content: bytes) -> list[str]:
     """The files of a model besides `model.json`, whose sizes were checked before any is fetched."""
     try:
         metadata = parse_json(content)
-    except ValueError:
-        metadata = None
+    except ValueError as error:
+        raise UserError(
+            f"The model directory {storage.location} is damaged: {METADATA_FILE}: {error}."
+        ) from error
     check_format(metadata, storage.location)
     try:
         names = file_names(metadata)

@@ -37,12 +37,12 @@ class Reservation(ControllerCallback):  # type: ignore[misc]  # Ray has no types
     def after_controller_start(self, train_run_context: Any) -> None:
         """End the earlier reservation, and note the name of this one."""
         with suppress(OSError, ray.exceptions.RayError):  # it ends by itself, only later
-            if self.run.exists(_FILE):
-                earlier = self.run.read_text(_FILE)
+            earlier = self.run.read_text(_FILE) if self.run.exists(_FILE) else None
+            self.run.write(_FILE, f"train-{train_run_context.run_id}")
+            if earlier is not None:
                 coordinator = get_or_create_autoscaling_coordinator()
                 ended = coordinator.cancel_request.remote(requester_id=earlier)
                 ray.get(ended, timeout=_PATIENCE_SECONDS)
-            self.run.write(_FILE, f"train-{train_run_context.run_id}")
 
     def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
         """Pause between two looks for CPUs, as the controller itself looks without end."""
