@@ -18,7 +18,8 @@ from distlstm.config import ModelConfig, TrainingConfig
 from distlstm.data.batching import plan_epoch, step_limits
 from distlstm.model.batch import Batch
 from distlstm.model.classifier import Classifier
-from distlstm.model.loop import Training, Worker
+from distlstm.model.loop import Worker
+from distlstm.model.training import Training
 
 NUM_ROWS, VOCAB_SIZE, NUM_LABELS, RUNS = 3_000, 20_000, 4, 3
 CORPUS_ROWS = 30_000

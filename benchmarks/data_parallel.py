@@ -27,7 +27,8 @@ from distlstm.data.batching import rows_of_rank
 from distlstm.model.batch import Batch, used_ids
 from distlstm.model.classifier import Classifier
 from distlstm.model.data_parallel import all_reduce, average, share_weights
-from distlstm.model.loop import Training, Worker
+from distlstm.model.loop import Worker
+from distlstm.model.training import Training
 
 CORPORA, EPOCHS, RUNS = (30_000, 1_000_000), 3, 5
 

@@ -15,7 +15,8 @@ import torch
 from distlstm.config import ModelConfig, TrainingConfig
 from distlstm.model.batch import Batch
 from distlstm.model.classifier import Classifier
-from distlstm.model.loop import Training, Worker
+from distlstm.model.loop import Worker
+from distlstm.model.training import Training
 
 LENGTHS, SEEDS, STEPS, ROWS = (10, 40, 120), (0, 1), 250, 64
 CELLS = ("rnn", "gru", "lstm")

@@ -43,9 +43,10 @@ from distlstm import environment
 from distlstm.config import ExperimentConfig, ModelConfig
 from distlstm.data.batching import INFERENCE_LIMITS, cut_by_length
 from distlstm.demo.corpus import build_stdlib_corpus
-from distlstm.model.classifier import Classifier, recurrent_dtype
+from distlstm.model.classifier import Classifier
 from distlstm.model.directory import TrainedModel, load_model, save_model
 from distlstm.model.linear import LinearModel, fit_features
+from distlstm.model.recurrent import recurrent_dtype
 from distlstm.text.columns import read_texts
 from distlstm.text.labels import LabelSet
 from distlstm.text.splitting import split

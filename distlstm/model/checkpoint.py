@@ -3,17 +3,18 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any, TypeVar
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from distlstm.model.loop import BegunEpoch, EpochResult, Training
-from distlstm.model.metrics import Metrics
+from distlstm.model.loop import BegunEpoch, EpochFigures, EpochLoop
 
+_Result = TypeVar("_Result", bound=EpochFigures)
 _TENSORS, _HISTORY, _BEGUN = "training.safetensors", "history.json", "begun.json"
 
 
-def save_training(training: Training, directory: Path) -> None:
+def save_training(training: EpochLoop[Any, Any], directory: Path) -> None:
     """Write weights, best weights, optimizer states and history into an existing directory."""
     tensors = {f"model/{name}": value for name, value in training.model.state_dict().items()}
     tensors |= {f"best/{name}": value for name, value in training.best_weights.items()}
@@ -28,7 +29,7 @@ def save_training(training: Training, directory: Path) -> None:
         (directory / _BEGUN).write_text(begun, encoding="utf-8")
 
 
-def restore_training(training: Training, directory: Path) -> None:
+def restore_training(training: EpochLoop[Any, Any], directory: Path) -> None:
     """Restore the saved state into a new training of the same configuration and sizes."""
     tensors = load_file(directory / _TENSORS)
     training.model.load_state_dict(_below(tensors, "model/"))
@@ -40,7 +41,7 @@ def restore_training(training: Training, directory: Path) -> None:
     groups = training.optimizer.state_dict()["param_groups"]
     training.optimizer.load_state_dict({"state": state, "param_groups": groups})
     training.embedding.load_state_dict(_below(tensors, "embedding/"))
-    training.history = load_history(directory)
+    training.history = load_history(directory, training.result_type)
     begun = directory / _BEGUN
     if begun.exists():
         training.begun = BegunEpoch(**json.loads(begun.read_text(encoding="utf-8")))
@@ -48,10 +49,10 @@ def restore_training(training: Training, directory: Path) -> None:
         training.highest_rate = training.history[-1].highest_rate
 
 
-def load_history(directory: Path) -> list[EpochResult]:
+def load_history(directory: Path, result_type: type[_Result]) -> list[_Result]:
     """The epochs of a checkpoint."""
     rows = json.loads((directory / _HISTORY).read_text(encoding="utf-8"))
-    return [EpochResult(**{**row, "validation": Metrics(**row["validation"])}) for row in rows]
+    return [result_type.from_json(row) for row in rows]
 
 
 def load_best_weights(directory: Path) -> dict[str, Tensor]:

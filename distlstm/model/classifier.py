@@ -3,114 +3,20 @@
 Shape letters: T tokens, B rows, D embedding, H hidden state of one direction, C labels.
 """
 
-from typing import Any, Literal, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from distlstm.config import ModelConfig
 from distlstm.model.pooling import MaskedPooling
-from distlstm.model.states import States, mirror_index, take_positions
-from distlstm.text.vocabulary import PADDING_ID
+from distlstm.model.recurrent import LockedDropout, RecurrentLayer, TokenModel
+from distlstm.model.states import mirror_index
 
-_Cell = nn.LSTM | nn.GRU | nn.RNN
-_CELLS: dict[str, type[_Cell]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
-_CELL_NAMES_IN_FILES = {"forward_cell": "ahead", "backward_cell": "back"}
-"""The names of the cells in weight files, since format version 2."""
-_EMBEDDING_STD = 0.1
 _IN_RECURRENT_DTYPE = ("embedding", "layers", "pooling")
 
 
-class RecurrentLayer(nn.Module):
-    """One layer of `nn.LSTM`, `nn.GRU` or `nn.RNN`, in one direction or both.
-
-    Each direction reads the tokens of a row before its padding: the backward direction reads each
-    row reversed within its length. So padding costs time but never changes a state, and the fast
-    padded kernels can be used (packed sequences take about twice as long on a CPU).
-    """
-
-    def __init__(self, cell: str, input_dim: int, hidden_dim: int, *, bidirectional: bool) -> None:
-        super().__init__()
-        self.forward_cell = _CELLS[cell](input_dim, hidden_dim)
-        self.backward_cell = _CELLS[cell](input_dim, hidden_dim) if bidirectional else None
-        self.output_dim = hidden_dim * (2 if bidirectional else 1)
-        _initialise(self.forward_cell)
-        if self.backward_cell is not None:
-            _initialise(self.backward_cell)
-        self.register_state_dict_post_hook(_to_file_names)  # type: ignore[no-untyped-call]
-        self.register_load_state_dict_pre_hook(  # type: ignore[no-untyped-call]
-            _from_file_names
-        )
-
-    def forward(self, inputs_TBD: Tensor, mirror_TB: Tensor) -> States:
-        """The states of all directions; `mirror_TB` is `mirror_index` of the batch's lengths."""
-        forward_TBH: Tensor = self.forward_cell(inputs_TBD)[0]
-        if self.backward_cell is None:
-            return States(forward_TBH)
-        return States(forward_TBH, self.backward_cell(take_positions(inputs_TBD, mirror_TB))[0])
-
-
-def _to_file_names(
-    module: nn.Module, state: dict[str, Any], prefix: str, metadata: dict[str, Any]
-) -> None:
-    """Rename the cells in a state dict as in weight files."""
-    del module, metadata
-    _rename(state, prefix, _CELL_NAMES_IN_FILES)
-
-
-def _from_file_names(
-    module: nn.Module, state: dict[str, Any], prefix: str, *unused: object
-) -> None:
-    """Rename the cells in a state dict as in the module."""
-    del module, unused
-    _rename(state, prefix, {in_file: name for name, in_file in _CELL_NAMES_IN_FILES.items()})
-
-
-def _rename(state: dict[str, Any], prefix: str, names: dict[str, str]) -> None:
-    for key in list(state):
-        cell, dot, weight = key.removeprefix(prefix).partition(".")
-        if key.startswith(prefix) and cell in names:
-            state[f"{prefix}{names[cell]}{dot}{weight}"] = state.pop(key)
-
-
-def _initialise(cell: _Cell) -> None:
-    """Orthogonal recurrent weights, Xavier input weights, and an LSTM forget gate bias of 1.
-
-    The bias keeps early gradients alive over long texts (Jozefowicz et al. 2015).
-    """
-    weights = {name: value.detach() for name, value in cell.named_parameters()}
-    nn.init.xavier_uniform_(weights["weight_ih_l0"])
-    num_blocks = len(weights["bias_hh_l0"]) // cell.hidden_size
-    for block in weights["weight_hh_l0"].chunk(num_blocks):
-        nn.init.orthogonal_(block)
-    nn.init.zeros_(weights["bias_hh_l0"])
-    nn.init.zeros_(weights["bias_ih_l0"])
-    if isinstance(cell, nn.LSTM):  # blocks: input gate, forget gate, candidate, output gate
-        nn.init.ones_(weights["bias_ih_l0"].chunk(num_blocks)[1])
-
-
-class LockedDropout(nn.Module):
-    """Dropout along one axis of [T, B, D]: whole features of a row, or whole tokens.
-
-    All tokens of a row lose the same features (Gal and Ghahramani 2016; AWD-LSTM).
-    """
-
-    def __init__(self, share: float, *, axis: Literal["feature", "token"]) -> None:
-        super().__init__()
-        self.share = share
-        self.axis = axis
-
-    def forward(self, values_TBD: Tensor) -> Tensor:
-        """Drop values in training only, and scale up the others."""
-        if not self.training or self.share == 0:
-            return values_TBD
-        tokens, rows, features = values_TBD.shape
-        shape = (1, rows, features) if self.axis == "feature" else (tokens, rows, 1)
-        keep = values_TBD.new_empty(shape).bernoulli_(1 - self.share)
-        return values_TBD * (keep / (1 - self.share))
-
-
-class Classifier(nn.Module):
+class Classifier(TokenModel):
     """Token ids to logits.
 
     The recurrent layers and the pooling may run in bfloat16 (`recurrent_dtype`); the final linear
@@ -118,10 +24,7 @@ class Classifier(nn.Module):
     """
 
     def __init__(self, config: ModelConfig, *, vocab_size: int, num_labels: int) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(vocab_size, config.embedding_dim, padding_idx=PADDING_ID)
-        nn.init.normal_(self.embedding.weight, std=_EMBEDDING_STD)
-        nn.init.zeros_(self.embedding.weight.detach()[PADDING_ID])
+        super().__init__(vocab_size=vocab_size, embedding_dim=config.embedding_dim)
         self.token_dropout = LockedDropout(config.token_dropout, axis="token")
         self.state_dropout = LockedDropout(config.state_dropout, axis="feature")
         self.layers = nn.ModuleList()
@@ -135,17 +38,12 @@ class Classifier(nn.Module):
         self.pooling = MaskedPooling(config.pooling, dim)
         self.dropout = nn.Dropout(config.dropout)
         self.output = nn.Linear(self.pooling.output_dim, num_labels)
-        self.recurrent_dtype = torch.float32
 
     def forward(self, token_ids_BT: Tensor, lengths_B: Tensor) -> Tensor:
         """Logits [B, C] of rows whose lengths are all at least 1."""
         inputs = self.token_dropout(self.embedding(token_ids_BT.t().contiguous()))
         mirror_TB = mirror_index(lengths_B, token_ids_BT.shape[1])
-        with torch.autocast(
-            token_ids_BT.device.type,
-            dtype=torch.bfloat16,
-            enabled=self.recurrent_dtype == torch.bfloat16,
-        ):
+        with self.in_recurrent_dtype(token_ids_BT.device):
             for layer in self.layers:
                 states = layer(self.state_dropout(inputs), mirror_TB)
                 inputs = states.by_token(mirror_TB) if layer is not self.layers[-1] else inputs
@@ -176,20 +74,3 @@ class Classifier(nn.Module):
     def _applied_dtype(self, name: str) -> torch.dtype:
         in_recurrent_dtype = name.partition(".")[0] in _IN_RECURRENT_DTYPE
         return self.recurrent_dtype if in_recurrent_dtype else torch.float32
-
-
-def recurrent_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The dtype of the recurrent layers on a device, for a `training.precision` setting.
-
-    "auto" chooses bfloat16 only if the hardware computes in it; otherwise it would be slower.
-    """
-    if precision == "auto":
-        precision = "bf16" if _computes_bf16(device) else "fp32"
-    return torch.bfloat16 if precision == "bf16" else torch.float32
-
-
-def _computes_bf16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # torch has only these private checks; its public API gives instruction set levels.
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -1,7 +1,7 @@
 """Detects that a training has diverged, and keeps the state from which it restarts.
 
 A training has diverged if its loss, gradient norm or validation loss is not finite, or if the mean
-training loss of an epoch after the warm-up is above 10 ln(num_labels): ten times the loss of
+training loss of an epoch after the warm-up is above 10 ln(num_classes): ten times the loss of
 uniform predictions.
 """
 
@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from distlstm.model.classifier import Classifier
 from distlstm.model.row_adamw import RowAdamW
 
 RATE_AFTER = 0.25
@@ -35,12 +34,12 @@ class GoodState:
     embedding: dict[str, Tensor]
 
     @classmethod
-    def of(cls, model: Classifier, optimizer: Optimizer, embedding: RowAdamW) -> "GoodState":
+    def of(cls, model: nn.Module, optimizer: Optimizer, embedding: RowAdamW) -> "GoodState":
         """Copy the current state."""
         parts = model, optimizer, embedding
         return cls(*(copy.deepcopy(part.state_dict()) for part in parts))
 
-    def put_back(self, model: Classifier, optimizer: Optimizer, embedding: RowAdamW) -> None:
+    def put_back(self, model: nn.Module, optimizer: Optimizer, embedding: RowAdamW) -> None:
         """Restore the copied state."""
         model.load_state_dict(self.weights)
         optimizer.load_state_dict(copy.deepcopy(self.optimizer))
@@ -57,12 +56,12 @@ def check_finite(what: str, values: np.ndarray, *, step: int) -> None:
         raise DivergenceError(f"{what} is not finite at step {step + 1}")
 
 
-def check_loss(loss: float, *, num_labels: int) -> None:
+def check_loss(loss: float, *, num_classes: int) -> None:
     """Check that the mean training loss of an epoch is not too high.
 
     Raises:
         DivergenceError: it is above the limit.
     """
-    limit = _LOSS_LIMIT * math.log(max(2, num_labels))
+    limit = _LOSS_LIMIT * math.log(max(2, num_classes))
     if loss > limit:
         raise DivergenceError(f"the training loss is {loss:.3g}, above {limit:.3g}")

@@ -1,5 +1,8 @@
 """The training loop: batches in, epoch results out. It depends on no Ray and no file format.
 
+`Training` (of a classifier) and `Pretraining` (of a language model) say what the loss is and how an
+epoch is measured.
+
 Every step starts from its own random state, derived from seed, epoch, rank and step. So a training
 that is resumed, also within an epoch, draws the same dropout masks as an uninterrupted one.
 
@@ -7,22 +10,19 @@ If a training diverges, it restarts once from the end of the last good epoch, wi
 learning rate. All workers check the same sums, so they do this at the same step.
 """
 
-import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from distlstm.config import TrainingConfig
 from distlstm.errors import RunError
 from distlstm.model.batch import Batch
-from distlstm.model.classifier import Classifier, recurrent_dtype
 from distlstm.model.divergence import (
     RATE_AFTER,
     DivergenceError,
@@ -30,8 +30,8 @@ from distlstm.model.divergence import (
     check_finite,
     check_loss,
 )
-from distlstm.model.label_kind import ONE_LABEL, LabelKind, Sums
-from distlstm.model.metrics import AllReduce, Metrics, one_worker
+from distlstm.model.metrics import AllReduce, one_worker
+from distlstm.model.recurrent import TokenModel
 from distlstm.model.row_adamw import RowAdamW, UsedRows
 
 _WARM_UP = 0.1
@@ -104,8 +104,9 @@ class _Sums(NamedTuple):
     """Sums over training steps: float64 scalars, which are tensors while an epoch runs."""
 
     loss: Any
-    """Over rows with a weight above 0, as are `rows` and `tokens`."""
-    rows: Any
+    """Over what has a weight above 0, as are `count` and `tokens`."""
+    count: Any
+    """Of losses: of rows, or of predicted tokens."""
     tokens: Any
     padded_tokens: Any
     """Padding included."""
@@ -113,14 +114,13 @@ class _Sums(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EpochResult:
-    """The result of one epoch; `epoch` counts from 1."""
+class EpochFigures:
+    """The figures of one epoch's steps; `epoch` counts from 1."""
 
     epoch: int
     steps: int
     training_loss: float
-    """Unweighted mean over the training rows, with dropout."""
-    validation: Metrics
+    """Unweighted mean over the training rows or the predicted tokens, with dropout."""
     is_best: bool
     seconds: float
     """Duration of the training steps, without validation."""
@@ -133,58 +133,103 @@ class EpochResult:
     learning_rate: float
     """The learning rate of the last step."""
 
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Self:
+        """The result that `dataclasses.asdict` made a mapping of."""
+        return cls(**row)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimization:
+    """How weights follow the gradient; the config has fields of the same names."""
+
+    learning_rate: float
+    weight_decay: float
+    clip_norm: float
+
+
+class Losses(NamedTuple):
+    """The losses of a step, one for each row or for each predicted token."""
+
+    values: Tensor
+    """float32 [N]."""
+    weights: Tensor
+    """float32 [N]: factors in the gradient; losses with 0 are not counted."""
+
 
 _NO_CHECKPOINTS = NoCheckpoints()
+_Model = TypeVar("_Model", bound=TokenModel)
+_Result = TypeVar("_Result", bound=EpochFigures)
 
 
-class Training:
+class EpochLoop(ABC, Generic[_Model, _Result]):
     """A model in training: its weights, the optimizer's state, and the best epoch so far."""
+
+    section: str
+    """Of the config, for error messages."""
+    result_type: type[_Result]
 
     def __init__(
         self,
-        model: Classifier,
-        config: TrainingConfig,
+        model: _Model,
+        optimization: Optimization,
         *,
         num_epochs: int,
         seed: int,
         worker: Worker,
-        kind: LabelKind = ONE_LABEL,
     ) -> None:
-        self.kind = kind
-        self.config = config
+        self.optimization = optimization
         self.num_epochs = num_epochs
         self.seed = seed
         self.worker = worker
         self.model = model.to(worker.device)
-        self.model.recurrent_dtype = recurrent_dtype(config.precision, worker.device)
         worker.share_weights(self.model)
-        self.embedding = RowAdamW(
-            self.model.embedding.weight, betas=_BETAS, weight_decay=config.weight_decay
-        )
-        self.others = [p for p in self.model.parameters() if p is not self.model.embedding.weight]
+        table, decay = self.model.embedding.weight, optimization.weight_decay
+        self.embedding = RowAdamW(table, betas=_BETAS, weight_decay=decay)
+        self.others = [p for p in self.model.parameters() if p is not table]
         self.optimizer = torch.optim.AdamW(
             self.others,
-            lr=config.learning_rate,
+            lr=optimization.learning_rate,
             betas=_BETAS,
-            weight_decay=config.weight_decay,
+            weight_decay=decay,
             fused=True,
         )
-        self.highest_rate = config.learning_rate
-        self.history: list[EpochResult] = []
+        self.highest_rate = optimization.learning_rate
+        self.history: list[_Result] = []
         self.begun: BegunEpoch | None = None
         """The steps of the current epoch up to its last checkpoint; None before one."""
         self.best_weights = self.model.applied_weights()
 
     @property
-    def best(self) -> EpochResult | None:
+    def best(self) -> _Result | None:
         """The epoch whose weights are kept: the last one that is better than all before it."""
         return next((result for result in reversed(self.history) if result.is_best), None)
 
     @property
     def finished(self) -> bool:
-        """Whether the last epoch is done, or patience has run out."""
-        waited = len(self.history) - (self.best.epoch if self.best else 0)
-        return len(self.history) >= self.num_epochs or waited >= self.config.patience
+        """Whether the last epoch is done."""
+        return len(self.history) >= self.num_epochs
+
+    @property
+    @abstractmethod
+    def num_classes(self) -> int:
+        """Among so many a loss tells the right one."""
+
+    @abstractmethod
+    def losses(self, used: UsedRows, batch: Batch) -> Losses:
+        """The losses of a batch, as a function of the weights and of the used embedding rows."""
+
+    @abstractmethod
+    def measure(self, figures: Mapping[str, Any], batches: Iterable[Batch]) -> _Result:
+        """The result of an epoch: its figures besides `is_best`, and validation."""
+
+    def trains_embedding(self) -> bool:
+        """Whether the embedding learns in this epoch."""
+        return True
+
+    def progress(self, step: int, steps: int) -> float:
+        """The finished share of the training, at a step of this epoch."""
+        return (len(self.history) + step / steps) / self.num_epochs
 
     def run(
         self,
@@ -194,7 +239,7 @@ class Training:
         on_step: Callable[[int, int], None] | None = None,
         on_note: Callable[[str], None] | None = None,
         checkpoints: Checkpoints = _NO_CHECKPOINTS,
-    ) -> Iterator[EpochResult]:
+    ) -> Iterator[_Result]:
         """Train until finished; yields after every epoch.
 
         Args:
@@ -232,7 +277,7 @@ class Training:
         validation: Callable[[], Iterable[Batch]],
         on_step: Callable[[int, int], None] | None,
         checkpoints: Checkpoints,
-    ) -> EpochResult:
+    ) -> _Result:
         """Train for one epoch and validate; raises DivergenceError on all workers or on none."""
         epoch = len(self.history)
         started = time.perf_counter() - (self.begun.seconds if self.begun else 0.0)
@@ -240,47 +285,25 @@ class Training:
         sums = self._train_epoch(epoch, batches, on_step, checkpoints, started)
         seconds = time.perf_counter() - started
         if (epoch + 1) / self.num_epochs > _WARM_UP:
-            check_loss(float(sums.loss / sums.rows), num_labels=self.model.output.out_features)
-        metrics = self.kind.metrics(self.validate(validation()))
-        check_finite(
-            "the validation loss", np.array([metrics.log_loss]), step=max(0, len(batches) - 1)
-        )
-        return self._epoch_result(len(batches), sums, metrics, seconds)
+            check_loss(float(sums.loss / sums.count), num_classes=self.num_classes)
+        return self.measure(self._figures(len(batches), sums, seconds), validation())
 
     def _lower_rate(self, divergence: DivergenceError) -> str:
         """Lower the learning rate to a quarter, once; returns the message for the user."""
-        epoch = len(self.history)
-        if self.highest_rate < self.config.learning_rate:
+        epoch, settings = len(self.history), self.optimization
+        if self.highest_rate < settings.learning_rate:
             raise RunError(
                 f"Training diverged again, in epoch {epoch + 1}, with a learning rate of "
-                f"{self.highest_rate:g}: {divergence}. Lower training.learning_rate (now "
-                f"{self.config.learning_rate:g}) or training.clip_norm (now "
-                f"{self.config.clip_norm:g})."
+                f"{self.highest_rate:g}: {divergence}. Lower {self.section}.learning_rate (now "
+                f"{settings.learning_rate:g}) or {self.section}.clip_norm (now "
+                f"{settings.clip_norm:g})."
             ) from divergence
-        self.highest_rate = self.config.learning_rate * RATE_AFTER
+        self.highest_rate = settings.learning_rate * RATE_AFTER
         start = f"the end of epoch {epoch}" if epoch else "the initial weights"
         return (
             f"Training diverged in epoch {epoch + 1}: {divergence}. It restarts from {start} with "
-            f"a learning rate of {self.highest_rate:g} instead of {self.config.learning_rate:g}."
+            f"a learning rate of {self.highest_rate:g} instead of {settings.learning_rate:g}."
         )
-
-    def validate(self, batches: Iterable[Batch]) -> Sums:
-        """Sums over the validation batches of all workers."""
-        kind = self.kind
-        totals = kind.zero(self.model.output.out_features)
-        for logits, batch in predict(self.model, batches, device=self.worker.device):
-            members = None if batch.targets is None else batch.targets.numpy()
-            totals += kind.totals(kind.probabilities(logits), batch.label_ids.numpy(), members)
-        return kind.from_vector(self.worker.all_reduce(totals.to_vector()))
-
-    def _is_best(self, metrics: Metrics) -> bool:
-        """Compare by the quality of the kind (balanced: by macro recall), then by log loss."""
-        balanced = self.config.class_weights == "balanced"
-
-        def quality(of: Metrics) -> tuple[float, float]:
-            return of.macro_recall if balanced else self.kind.quality(of), -of.log_loss
-
-        return self.best is None or quality(metrics) > quality(self.best.validation)
 
     def _train_epoch(
         self,
@@ -297,7 +320,7 @@ class Training:
         sums = torch.zeros(len(_Sums._fields), dtype=torch.float64, device=self.worker.device)
         for step, batch in enumerate(islice(batches, first, None), first):
             torch.manual_seed(_random_state(self.seed, epoch, self.worker.rank, step))
-            progress = (epoch + step / len(batches)) / self.num_epochs
+            progress = self.progress(step, len(batches))
             sums += torch.stack(self._step(batch.to(self.worker.device), progress))
             if on_step is not None:
                 on_step(step + 1, len(batches))
@@ -325,53 +348,40 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         used = self.embedding.take(batch.used_ids)
-        used.weights.requires_grad_(len(self.history) >= self.config.frozen_epochs)
-        logits = apply_rows(self.model, used, batch)
-        losses = self.kind.losses(logits, batch, label_smoothing=self.config.label_smoothing)
+        used.weights.requires_grad_(self.trains_embedding())
+        losses = self.losses(used, batch)
         self.optimizer.zero_grad()
-        torch.autograd.backward((losses * batch.weights).sum())
+        torch.autograd.backward((losses.values * losses.weights).sum())
         learning = [*self.others, used.weights]
         self.worker.average([p.grad for p in learning if p.grad is not None])
-        norm = nn.utils.clip_grad_norm_(learning, self.config.clip_norm, foreach=True)
+        norm = nn.utils.clip_grad_norm_(learning, self.optimization.clip_norm, foreach=True)
         self.optimizer.step()
         self.embedding.step(used, rate=rate)
-        counted = batch.weights > 0
-        tokens = (batch.lengths * counted).sum()
+        counted = losses.weights > 0
+        tokens = (batch.lengths * (batch.weights > 0)).sum()
         return _Sums(
-            loss=(losses.detach() * counted).sum().double(),
-            rows=counted.sum().double(),
+            loss=(losses.values.detach() * counted).sum().double(),
+            count=counted.sum().double(),
             tokens=tokens.double(),
             padded_tokens=torch.tensor(batch.token_ids.numel(), device=tokens.device).double(),
             gradient_norm=norm.double(),
         )
 
-    def _epoch_result(
-        self, steps: int, sums: _Sums, metrics: Metrics, seconds: float
-    ) -> EpochResult:
-        epoch = len(self.history)
-        last_step = (epoch + (steps - 1) / steps) / self.num_epochs
-        return EpochResult(
-            epoch=epoch + 1,
-            steps=steps,
-            training_loss=float(sums.loss / sums.rows),
-            validation=metrics,
-            is_best=self._is_best(metrics),
-            seconds=seconds,
-            num_tokens=int(sums.tokens),
-            padding_share=float(sums.padded_tokens / sums.tokens - 1),
-            highest_rate=self.highest_rate,
-            learning_rate=self.highest_rate * rate_share(last_step),
-        )
+    def _figures(self, steps: int, sums: _Sums, seconds: float) -> dict[str, Any]:
+        """The fields of `EpochFigures` besides `is_best`."""
+        return {
+            "epoch": len(self.history) + 1,
+            "steps": steps,
+            "training_loss": float(sums.loss / sums.count),
+            "seconds": seconds,
+            "num_tokens": int(sums.tokens),
+            "padding_share": float(sums.padded_tokens / sums.tokens - 1),
+            "highest_rate": self.highest_rate,
+            "learning_rate": self.highest_rate * rate_share(self.progress(steps - 1, steps)),
+        }
 
 
-def apply_rows(model: Classifier, used: UsedRows, batch: Batch) -> Tensor:
-    """Logits [B, C] of a model with the used embedding rows only, so that these get gradients."""
-    inputs = used.index_of(batch.token_ids), batch.lengths
-    logits: Tensor = functional_call(model, {"embedding.weight": used.weights}, inputs)
-    return logits
-
-
-def check_same_weights(model: Classifier, worker: Worker, epoch: int) -> None:
+def check_same_weights(model: nn.Module, worker: Worker, epoch: int) -> None:
     """Check that all workers have the same weights, by sum and squared norm of every tensor.
 
     Each worker writes its own section of a vector; the all-reduce gives all sections to all.
@@ -389,32 +399,6 @@ def check_same_weights(model: Classifier, worker: Worker, epoch: int) -> None:
             f"The workers' weights differ after epoch {epoch}, so this epoch is discarded. Run the "
             "same command again to resume from the epoch before, or use --workers 1."
         )
-
-
-def predict(
-    model: Classifier, batches: Iterable[Batch], *, device: torch.device
-) -> Iterator[tuple[np.ndarray, Batch]]:
-    """Yield the logits (float32 [B, C]) of each batch without dropout, and the batch.
-
-    The logits of a batch are copied back after the next batch is sent, so that a GPU never waits.
-    """
-    model.eval()
-    sent: tuple[Tensor, Batch] | None = None
-    for batch in batches:
-        with torch.inference_mode():
-            token_ids = batch.token_ids.to(device, non_blocking=True)
-            logits = model(token_ids, batch.lengths.to(device, non_blocking=True))
-        if sent is not None:
-            yield sent[0].cpu().numpy(), sent[1]
-        sent = logits, batch
-    if sent is not None:
-        yield sent[0].cpu().numpy(), sent[1]
-
-
-def epochs_for(config: TrainingConfig, steps_per_epoch: int) -> int:
-    """The epochs for about `config.steps` steps, at least `min_epochs`, at most `max_epochs`."""
-    wanted = math.ceil(config.steps / max(1, steps_per_epoch))
-    return min(config.max_epochs, max(config.min_epochs, wanted))
 
 
 def rate_share(progress: float) -> float:

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from distlstm.config import ModelConfig
 from distlstm.model.batch import Batch
-from distlstm.model.classifier import Classifier, LockedDropout, RecurrentLayer
+from distlstm.model.classifier import Classifier
 from distlstm.model.pooling import MaskedPooling
+from distlstm.model.recurrent import LockedDropout, RecurrentLayer
 from distlstm.model.states import States, mirror_index
 
 LENGTHS = [7, 1, 4, 12, 2]

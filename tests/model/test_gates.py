@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from distlstm.model.classifier import RecurrentLayer
+from distlstm.model.recurrent import RecurrentLayer
 from distlstm.model.states import mirror_index
 
 

@@ -19,7 +19,8 @@ from distlstm.model.checkpoint import restore_training, save_training
 from distlstm.model.classifier import Classifier
 from distlstm.model.directory import TrainedModel, load_model, save_model
 from distlstm.model.label_kind import ONE_LABEL
-from distlstm.model.loop import Training, Worker, check_same_weights, epochs_for, rate_share
+from distlstm.model.loop import Worker, check_same_weights, rate_share
+from distlstm.model.training import Training, epochs_for
 from distlstm.text.labels import LabelSet
 from distlstm.text.vocabulary import Vocabulary
 

@@ -16,8 +16,9 @@ from distlstm.errors import RunError
 from distlstm.model.batch import Batch
 from distlstm.model.classifier import Classifier
 from distlstm.model.data_parallel import all_reduce, average, share_weights
-from distlstm.model.loop import Worker, apply_rows, check_same_weights
+from distlstm.model.loop import Worker, check_same_weights
 from distlstm.model.row_adamw import RowAdamW
+from distlstm.model.training import apply_rows
 
 pytestmark = pytest.mark.slow
 NUMBERS_OF_ROWS = (1, 2, 13, 16)

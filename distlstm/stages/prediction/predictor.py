@@ -11,9 +11,9 @@ import torch
 
 from distlstm.data.batching import INFERENCE_LIMITS, cut_by_length
 from distlstm.model.batch import Batch
-from distlstm.model.classifier import recurrent_dtype
 from distlstm.model.directory import TrainedModel, load_model
-from distlstm.model.loop import predict
+from distlstm.model.recurrent import recurrent_dtype
+from distlstm.model.training import predict
 from distlstm.text.tokenizer import TokenIds, Tokenizer, run_indices
 from distlstm.text.vocabulary import UNKNOWN_ID
 

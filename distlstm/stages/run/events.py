@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # which imports torch
-    from distlstm.model.loop import EpochResult
+    from distlstm.model.training import EpochResult
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import ray.train
 from distlstm.config import ExperimentConfig
 from distlstm.data.corpus import EncodedCorpus
 from distlstm.model.checkpoint import load_history
-from distlstm.model.loop import EpochResult
+from distlstm.model.training import EpochResult
 from distlstm.stages.run.output import Identity
 from distlstm.stages.run.ray_storage import filesystem_of, path_of
 from distlstm.stages.training.model_writer import write_checkpoint
@@ -35,7 +35,7 @@ def finished_epochs(checkpoints: Directory) -> list[EpochResult]:
     if checkpoint is None:
         return []
     with checkpoint.as_directory() as directory:
-        return load_history(Path(directory))
+        return load_history(Path(directory), EpochResult)
 
 
 def write_best_so_far(

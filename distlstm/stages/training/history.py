@@ -12,7 +12,7 @@ from distlstm.atomic import replace_file
 from distlstm.stages.run.tables import read_table
 
 if TYPE_CHECKING:  # which imports torch
-    from distlstm.model.loop import EpochResult
+    from distlstm.model.training import EpochResult
 
 
 def write_history(path: Path, history: "Sequence[EpochResult]") -> None:

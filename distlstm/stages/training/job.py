@@ -21,7 +21,8 @@ from distlstm.model.ensemble import Calibration, ValidationLogits, calibrate
 from distlstm.model.growth import grow_from
 from distlstm.model.label_kind import label_kind
 from distlstm.model.linear import LinearModel
-from distlstm.model.loop import Training, Worker, epochs_for, predict
+from distlstm.model.loop import Worker
+from distlstm.model.training import Training, epochs_for, predict
 from distlstm.stages.run.models import model_directory
 from distlstm.storage import Directory
 

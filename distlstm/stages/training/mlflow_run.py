@@ -12,7 +12,7 @@ from typing import Any
 
 from distlstm import environment
 from distlstm.atomic import write_text
-from distlstm.model.loop import EpochResult
+from distlstm.model.training import EpochResult
 from distlstm.stages.run.events import Note, OnEvent
 from distlstm.stages.run.files import MLFLOW_RUN_FILE
 from distlstm.stages.run.output import Identity

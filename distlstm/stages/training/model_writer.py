@@ -15,7 +15,8 @@ from distlstm.model.directory import TrainedModel, save_model
 from distlstm.model.ensemble import Calibration
 from distlstm.model.label_kind import label_kind
 from distlstm.model.linear import LinearModel
-from distlstm.model.loop import EpochResult, Worker
+from distlstm.model.loop import Worker
+from distlstm.model.training import EpochResult
 from distlstm.stages.run.files import HISTORY_FILE
 from distlstm.stages.run.output import Identity
 from distlstm.stages.training.baseline import (

@@ -14,8 +14,8 @@ import ray
 from ray.util.queue import Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from distlstm.model.loop import EpochResult, Training
 from distlstm.model.metrics import Metrics
+from distlstm.model.training import EpochResult, Training
 from distlstm.stages.run.events import EpochDone, Event, FirstStep, Note, Progress
 from distlstm.stages.run.start_up import Stopwatch
 

@@ -12,6 +12,7 @@ from distlstm.data.corpus import EncodedCorpus
 from distlstm.errors import RunError
 from distlstm.model.checkpoint import load_history
 from distlstm.model.ensemble import Calibration
+from distlstm.model.training import EpochResult
 from distlstm.stages.run.events import EpochDone, Event, Note, OnEvent, Progress
 from distlstm.stages.run.files import BEST, CHECKPOINTS
 from distlstm.stages.run.output import Identity, Work
@@ -87,7 +88,7 @@ class TrainingRun:
             write_model(
                 self.output.path,
                 checkpoint=Path(directory),
-                history=load_history(Path(directory)),
+                history=load_history(Path(directory), EpochResult),
                 corpus=self.corpus,
                 config=self.config,
                 calibration=calibration,

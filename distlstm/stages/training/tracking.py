@@ -10,7 +10,7 @@ from typing import Protocol
 
 from tensorboardX import SummaryWriter
 
-from distlstm.model.loop import EpochResult
+from distlstm.model.training import EpochResult
 from distlstm.stages.run.events import EpochDone, Event, OnEvent
 from distlstm.stages.run.output import Identity
 from distlstm.stages.training.mlflow_run import mlflow_run

@@ -19,7 +19,8 @@ from distlstm.errors import RunError
 from distlstm.model.checkpoint import restore_training, save_training
 from distlstm.model.data_parallel import all_reduce, average, share_weights
 from distlstm.model.ensemble import Calibration
-from distlstm.model.loop import Training, Worker
+from distlstm.model.loop import Worker
+from distlstm.model.training import Training
 from distlstm.stages.run.start_up import Stopwatch
 from distlstm.stages.training.baseline import ensemble_linear
 from distlstm.stages.training.job import TrainingJob

@@ -24,8 +24,9 @@ from distlstm.data.shards import Shards
 from distlstm.errors import RunError, UserError
 from distlstm.model.checkpoint import restore_training, save_training
 from distlstm.model.classifier import Classifier
-from distlstm.model.loop import EpochResult, Worker, predict
+from distlstm.model.loop import Worker
 from distlstm.model.metrics import Metrics
+from distlstm.model.training import EpochResult, predict
 from distlstm.stages.run.ray_storage import checkpoint_at, run_options
 from distlstm.stages.training.attempts import fit_through_deaths
 from distlstm.stages.training.baseline import ensemble_linear

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from distlstm.model.loop import EpochResult
 from distlstm.model.metrics import Totals, metrics_of
+from distlstm.model.training import EpochResult
 from distlstm.stages.run.events import EpochDone, Note
 from distlstm.stages.training.tracking import figures_of, tracked
 from distlstm.storage import LocalStorage, WorkingCopy
