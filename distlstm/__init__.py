@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from distlstm.api.batch_predict import batch_predict, estimate, verify
     from distlstm.api.evaluate import evaluate
     from distlstm.api.model import Model, Predictions, load_model
+    from distlstm.api.pretrain import pretrain
     from distlstm.api.report import write_report
     from distlstm.api.train import train
     from distlstm.api.tune import tune
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         BatchPredictResult,
         Estimate,
         EvaluationResult,
+        PretrainResult,
         TrainResult,
         TuneResult,
         Verification,
@@ -39,6 +41,7 @@ _MODULES = {
     "api.evaluate": ["evaluate"],
     "api.batch_predict": ["batch_predict", "estimate", "verify"],
     "api.model": ["Model", "Predictions", "load_model"],
+    "api.pretrain": ["pretrain"],
     "api.report": ["write_report"],
     "config": ["ExperimentConfig", "load_config"],
     "console.notebook": ["NotebookProgress"],
@@ -46,7 +49,7 @@ _MODULES = {
     "errors": ["RunError", "UserError"],
     "reader_options": ["ReaderOptions"],
     "stages.run.results": [
-        *("BatchPredictResult", "Estimate", "EvaluationResult"),
+        *("BatchPredictResult", "Estimate", "EvaluationResult", "PretrainResult"),
         *("TrainResult", "TuneResult", "Verification"),
     ],
 }
@@ -60,6 +63,7 @@ __all__ = [
     "Model",
     "NotebookProgress",
     "Predictions",
+    "PretrainResult",
     "ReaderOptions",
     "RunError",
     "TerminalProgress",
@@ -72,6 +76,7 @@ __all__ = [
     "evaluate",
     "load_config",
     "load_model",
+    "pretrain",
     "train",
     "tune",
     "verify",

@@ -63,7 +63,14 @@ def cli() -> None:
     "--init",
     type=Location(),
     metavar="MODEL",
-    help="Model directory to continue from. New tokens and labels of DATA are added to its own.",
+    help="Model directory to continue from, or a language model of `pretrain` to begin with. New "
+    "tokens and labels of DATA are added to its own.",
+)
+@click.option(
+    "--unlabelled",
+    multiple=True,
+    metavar="INPUT",
+    help="Rows without labels, of which a language model is learnt first. May be repeated.",
 )
 @_validation_option
 @label_options
@@ -76,6 +83,7 @@ def train(
     output: str,
     overwrite: bool,
     init: str | None,
+    unlabelled: tuple[str, ...],
     validation: tuple[str, ...],
     text_column: str | None,
     label_column: str | None,
@@ -98,6 +106,7 @@ def train(
             text_column=text_column or "text",
             label_column=label_column or "label",
             init=init,
+            unlabelled=unlabelled,
             config=config,
             overwrite=overwrite,
             debug=debug,
@@ -109,8 +118,55 @@ def train(
 
 
 @cli.command()
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@output_options("language model")
+@click.option("--text-column", default="text", show_default=True, help="Column with the text.")
+@click.option(
+    "--time-budget", type=Duration(), help="End after this time of training, such as 90s, 30m, 2h."
+)
+@reader_options
+@config_options
+@cluster_options
+@display_options
+def pretrain(
+    inputs: tuple[str, ...],
+    output: str,
+    overwrite: bool,
+    text_column: str,
+    time_budget: float | None,
+    config: ExperimentConfig,
+    reader: ReaderOptions,
+    cluster: Cluster,
+    quiet: bool,
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """Train a language model on the texts of INPUT, for `train --init` and `tune --init`."""
+    from distlstm.console import results
+    from distlstm.console.terminal import TerminalProgress
+
+    with TerminalProgress(quiet=quiet, debug=debug) as progress:
+        result = distlstm.pretrain(
+            inputs,
+            output=output,
+            text_column=text_column,
+            time_budget=time_budget,
+            config=config,
+            overwrite=overwrite,
+            debug=debug,
+            on_event=progress,
+            reader=reader,
+            **cluster,
+        )
+    results.print_json(result.to_json()) if as_json else results.print_pretrain(result)
+
+
+@cli.command()
 @_data_argument
 @output_options("study")
+@click.option(
+    "--init", type=Location(), metavar="LM", help="Language model with which all trials begin."
+)
 @_validation_option
 @label_options
 @reader_options
@@ -143,6 +199,7 @@ def tune(
     data: tuple[str, ...],
     output: str,
     overwrite: bool,
+    init: str | None,
     validation: tuple[str, ...],
     text_column: str | None,
     label_column: str | None,
@@ -173,6 +230,7 @@ def tune(
             trials=trials,
             prefer=prefer,
             tolerance=tolerance,
+            init=init,
             warm_start=warm_start,
             time_budget=time_budget,
             concurrency=concurrency,

@@ -130,6 +130,30 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PretrainingConfig:
+    """`[pretraining]`: how a language model is learnt from rows without labels."""
+
+    epochs: Count = 8
+    """Number of epochs, unless `--time-budget` ends it earlier."""
+    learning_rate: Annotated[float, Range(1e-8, 10)] = 3e-3
+    """Peak learning rate of the schedule."""
+    weight_decay: Annotated[float, Range(0, 10)] = 0.01
+    """Decoupled weight decay (AdamW)."""
+    clip_norm: Annotated[float, Range(1e-6)] = 1.0
+    """Largest gradient norm of a step; larger gradients are scaled down to it."""
+    dropout: Dropout = 0.1
+    """Dropout rate of the inputs of each recurrent layer and of the last states."""
+    tokens_per_batch: Count = 4_096
+    """Most tokens of a step with padding, over all workers."""
+    tokens_per_window: Annotated[int, Range(2, 100_000)] = 128
+    """Longer texts are cut into windows of so many tokens; each is read by itself."""
+    sampled_tokens: Annotated[int, Range(1, 100_000)] = 1_024
+    """Draws of tokens with which the right one is compared in each step."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the recurrent layers; "auto" is bf16 if the hardware supports it."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Domain:
     """The values that a search may give to one parameter."""
 
@@ -191,6 +215,7 @@ class ExperimentConfig:
     text: TextConfig = field(default_factory=TextConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    pretraining: PretrainingConfig = field(default_factory=PretrainingConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
 
     @property

@@ -47,6 +47,7 @@ WINGS = {
     "run": set(),
     "prediction": {"run"},
     "training": {"run"},
+    "pretraining": {"run", "training"},
     "tuning": {"run", "training"},
 }
 """Folders of `stages/`; the modules beside them are the commands, which may import all wings."""

@@ -134,6 +134,7 @@ def labelled_data(
     label_column: str,
     reader: ReaderOptions,
     init: AnyPath | None = None,
+    unlabelled: Data = (),
 ) -> "DataRequest":
     """The labelled data of `train` and `tune`; to be called within `called`."""
     from distlstm.data.labelled import Columns
@@ -147,5 +148,6 @@ def labelled_data(
         validation=sources_of(validation),
         columns=Columns(text=text_column, label=label_column),
         init=None if init is None else directory_at(init),
+        unlabelled=sources_of(unlabelled),
         reader=reader,
     )

@@ -29,6 +29,7 @@ def train(
     text_column: str = "text",
     label_column: str = "label",
     init: AnyPath | None = None,
+    unlabelled: Data = (),
     config: Config = None,
     seed: int | None = None,
     reader: ReaderOptions = DETECT,
@@ -58,7 +59,9 @@ def train(
         validation: held-out data; without it, a tenth of the rows is held out by hash of the text.
         text_column: column with the text.
         label_column: column with the label.
-        init: a MODEL directory to go on from; its vocabulary and labels grow by those of the data.
+        init: a MODEL directory to go on from, whose vocabulary and labels grow by those of the
+            data; or a language model of `pretrain` to begin with.
+        unlabelled: rows without labels; a language model of them and of the data is learnt first.
         config: an `ExperimentConfig`, a TOML file, or values by dotted name.
         seed: short for the config's `seed`.
         reader: how to read the files, where they do not say it.
@@ -86,6 +89,7 @@ def train(
                 text_column=text_column,
                 label_column=label_column,
                 init=init,
+                unlabelled=unlabelled,
                 reader=reader,
             ),
             output=directory_at(output),

@@ -32,6 +32,7 @@ def tune(
     trials: int | None = None,
     prefer: Literal["best", "fast"] | None = None,
     tolerance: float | None = None,
+    init: AnyPath | None = None,
     warm_start: AnyPath | None = None,
     time_budget: float | None = None,
     concurrency: int | None = None,
@@ -73,6 +74,8 @@ def tune(
         trials: short for the config's `search.num_trials`.
         prefer: short for the config's `search.prefer`.
         tolerance: short for the config's `search.tolerance`, in points.
+        init: a language model of `pretrain`, with which all trials begin; it fixes the sizes of
+            embedding and layers.
         warm_start: another STUDY, whose best settings are tried first.
         time_budget: seconds after which no trial goes on.
         concurrency: trials at once [default: all that fit].
@@ -112,6 +115,7 @@ def tune(
                 validation=validation,
                 text_column=text_column,
                 label_column=label_column,
+                init=init,
                 reader=reader,
             ),
             output=directory,

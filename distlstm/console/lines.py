@@ -4,7 +4,13 @@ from typing import Any
 
 from rich.markup import escape
 
-from distlstm.stages.run.events import EpochDone, RowsPredicted, TrialRow, TrialsChanged
+from distlstm.stages.run.events import (
+    EpochDone,
+    LanguageEpochDone,
+    RowsPredicted,
+    TrialRow,
+    TrialsChanged,
+)
 from distlstm.text.control import visible
 
 
@@ -32,6 +38,16 @@ def epoch_line(event: EpochDone) -> str:
         f"training loss {result.training_loss:.4f}, validation loss "
         f"{result.validation.log_loss:.4f}, accuracy {result.validation.accuracy:.4f}, "
         f"macro-F1 {result.validation.macro_f1:.4f}, "
+        f"{result.num_tokens / result.seconds:,.0f} tokens/s{' (best)' if result.is_best else ''}"
+    )
+
+
+def language_epoch_line(event: LanguageEpochDone) -> str:
+    """The line of a finished epoch of a language model."""
+    result = event.result
+    return (
+        f"language model, epoch {result.epoch:>2} of {event.num_epochs}: training loss "
+        f"{result.training_loss:.4f}, perplexity {result.perplexity:,.1f}, "
         f"{result.num_tokens / result.seconds:,.0f} tokens/s{' (best)' if result.is_best else ''}"
     )
 

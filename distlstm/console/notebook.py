@@ -4,12 +4,19 @@ import time
 from html import escape
 from typing import Any
 
-from distlstm.console.lines import epoch_line, rows_detail, share_of_study, trial_line
+from distlstm.console.lines import (
+    epoch_line,
+    language_epoch_line,
+    rows_detail,
+    share_of_study,
+    trial_line,
+)
 from distlstm.errors import UserError
 from distlstm.stages.run.events import (
     EpochDone,
     Event,
     FirstStep,
+    LanguageEpochDone,
     Note,
     Progress,
     RowsPredicted,
@@ -49,6 +56,8 @@ class NotebookProgress:
                 self._add(text)
             case EpochDone():
                 self._add(epoch_line(event))
+            case LanguageEpochDone():
+                self._add(language_epoch_line(event))
             case TrialsChanged():
                 self._trials(event)
             case FirstStep():

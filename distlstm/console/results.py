@@ -20,6 +20,7 @@ from distlstm.stages.run.results import (
     BatchPredictResult,
     Estimate,
     EvaluationResult,
+    PretrainResult,
     TrainResult,
     TuneResult,
     Verification,
@@ -117,6 +118,25 @@ def print_train(result: TrainResult) -> None:
         f"{', resumed' if result.resumed else ''}"
     )
     console.print(f"Model: {shown(result.model)}")
+
+
+def print_pretrain(result: PretrainResult) -> None:
+    """Print the quality of a language model, and how to use it."""
+    console = _stdout()
+    console.print(
+        f"Perplexity {result.perplexity:,.1f} on held-out rows, after {result.epochs} epochs on "
+        f"{result.rows:,} rows with {result.tokens:,} tokens."
+    )
+    console.print(
+        f"{result.steps:,} steps, {result.seconds:.0f} s in all, "
+        f"{result.tokens_per_second:,.0f} tokens/s in training"
+        f"{', resumed' if result.resumed else ''}"
+    )
+    console.print(f"Language model: {shown(result.language_model)}")
+    console.print(
+        f"Begin with it: distlstm train DATA --init {shown(shlex.quote(result.language_model))} "
+        "--output MODEL"
+    )
 
 
 def print_tune(result: TuneResult, *, metric: str) -> None:

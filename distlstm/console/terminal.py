@@ -17,6 +17,7 @@ from rich.live import Live
 from distlstm.console.lines import (
     duration,
     epoch_line,
+    language_epoch_line,
     rows_detail,
     share_of_study,
     short,
@@ -28,6 +29,7 @@ from distlstm.stages.run.events import (
     EpochDone,
     Event,
     FirstStep,
+    LanguageEpochDone,
     Note,
     Progress,
     RowsPredicted,
@@ -96,6 +98,8 @@ class TerminalProgress:
                 self.console.print(f"{mark}{shown(text)}")
             case EpochDone():
                 self.console.print(epoch_line(event))
+            case LanguageEpochDone():
+                self.console.print(language_epoch_line(event))
             case TrialsChanged():
                 self._trials(event)
             case FirstStep(seconds):

@@ -94,6 +94,11 @@ class CorpusSpec:
         )
 
     @property
+    def files(self) -> tuple[SourceFile, ...]:
+        """The files of both splits."""
+        return (*self.training, *self.validation)
+
+    @property
     def fingerprint(self) -> str:
         """A digest that changes with any file, column or text setting."""
         return digest(asdict(self))
@@ -101,7 +106,7 @@ class CorpusSpec:
     @property
     def files_fingerprint(self) -> str:
         """A digest that changes with the path, size or time of any file."""
-        return files_fingerprint((*self.training, *self.validation))
+        return files_fingerprint(self.files)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -109,7 +114,7 @@ class CorpusSpec:
         metadata = {"data": self.files_fingerprint, "columns": asdict(self.columns)}
         if self.training[0].reader != DETECT:
             metadata["reader"] = self.training[0].reader.given()
-        if snapshots := snapshots_of((*self.training, *self.validation)):
+        if snapshots := snapshots_of(self.files):
             metadata["snapshots"] = snapshots
         if self.vectors is not None:
             metadata["vectors"] = asdict(self.vectors)

@@ -7,7 +7,7 @@ finished encoding and never read an unfinished one.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -33,6 +33,7 @@ from distlstm.data.labelled import (
     each_label,
     is_validation,
     merge_counts,
+    of_kind,
     read_labelled,
 )
 from distlstm.data.parallel import Progress, map_items
@@ -65,8 +66,10 @@ def encode_corpus(spec: CorpusSpec, storage: Directory, *, progress: Progress) -
 
 
 def _encode(spec: CorpusSpec, storage: Directory, progress: Progress) -> None:
-    spread = not is_small(spec)
-    training, validation = _bundles(spec.training, spread), _bundles(spec.validation, spread)
+    spread = not is_small(spec.files)
+    training, validation = (
+        bundles_of(files, spread=spread) for files in (spec.training, spec.validation)
+    )
     counts = _count(spec, training, spread, progress)
     labels = _label_set(counts, spec)
     label_sets = bool(_as_dict(counts, "sets"))
@@ -92,12 +95,13 @@ def _encode(spec: CorpusSpec, storage: Directory, progress: Progress) -> None:
     _write_metadata(storage, spec, counts, labels, label_sets, written, coverage)
 
 
-def is_small(spec: CorpusSpec) -> bool:
-    """Whether this process can encode the corpus without a cluster."""
-    return sum(file.size for file in (*spec.training, *spec.validation)) <= _SMALL
+def is_small(files: Iterable[SourceFile]) -> bool:
+    """Whether this process can encode these files without a cluster."""
+    return sum(file.size for file in files) <= _SMALL
 
 
-def _bundles(files: Sequence[SourceFile], spread: bool) -> list[list[Unit]]:
+def bundles_of(files: Sequence[SourceFile], *, spread: bool) -> list[list[Unit]]:
+    """Units of all files in bundles of similar size; two for each CPU of the cluster, if spread."""
     num_cpus = int(ray.cluster_resources().get("CPU", 1)) if spread else 1
     return group_small(cut_into_units(files, unit_limit(files)), num_groups=2 * num_cpus)
 
@@ -148,7 +152,7 @@ def _match_vectors(
         )
     with storage.replacing(VECTORS_FILE) as temporary, temporary.open("wb") as file:
         np.save(file, vectors, allow_pickle=False)
-    tokens = _of_kind(counts, "token")
+    tokens = of_kind(counts, "token")
     known = vocabulary.ids_of(tokens["key"].combine_chunks()).to_numpy(zero_copy_only=False)
     occurrences = tokens["count"].to_numpy()
     return _Coverage(
@@ -157,20 +161,15 @@ def _match_vectors(
     )
 
 
-def _of_kind(counts: pa.Table, kind: str, name: str = "key") -> pa.Table:
-    rows = counts.filter(pc.field("kind") == kind).select(["key", "count"])
-    return rows.rename_columns([name, "count"])
-
-
 def _as_dict(counts: pa.Table, kind: str) -> dict[str, int]:
-    rows = _of_kind(counts, kind).sort_by("key")
+    rows = of_kind(counts, kind).sort_by("key")
     return dict(zip(rows["key"].to_pylist(), rows["count"].to_pylist(), strict=True))
 
 
 def _by_label(counts: pa.Table, kind: str, labels: LabelSet) -> dict[str, int]:
     """The counts of a kind by label, however its files spell it."""
     totals: Counter[str] = Counter()
-    rows = _of_kind(counts, kind).sort_by("key")
+    rows = of_kind(counts, kind).sort_by("key")
     ids = labels.ids_of(rows["key"].combine_chunks()).to_pylist()
     for label_id, count in zip(ids, rows["count"].to_pylist(), strict=True):
         totals[labels.names[label_id]] += count
@@ -184,7 +183,7 @@ def _only_held_out(counts: pa.Table, labels: LabelSet) -> set[str]:
 
 
 def _vocabulary(counts: pa.Table, spec: CorpusSpec) -> Vocabulary:
-    tokens = _of_kind(counts, "token", "token")
+    tokens = of_kind(counts, "token", "token")
     if spec.inherited is None:
         return Vocabulary.from_counts(tokens, spec.text)
     return spec.inherited.vocabulary.grown(tokens, spec.text)

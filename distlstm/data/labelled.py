@@ -167,12 +167,12 @@ def count_labelled(
             training = pc.invert(held_out)
             tokens, _ = truncate(split(rows.texts.filter(training), text), text.max_tokens)
             tables += [
-                _value_counts("token", tokens.flatten()),
-                _value_counts("training", each_label(rows.labels.filter(training))),
-                _value_counts("validation", each_label(rows.labels.filter(held_out))),
+                value_counts("token", tokens.flatten()),
+                value_counts("training", each_label(rows.labels.filter(training))),
+                value_counts("validation", each_label(rows.labels.filter(held_out))),
                 _labels_without_rows(rows.soft_labels),
                 _count_sets(rows.labels, held_out),
-                _count_table("dropped", list(rows.dropped), list(rows.dropped.values())),
+                counted("dropped", list(rows.dropped), list(rows.dropped.values())),
             ]
     return merge_counts(pa.concat_tables(tables))
 
@@ -183,9 +183,16 @@ def merge_counts(counts: pa.Table) -> pa.Table:
     return merged.rename_columns({"count_sum": "count"}).select(_COUNTS.names).cast(_COUNTS)
 
 
-def _value_counts(kind: str, values: pa.Array) -> pa.Table:
+def of_kind(counts: pa.Table, kind: str, name: str = "key") -> pa.Table:
+    """The counts of a kind: columns `name` and count."""
+    rows = counts.filter(pc.field("kind") == kind).select(["key", "count"])
+    return rows.rename_columns([name, "count"])
+
+
+def value_counts(kind: str, values: pa.Array) -> pa.Table:
+    """Count the distinct values, as a table that `merge_counts` can merge."""
     counts = pc.value_counts(values)
-    return _count_table(kind, counts.field("values"), counts.field("counts"))
+    return counted(kind, counts.field("values"), counts.field("counts"))
 
 
 def each_label(labels: pa.Array) -> pa.Array:
@@ -199,15 +206,16 @@ def _count_sets(labels: pa.Array, held_out: pa.Array) -> pa.Table:
         return _COUNTS.empty_table()
     num_held_out = pc.sum(held_out).as_py() or 0
     counts = [len(labels) - num_held_out, num_held_out]
-    return _count_table("sets", ["training", "validation"], counts)
+    return counted("sets", ["training", "validation"], counts)
 
 
 def _labels_without_rows(soft: SoftLabels | None) -> pa.Table:
     names = [] if soft is None else list(soft.names)
-    return _count_table("training", names, [0] * len(names))
+    return counted("training", names, [0] * len(names))
 
 
-def _count_table(kind: str, keys: pa.Array | list[str], counts: pa.Array | list[int]) -> pa.Table:
+def counted(kind: str, keys: pa.Array | list[str], counts: pa.Array | list[int]) -> pa.Table:
+    """A table that `merge_counts` can merge."""
     kinds = pa.array([kind] * len(keys), pa.string())
     arrays = [kinds, pa.array(keys, pa.string()), pa.array(counts, pa.int64())]
     return pa.Table.from_arrays(arrays, schema=_COUNTS)

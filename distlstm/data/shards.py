@@ -93,16 +93,21 @@ class Shards:
     def take(self, rows: np.ndarray) -> EncodedRows:
         """The rows at these indices (int64, [rows]), in this order."""
         lengths = self.lengths[rows].astype(np.int64)
+        token_ids = self.tokens(rows, np.zeros(len(rows), np.int64), lengths)
+        label_ids = self.label_ids[rows].astype(np.int64)
+        return EncodedRows(token_ids, lengths, label_ids, self.targets_of(rows))
+
+    def tokens(self, rows: np.ndarray, begins: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """Runs of token ids, concatenated (int32); each within a row, from a token of it on."""
         ends = np.cumsum(lengths)
         token_ids = np.empty(int(lengths.sum()), np.int32)
         shard_of = np.searchsorted(self._first_rows, rows, side="right") - 1
         for shard in np.unique(shard_of):
             mine = np.flatnonzero(shard_of == shard)
-            sources = self._starts[shard][rows[mine] - self._first_rows[shard]]
+            sources = self._starts[shard][rows[mine] - self._first_rows[shard]] + begins[mine]
             targets = run_indices((ends - lengths)[mine], lengths[mine])
             token_ids[targets] = self._tokens[shard][run_indices(sources, lengths[mine])]
-        label_ids = self.label_ids[rows].astype(np.int64)
-        return EncodedRows(token_ids, lengths, label_ids, self.targets_of(rows))
+        return token_ids
 
     def targets_of(self, rows: np.ndarray) -> np.ndarray | None:
         """The targets of these rows (float32, [rows, C]); None if no shard has targets.

@@ -1,6 +1,6 @@
 """Padded batches of token ids. Shape letters: B rows, T tokens."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -19,6 +19,9 @@ class Batch:
 
     `step_ids` (int64 [U], sorted, distinct) are the token ids of the whole step and padding, if
     other workers have other rows of the step.
+
+    `sampled_ids` (int64 [S], sorted, distinct) are the tokens with which a language model compares
+    the right ones in this step. Its weights multiply the losses of all predictions of a row.
     """
 
     token_ids: torch.Tensor
@@ -27,6 +30,7 @@ class Batch:
     weights: torch.Tensor
     targets: torch.Tensor | None = None
     step_ids: torch.Tensor | None = None
+    sampled_ids: torch.Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
 
     @classmethod
     def of_rows(

@@ -6,20 +6,14 @@ others. Nothing in it is executed, so a directory from an unknown source is safe
 one is refused.
 """
 
-import platform
 import sys
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch.overrides import TorchFunctionMode
 
-from distlstm import __version__
 from distlstm.atomic import replace_file, write_text
 from distlstm.config import ExperimentConfig
 from distlstm.errors import UserError
@@ -29,20 +23,19 @@ from distlstm.model.classifier import Classifier
 from distlstm.model.label_kind import ONE_LABEL, LabelKind, kind_of
 from distlstm.model.linear import LinearModel
 from distlstm.model.metadata import (
-    FORMAT_VERSION,
     LINEAR_FILE,
     METADATA_FILE,
     VOCABULARY_FILE,
     WEIGHTS_FILE,
     check_digests,
     check_finite,
-    digest_of,
     fingerprint_of,
     load_metadata,
     read_labels,
     read_temperature,
     stored_config,
 )
+from distlstm.model.weights_file import digests, load_weights, origin, save_weights
 from distlstm.text.labels import LabelSet
 from distlstm.text.vocabulary import Vocabulary
 
@@ -74,9 +67,7 @@ def save_model(model: TrainedModel, path: Path) -> None:
     path.mkdir(parents=True, exist_ok=True)
     for name in (METADATA_FILE, LINEAR_FILE):
         (path / name).unlink(missing_ok=True)
-    weights = {name: value.contiguous() for name, value in model.classifier.state_dict().items()}
-    with replace_file(path / WEIGHTS_FILE) as temporary:
-        save_file(weights, temporary)
+    save_weights(model.classifier.state_dict(), path)
     written = [WEIGHTS_FILE, VOCABULARY_FILE]
     write_text(path / VOCABULARY_FILE, model.vocabulary.to_text())
     if model.linear is not None:
@@ -84,8 +75,7 @@ def save_model(model: TrainedModel, path: Path) -> None:
         with replace_file(path / LINEAR_FILE) as temporary:
             save_file(model.linear.to_tensors(), temporary)
     metadata = {
-        "format_version": FORMAT_VERSION,
-        "distlstm_version": __version__,
+        **origin(),
         **_config_tables(model.config),
         "labels": list(model.labels.names),
         "vocabulary_size": len(model.vocabulary),
@@ -93,11 +83,7 @@ def save_model(model: TrainedModel, path: Path) -> None:
         **({} if model.cascade is None else {"cascade": asdict(model.cascade)}),
         **model.kind.to_metadata(),
         **model.metadata,
-        "files": {name: digest_of(path / name) for name in written},
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "ray", "pyarrow")},
-        },
+        "files": digests(path, written),
     }
     write_json(path / METADATA_FILE, metadata)
 
@@ -114,7 +100,8 @@ def load_model(path: Path, metadata: dict[str, Any] | None = None) -> TrainedMod
         labels = read_labels(metadata["labels"])
         check_digests(path, metadata)
         vocabulary = Vocabulary.load(path / VOCABULARY_FILE)
-        classifier = _load_classifier(path, config, len(vocabulary), len(labels))
+        sizes = {"vocab_size": len(vocabulary), "num_labels": len(labels)}
+        classifier = load_weights(path, lambda: Classifier(config.model, **sizes))
         linear = _load_linear(path, metadata, len(vocabulary), len(labels))
         kind = _read_kind(metadata, len(labels))
         return TrainedModel(
@@ -127,7 +114,9 @@ def load_model(path: Path, metadata: dict[str, Any] | None = None) -> TrainedMod
             cascade=_read_cascade(metadata, linear, kind),
             kind=kind,
             metadata={
-                key: metadata[key] for key in ("metrics", "baseline", "corpus") if key in metadata
+                key: metadata[key]
+                for key in ("metrics", "baseline", "corpus", "language_model")
+                if key in metadata
             },
             fingerprint=fingerprint_of(metadata),
         )
@@ -160,39 +149,6 @@ def _read_cascade(
             raise ValueError(f"the {name} of its cascade is {value!r}")
     read_temperature(cascade.temperature)
     return cascade
-
-
-class _NoInitialWeights(TorchFunctionMode):
-    """Skips `torch.nn.init`, which on the meta device only costs a second of imports."""
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        del types
-        if getattr(func, "__module__", None) == "torch.nn.init":
-            return args[0] if args else None
-        return func(*args, **(kwargs or {}))
-
-
-def _load_classifier(
-    path: Path, config: ExperimentConfig, vocab_size: int, num_labels: int
-) -> Classifier:
-    """Compare the shapes before any memory is allocated for them, then load the weights."""
-    with torch.device("meta"), _NoInitialWeights():
-        classifier = Classifier(config.model, vocab_size=vocab_size, num_labels=num_labels)
-    weights = load_file(path / WEIGHTS_FILE)
-    wanted = {name: (value.shape, value.dtype) for name, value in classifier.state_dict().items()}
-    found = {name: (value.shape, value.dtype) for name, value in weights.items()}
-    if wanted != found:
-        different = sorted(n for n in wanted | found if wanted.get(n) != found.get(n))
-        raise ValueError(f"weights do not fit the config: {', '.join(different[:3])}")
-    check_finite(WEIGHTS_FILE, ((name, value.numpy()) for name, value in weights.items()))
-    classifier.load_state_dict(weights, assign=True)
-    return classifier.eval()
 
 
 def _load_linear(

@@ -231,6 +231,10 @@ class EpochLoop(ABC, Generic[_Model, _Result]):
         """The finished share of the training, at a step of this epoch."""
         return (len(self.history) + step / steps) / self.num_epochs
 
+    def is_over(self, seconds: float) -> bool:  # noqa: ARG002 (for those with a time budget)
+        """Whether this epoch ends now, after so many seconds of it; the same in all workers."""
+        return False
+
     def run(
         self,
         training: Callable[[int], Batches],
@@ -282,11 +286,11 @@ class EpochLoop(ABC, Generic[_Model, _Result]):
         epoch = len(self.history)
         started = time.perf_counter() - (self.begun.seconds if self.begun else 0.0)
         batches = training(epoch)
-        sums = self._train_epoch(epoch, batches, on_step, checkpoints, started)
+        sums, steps = self._train_epoch(epoch, batches, on_step, checkpoints, started)
         seconds = time.perf_counter() - started
         if (epoch + 1) / self.num_epochs > _WARM_UP:
             check_loss(float(sums.loss / sums.count), num_classes=self.num_classes)
-        return self.measure(self._figures(len(batches), sums, seconds), validation())
+        return self.measure(self._figures(steps, sums, seconds), validation())
 
     def _lower_rate(self, divergence: DivergenceError) -> str:
         """Lower the learning rate to a quarter, once; returns the message for the user."""
@@ -312,11 +316,12 @@ class EpochLoop(ABC, Generic[_Model, _Result]):
         on_step: Callable[[int, int], None] | None,
         checkpoints: Checkpoints,
         started: float,
-    ) -> _Sums:
-        """Train on the batches that are left of an epoch; returns its sums over all workers."""
+    ) -> tuple[_Sums, int]:
+        """Train on the batches that are left of an epoch; its sums over all workers, and steps."""
         self.model.train()
         begun = self.begun or BegunEpoch(steps=0, sums=[0.0] * len(_Sums._fields), seconds=0.0)
         before, first = np.array(begun.sums), begun.steps
+        step = first - 1
         sums = torch.zeros(len(_Sums._fields), dtype=torch.float64, device=self.worker.device)
         for step, batch in enumerate(islice(batches, first, None), first):
             torch.manual_seed(_random_state(self.seed, epoch, self.worker.rank, step))
@@ -325,23 +330,31 @@ class EpochLoop(ABC, Generic[_Model, _Result]):
             if on_step is not None:
                 on_step(step + 1, len(batches))
             if step % _STEPS_BETWEEN_CHECKS == 0 or step == len(batches) - 1:
-                due = self._check(sums, step, checkpoints.are_due())
+                seconds = time.perf_counter() - started
+                due, seconds = self._check(sums, step, checkpoints.are_due(), seconds)
+                if self.is_over(seconds):
+                    break
                 if due and step < len(batches) - 1:
                     self.begun = BegunEpoch(
                         steps=step + 1,
                         sums=(before + self.worker.all_reduce(sums.cpu().numpy())).tolist(),
-                        seconds=time.perf_counter() - started,
+                        seconds=seconds,
                     )
                     checkpoints.save()
         self.embedding.catch_up()
-        return _Sums(*(before + self.worker.all_reduce(sums.cpu().numpy())))
+        return _Sums(*(before + self.worker.all_reduce(sums.cpu().numpy()))), step + 1
 
-    def _check(self, sums: Tensor, step: int, due: bool) -> bool:
-        """Whether any worker wants a checkpoint; DivergenceError if one's sums are not finite."""
+    def _check(self, sums: Tensor, step: int, due: bool, seconds: float) -> tuple[bool, float]:
+        """Whether any worker wants a checkpoint, and the mean of their seconds.
+
+        Raises:
+            DivergenceError: the sums of a worker are not finite.
+        """
         own = _Sums(*sums.cpu().numpy())
-        loss, norm, wanted = self.worker.all_reduce(np.array([own.loss, own.gradient_norm, due]))
+        values = np.array([own.loss, own.gradient_norm, due, seconds / self.worker.world_size])
+        loss, norm, wanted, mean_seconds = self.worker.all_reduce(values)
         check_finite("the loss or the gradient", np.array([loss, norm]), step=step)
-        return bool(wanted)
+        return bool(wanted), float(mean_seconds)
 
     def _step(self, batch: Batch, progress: float) -> _Sums:
         rate = self.highest_rate * rate_share(progress)
@@ -377,7 +390,7 @@ class EpochLoop(ABC, Generic[_Model, _Result]):
             "num_tokens": int(sums.tokens),
             "padding_share": float(sums.padded_tokens / sums.tokens - 1),
             "highest_rate": self.highest_rate,
-            "learning_rate": self.highest_rate * rate_share(self.progress(steps - 1, steps)),
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
         }
 
 

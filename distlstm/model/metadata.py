@@ -25,6 +25,8 @@ FORMAT_VERSION = 2
 METADATA_FILE = "model.json"
 WEIGHTS_FILE, LINEAR_FILE = "model.safetensors", "wide.safetensors"
 VOCABULARY_FILE = "vocabulary.txt"
+LANGUAGE = "language"
+"""The kind of a language model; that of a classifier is about its labels."""
 _LARGEST_METADATA = 64 * 2**20
 _LARGEST_HEADER = 2**20
 """Bytes of the names and shapes at the start of a weight file."""
@@ -39,7 +41,22 @@ _UNSAID_TEXT = {"normalization": "none"}
 
 
 def load_metadata(path: Path) -> dict[str, Any]:
-    """Read `model.json` and check its format version.
+    """Read the `model.json` of a classifier, and check its format version.
+
+    Raises:
+        UserError: see `read_metadata`; or it is a language model.
+    """
+    metadata = read_metadata(path)
+    if is_language_model(metadata):
+        raise UserError(
+            f"{path} is a language model, which gives no labels. Train a classifier from it: "
+            f"distlstm train DATA --init {path} --output MODEL."
+        )
+    return metadata
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Read the `model.json` of a classifier or a language model, and check its format version.
 
     Raises:
         UserError: it is missing, too large, not a regular file, not JSON, or of another format
@@ -70,6 +87,11 @@ def check_format(metadata: Any, location: str) -> None:
         )
 
 
+def is_language_model(metadata: Mapping[str, Any]) -> bool:
+    """Whether it is a language model and not a classifier."""
+    return metadata.get("kind") == LANGUAGE
+
+
 def gives_label_sets(metadata: Mapping[str, Any]) -> bool:
     """Whether the model gives each row a set of labels, as in `LabelKind.gives_sets`."""
     return metadata.get("kind") == "multi"
@@ -83,8 +105,9 @@ def model_fingerprint(path: Path, metadata: Mapping[str, Any]) -> str:
     """
     try:
         check_digests(path, metadata)
-        read_labels(metadata["labels"])
-        read_temperature(metadata["temperature"])
+        if not is_language_model(metadata):
+            read_labels(metadata["labels"])
+            read_temperature(metadata["temperature"])
         Vocabulary.load(path / VOCABULARY_FILE)
         for name in (WEIGHTS_FILE, LINEAR_FILE):
             if name in metadata["files"]:
@@ -103,7 +126,10 @@ def fingerprint_of(metadata: Mapping[str, Any]) -> str:
     Raises:
         KeyError: an entry is missing.
     """
-    decisive = [metadata[key] for key in ("files", "labels", "text", "model", "temperature")]
+    keys = ["files", "text", "model"]
+    if not is_language_model(metadata):
+        keys = ["files", "labels", "text", "model", "temperature"]
+    decisive = [metadata[key] for key in keys]
     decisive += [metadata[key] for key in ("kind", "thresholds", "cascade") if key in metadata]
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -114,10 +140,11 @@ def stored_config(metadata: Mapping[str, Any]) -> ExperimentConfig:
     Raises:
         UserError, KeyError, TypeError: it is incomplete or invalid.
     """
-    tables = {key: metadata[key] for key in ("seed", "text", "model", "training")}
+    section = "pretraining" if is_language_model(metadata) else "training"
+    tables = {key: metadata[key] for key in ("seed", "text", "model", section)}
     tables["text"] = {**_UNSAID_TEXT, **tables["text"]}
-    tables["training"] = {
-        name: math.inf if value is None else value for name, value in tables["training"].items()
+    tables[section] = {
+        name: math.inf if value is None else value for name, value in tables[section].items()
     }
     return read_config(tables)
 
@@ -217,7 +244,7 @@ def check_sizes(sizes: Mapping[str, int], metadata: Mapping[str, Any]) -> None:
 
 def _largest_sizes(vocabulary_bytes: int, metadata: Mapping[str, Any]) -> dict[str, int]:
     """The largest possible size of each file, by the config, the labels and the vocabulary."""
-    num_labels = len(metadata["labels"])
+    num_labels = 0 if is_language_model(metadata) else len(metadata["labels"])
     vocab_size = vocabulary_bytes // 2 + 1  # a token and its line feed
     features = vocab_size + _MOST_NGRAMS
     return {
@@ -229,12 +256,12 @@ def _largest_sizes(vocabulary_bytes: int, metadata: Mapping[str, Any]) -> dict[s
 
 
 def _most_weights(config: ExperimentConfig, vocab_size: int, num_labels: int) -> int:
-    """An upper bound of the number of weights of the classifier, without torch."""
+    """An upper bound of the number of weights, without torch."""
     sizes = config.model
     both = 2 * sizes.hidden_dim
     layer = both * _MOST_BLOCKS * (max(sizes.embedding_dim, both) + sizes.hidden_dim + 2)
     pooled = _MOST_POOLINGS * both + 1
     pooling = pooled * (both + 1)
-    return (
-        vocab_size * sizes.embedding_dim + sizes.num_layers * layer + pooling + num_labels * pooled
-    )
+    predictions = 2 * (sizes.hidden_dim + 1) * sizes.embedding_dim  # of a language model
+    rest = max(predictions, pooling + num_labels * pooled)
+    return vocab_size * sizes.embedding_dim + sizes.num_layers * layer + rest

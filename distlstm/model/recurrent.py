@@ -62,6 +62,12 @@ class RecurrentLayer(nn.Module):
             _from_file_names
         )
 
+    @property
+    def cells(self) -> list[Cell]:
+        """The cell of each direction."""
+        backward = self.backward_cell
+        return [self.forward_cell] if backward is None else [self.forward_cell, backward]
+
     def forward(self, inputs_TBD: Tensor, mirror_TB: Tensor) -> States:
         """The states of all directions; `mirror_TB` is `mirror_index` of the batch's lengths."""
         forward_TBH: Tensor = self.forward_cell(inputs_TBD)[0]

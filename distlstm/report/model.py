@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from distlstm.model.metadata import load_metadata
+from distlstm.model.metadata import is_language_model, read_metadata
 from distlstm.report.axes import numbers
 from distlstm.report.line_chart import Line, line_chart
 from distlstm.report.page import REPORT_FILE, Page, PageTable, Section, number, write_page
@@ -19,10 +19,13 @@ from distlstm.stages.training.history import read_history
 def write_model_report(path: Path, metadata: Mapping[str, Any] | None = None) -> None:
     """(Re)write the report of a model, from its `model.json` and `history.parquet`.
 
-    The metadata is read if it is not given.
+    The metadata is read if it is not given. The model may be a language model.
     """
-    metadata = load_metadata(path) if metadata is None else metadata
+    metadata = read_metadata(path) if metadata is None else metadata
     history = read_history(path / HISTORY_FILE)
+    if is_language_model(metadata):
+        write_page(_language_page(path, metadata, history), path / REPORT_FILE)
+        return
     metrics, corpus = metadata["metrics"], metadata["corpus"]
     page = Page(
         title=f"Model {path.absolute().name}",
@@ -38,11 +41,61 @@ def write_model_report(path: Path, metadata: Mapping[str, Any] | None = None) ->
         sections=[
             _comparison(metadata),
             *_curves(history),
+            *_language_model(metadata),
             _corpus(corpus),
-            _settings(metadata),
+            _settings(metadata, ("text", "model", "training")),
         ],
     )
     write_page(page, path / REPORT_FILE)
+
+
+def _language_page(
+    path: Path, metadata: Mapping[str, Any], history: Sequence[Mapping[str, Any]]
+) -> Page:
+    corpus, metrics = metadata["corpus"], metadata["metrics"]
+    left_out = ", ".join(f"{count:,} {why}" for why, count in corpus["dropped"].items())
+    texts = (
+        f"{corpus['unknown_share']:.1%} of the tokens are unknown; "
+        f"{corpus['truncated_share']:.1%} of the rows were cut short. "
+        + (f"Rows left out: {left_out}." if left_out else "No row was left out.")
+    )
+    return Page(
+        title=f"Language model {path.absolute().name}",
+        subtitle=f"a vocabulary of {metadata['vocabulary_size']:,} tokens, trained on "
+        f"{corpus['num_training']:,} rows of text with {corpus['num_tokens']:,} tokens",
+        figures=[
+            ("perplexity", f"{metrics['perplexity']:,.1f}"),
+            ("loss of a token", f"{metrics['log_loss']:.4f}"),
+            ("epochs", f"{len(history)}"),
+        ],
+        sections=[
+            _perplexity(history, f"{len(history)} epochs, the best was {metadata['best_epoch']}."),
+            Section(title="Texts", text=texts),
+            _settings(metadata, ("text", "model", "pretraining")),
+        ],
+    )
+
+
+def _perplexity(history: Sequence[Mapping[str, Any]], text: str) -> Section:
+    """The chart of a language model's training."""
+    meaning = (
+        "The perplexity is among how many equally probable tokens the model would choose the next "
+        "one; lower is better."
+    )
+    chart = _chart(history, {"perplexity": "perplexity"}, title="on held-out rows")
+    return Section(title="Perplexity by epoch", text=f"{meaning} {text}", chart=chart)
+
+
+def _language_model(metadata: Mapping[str, Any]) -> list[Section]:
+    """The language model from which the training began, if it did."""
+    found = metadata.get("language_model")
+    if found is None:
+        return []
+    text = (
+        f"This model began with a language model of {found['num_rows']:,} rows "
+        f"({found['num_tokens']:,} tokens), whose perplexity is {found['perplexity']:,.1f}."
+    )
+    return [_perplexity(found["history"], text)]
 
 
 def _comparison(metadata: Mapping[str, Any]) -> Section:
@@ -112,10 +165,10 @@ def _corpus(corpus: Mapping[str, Any]) -> Section:
     return Section(title="Training rows", text=text, table=table)
 
 
-def _settings(metadata: Mapping[str, Any]) -> Section:
+def _settings(metadata: Mapping[str, Any], sections: Sequence[str]) -> Section:
     rows = [
         [f"{section}.{name}", str(value)]
-        for section in ("text", "model", "training")
+        for section in sections
         for name, value in metadata[section].items()
     ]
     rows.append(["seed", str(metadata["seed"])])

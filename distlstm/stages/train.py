@@ -5,32 +5,25 @@ starts.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
-from functools import cache, partial
+from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distlstm.config import ExperimentConfig
 from distlstm.data.corpus import CorpusSpec
+from distlstm.data.text_corpus import TextCorpusSpec
+from distlstm.errors import UserError
 from distlstm.model.metadata import METADATA_FILE, load_metadata
+from distlstm.stages.pretraining.texts import TextRequest, prepare_texts
 from distlstm.stages.run.events import Event, FirstStep, Note, OnEvent
-from distlstm.stages.run.files import BEST, CHECKPOINTS, HISTORY_FILE, MLFLOW_RUN_FILE
-from distlstm.stages.run.output import (
-    Identity,
-    Output,
-    State,
-    Work,
-    flat,
-    opened,
-    read_identity,
-    record_identity,
-)
+from distlstm.stages.run.files import BEST, CHECKPOINTS, HISTORY_FILE
+from distlstm.stages.run.output import Identity, State, Work, flat, opened, writing
 from distlstm.stages.run.results import TrainResult
-from distlstm.stages.run.session import Resources, ray_session
+from distlstm.stages.run.session import Capacity, Resources, ray_session
 from distlstm.stages.run.start_up import Stopwatch
 from distlstm.stages.training.history import read_history
 from distlstm.stages.training.labelled_data import (
@@ -40,13 +33,16 @@ from distlstm.stages.training.labelled_data import (
     check_vectors,
     check_weights,
     encoding_in_background,
+    prepare_corpus,
 )
+from distlstm.stages.training.model_output import model_output
 from distlstm.storage import Directory, WorkingCopy
+from distlstm.worker_range import WorkerRange
 
 if TYPE_CHECKING:
     from distlstm.stages.training.run import TrainingRun
 
-_RUN_FILE = f"{CHECKPOINTS}/run.json"
+_LANGUAGE_MODEL = "language_model"
 _DEFAULT_WORKERS = 2
 
 
@@ -75,20 +71,42 @@ def train(request: TrainRequest, *, on_event: OnEvent, began: float | None = Non
     started, watch = time.perf_counter(), Stopwatch(began)
     watch.end("imports")
     spec = request.data.find(request.config, on_event=on_event)
+    texts = _texts(request, spec, on_event)
     if request.data.init is not None:
         from distlstm.stages.training.initial_model import check_apart
 
         check_apart(request.data.init, request.output)
-    check_outside(spec, request.output)
+    check_outside(spec.files, request.output)
     check_first_file(spec)
     check_vectors(spec, request.config)
     with closing(WorkingCopy(request.output, last=[METADATA_FILE])) as copy:
-        return _trained(request, spec, copy, watch, on_event, started)
+        return _trained(request, spec, texts, copy, watch, on_event, started)
+
+
+def _texts(request: TrainRequest, spec: CorpusSpec, on_event: OnEvent) -> TextCorpusSpec | None:
+    """The texts of the language model: the rows without labels, and those of the training split."""
+    data = request.data
+    if not data.unlabelled:
+        return None
+    if data.init is not None:
+        raise UserError(
+            "--init and --unlabelled exclude each other: a training begins from an earlier model, "
+            "or from a language model of unlabelled rows."
+        )
+    asked = TextRequest(unlabelled=data.unlabelled, column=data.columns.text, reader=data.reader)
+    texts = replace(
+        asked.find(request.config, on_event=on_event),
+        labelled=spec.training,
+        held_out_fraction=spec.validation_fraction,
+    )
+    check_outside(texts.files, request.output)
+    return texts
 
 
 def _trained(
     request: TrainRequest,
     spec: CorpusSpec,
+    texts: TextCorpusSpec | None,
     copy: WorkingCopy,
     watch: Stopwatch,
     on_event: OnEvent,
@@ -96,8 +114,7 @@ def _trained(
 ) -> TrainResult:
     """Do what is left to do on the output."""
     location = request.output.location
-    metadata = cache(partial(load_metadata, copy.path))
-    output = _output(copy, _identity(spec, request.config), metadata)
+    output = model_output(copy, _identity(spec, texts, request.config))
 
     with opened(output, overwrite=request.overwrite, on_event=on_event) as work:
         if work.state is State.FINISHED:
@@ -105,39 +122,18 @@ def _trained(
         else:
             if work.state is State.RESUMED:
                 on_event(Note(f"Resuming {location}."))
-            _train(request, spec, copy, work, output.identity, watch, on_event)
+            _train(request, spec, texts, copy, work, output.identity, watch, on_event)
         for unfinished in (BEST, CHECKPOINTS):  # a killed command may have left it, too
             copy.delete(unfinished)
         resumed = work.state is not State.NEW
-        return _result(location, copy.path, metadata(), started, resumed=resumed)
-
-
-def _output(
-    copy: WorkingCopy, identity: Identity, metadata: Callable[[], Mapping[str, Any]]
-) -> Output:
-    """`model.json` is written last, and has the identity of a finished training."""
-    path = copy.path
-
-    def recorded() -> Identity | None:
-        if (path / METADATA_FILE).exists():
-            return dict(metadata().get("run", {}))
-        return read_identity(path / _RUN_FILE)
-
-    return Output(
-        storage=copy.storage,
-        copy=copy,
-        needed=(METADATA_FILE, HISTORY_FILE, _RUN_FILE, MLFLOW_RUN_FILE),
-        marks=(METADATA_FILE, _RUN_FILE),
-        identity=identity,
-        recorded=recorded,
-        is_finished=lambda: (path / METADATA_FILE).exists(),
-        begin=lambda: record_identity(path / _RUN_FILE, identity),
-    )
+        metadata = load_metadata(copy.path)
+        return _result(location, copy.path, metadata, started, resumed=resumed)
 
 
 def _train(
     request: TrainRequest,
     spec: CorpusSpec,
+    texts: TextCorpusSpec | None,
     copy: WorkingCopy,
     work: Work,
     identity: Identity,
@@ -145,12 +141,13 @@ def _train(
     on_event: OnEvent,
 ) -> None:
     """Train into a locked output."""
-    resources, config = request.resources, request.config
+    resources, config, init = request.resources, request.config, request.data.init
+    unfinished = copy.storage.below(CHECKPOINTS)
     run: TrainingRun | None = None
     try:
         with (
             _importing_torch(),
-            encoding_in_background(spec, copy.storage.below(CHECKPOINTS), on_event) as encoded,
+            encoding_in_background(spec, unfinished, on_event, at_once=texts is None) as encoded,
             ray_session(resources, on_event) as capacity,
         ):
             watch.end("Ray")
@@ -158,13 +155,20 @@ def _train(
             from distlstm.stages.training import run as training
 
             workers = capacity.workers(resources.workers, default=_DEFAULT_WORKERS)
-            corpus = encoded()
+            if texts is None:
+                corpus = encoded()
+            else:
+                init = _language_model(texts, config, unfinished, work, capacity, workers, on_event)
+                from distlstm.stages.training.initial_model import inherit
+
+                grown = replace(spec, inherited=inherit(init, config))
+                corpus = prepare_corpus(grown, unfinished, on_event)
             check_weights(corpus, config)
             watch.end("encoding")
             run = training.TrainingRun(
                 corpus=corpus,
                 config=config,
-                init=request.data.init,
+                init=init,
                 output=copy,
                 work=work,
                 identity=identity,
@@ -174,6 +178,35 @@ def _train(
         if run is not None:
             run.keep_best(on_event)
         raise
+
+
+def _language_model(
+    texts: TextCorpusSpec,
+    config: ExperimentConfig,
+    unfinished: Directory,
+    work: Work,
+    capacity: Capacity,
+    workers: WorkerRange,
+    on_event: OnEvent,
+) -> Directory:
+    """Learn the language model of `--unlabelled`, or go on with it; its directory."""
+    from distlstm.stages.pretraining.run import PretrainingRun
+
+    directory = unfinished.below(_LANGUAGE_MODEL)
+    if not directory.exists(METADATA_FILE):
+        run = PretrainingRun(
+            corpus=prepare_texts(texts, unfinished, on_event),
+            config=config,
+            time_budget=None,
+            checkpoints=directory.below(CHECKPOINTS),
+            check=work.check,
+            identity={},
+        )
+        with closing(WorkingCopy(directory, last=[METADATA_FILE])) as copy:
+            run.train(copy.path, capacity, workers, on_event)
+            with writing(directory):
+                copy.publish()
+    return directory
 
 
 @contextmanager
@@ -198,10 +231,13 @@ def _timed(watch: Stopwatch, on_event: OnEvent) -> OnEvent:
     return handle
 
 
-def _identity(spec: CorpusSpec, config: ExperimentConfig) -> Identity:
+def _identity(spec: CorpusSpec, texts: TextCorpusSpec | None, config: ExperimentConfig) -> Identity:
     tables = asdict(config)
     del tables["search"]
-    return flat({**tables, **spec.identity})
+    if texts is None:
+        del tables["pretraining"]
+        return flat({**tables, **spec.identity})
+    return flat({**tables, **texts.identity, **spec.identity})
 
 
 def _result(

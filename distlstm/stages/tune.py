@@ -34,7 +34,7 @@ from distlstm.stages.run.results import TuneResult
 from distlstm.stages.run.session import Resources, ray_session, run_interruptibly
 from distlstm.stages.run.waiting import Waiting
 from distlstm.stages.training.baseline import linear_model
-from distlstm.stages.training.initial_model import check_apart
+from distlstm.stages.training.initial_model import check_apart, without_fixed
 from distlstm.stages.training.labelled_data import (
     DataRequest,
     check_first_file,
@@ -90,9 +90,12 @@ def tune(request: TuneRequest, *, on_event: OnEvent) -> TuneResult:
             trials fit at once than were asked for.
         RunError: no trial gave a model, or most failed in the same way; the message has the error.
     """
-    config = request.config
+    init = request.data.init
+    config = request.config if init is None else without_fixed(request.config, init)
     spec = request.data.find(config, on_event=on_event)
-    check_outside(spec, request.output)
+    if init is not None:
+        check_apart(init, request.output, what="the language model of --init")
+    check_outside(spec.files, request.output)
     if request.warm_start is not None:
         check_apart(request.warm_start, request.output, what="the study of --warm-start")
     check_first_file(spec)
@@ -102,6 +105,7 @@ def tune(request: TuneRequest, *, on_event: OnEvent) -> TuneResult:
         run = _Run(
             copy=copy,
             config=config,
+            init=init,
             identity=_identity(spec, config, request.warm_start),
             on_event=on_event,
         )
@@ -134,7 +138,7 @@ def _check_space(config: ExperimentConfig, on_event: OnEvent) -> None:
 
 def _identity(spec: CorpusSpec, config: ExperimentConfig, warm_start: Directory | None) -> Identity:
     tables = config.to_dict()
-    del tables["search"]["num_trials"]
+    del tables["search"]["num_trials"], tables["pretraining"]
     warm = {} if warm_start is None else {"warm_start": warm_start.location}
     return flat({**tables, **spec.identity, **warm})
 
@@ -145,6 +149,7 @@ class _Run:
 
     copy: WorkingCopy
     config: ExperimentConfig
+    init: Directory | None
     identity: Identity
     on_event: OnEvent
     work: Work = field(init=False)
@@ -264,6 +269,7 @@ class _Run:
         settings = TrialSettings(
             corpus=corpus.storage,
             config=self.config,
+            init=self.init,
             resources=trial,
             directory=self.ray.below(f"{directory}{_INSIDE}"),
         )
@@ -395,6 +401,7 @@ class _Run:
                 checkpoint=Path(directory),
                 corpus=self.corpus,
                 config=config,
+                init=self.init,
                 run=self.identity,
             )
         replace_directory(new, self.path / BEST)

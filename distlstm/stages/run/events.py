@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # which imports torch
+    from distlstm.model.pretraining import LanguageEpoch
     from distlstm.model.training import EpochResult
 
 
@@ -55,6 +56,14 @@ class EpochDone:
     num_epochs: int
 
 
+@dataclass(frozen=True)
+class LanguageEpochDone:
+    """An epoch of a language model has ended."""
+
+    result: "LanguageEpoch"
+    num_epochs: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrialRow:
     """The state of a trial of a study."""
@@ -97,5 +106,5 @@ class FirstStep:
     """Duration of each phase up to there, in order."""
 
 
-Event = Progress | RowsPredicted | Note | EpochDone | TrialsChanged | FirstStep
+Event = Progress | RowsPredicted | Note | EpochDone | LanguageEpochDone | TrialsChanged | FirstStep
 OnEvent = Callable[[Event], None]

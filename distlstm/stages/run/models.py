@@ -15,6 +15,7 @@ from distlstm.model.metadata import (
     file_names,
     load_metadata,
     model_fingerprint,
+    read_metadata,
 )
 from distlstm.stages.run.output import reading
 from distlstm.storage import (
@@ -90,7 +91,7 @@ def _checked_names(storage: ObjectStorage, content: bytes) -> list[str]:
 
 def _check(path: Path, storage: Directory) -> None:
     with _named(path, storage):
-        model_fingerprint(path, load_metadata(path))
+        model_fingerprint(path, read_metadata(path))
 
 
 @contextmanager

@@ -102,6 +102,37 @@ class TrainResult(Result):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PretrainResult(Result):
+    """The result of `pretrain`; its fields are the keys of the `--json` result."""
+
+    language_model: str
+    """Its directory."""
+    perplexity: float
+    """On validation rows, of the epoch whose weights are kept."""
+    rows: int
+    """Training rows."""
+    tokens: int
+    """Tokens of these rows."""
+    epochs: int
+    steps: int
+    seconds: float
+    """Duration of the whole command."""
+    tokens_per_second: float
+    """Speed of the training steps, over all workers."""
+    resumed: bool
+
+    def as_table(self) -> TextTable:
+        """All fields."""
+        return _pairs(
+            {
+                **self.to_json(),
+                "seconds": round(self.seconds, 1),
+                "tokens_per_second": round(self.tokens_per_second),
+            }
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TuneResult(Result):
     """The result of `tune`; its fields are the keys of the `--json` result."""
 

@@ -44,6 +44,7 @@ def write_best_so_far(
     checkpoints: Directory,
     corpus: EncodedCorpus,
     config: ExperimentConfig,
+    init: Directory | None,
     run: Identity,
 ) -> int | None:
     """Write a MODEL of the best epoch so far; returns its number, None if no epoch is finished."""
@@ -52,5 +53,10 @@ def write_best_so_far(
         return None
     with checkpoint.as_directory() as directory:
         return write_checkpoint(
-            path, checkpoint=Path(directory), corpus=corpus, config=config, run=run
+            path,
+            checkpoint=Path(directory),
+            corpus=corpus,
+            config=config,
+            init=init,
+            run=run,
         )

@@ -12,6 +12,7 @@ from distlstm.atomic import replace_file
 from distlstm.stages.run.tables import read_table
 
 if TYPE_CHECKING:  # which imports torch
+    from distlstm.model.pretraining import LanguageEpoch
     from distlstm.model.training import EpochResult
 
 
@@ -26,6 +27,13 @@ def write_history(path: Path, history: "Sequence[EpochResult]") -> None:
         pq.write_table(pa.Table.from_pylist(rows), temporary)
 
 
+def write_language_history(path: Path, history: "Sequence[LanguageEpoch]") -> None:
+    """Write one row per epoch of a language model."""
+    rows = [{**asdict(result), "perplexity": result.perplexity} for result in history]
+    with replace_file(path) as temporary:
+        pq.write_table(pa.Table.from_pylist(rows), temporary)
+
+
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """Read the rows that `write_history` wrote."""
+    """Read the rows that one of the functions above wrote."""
     return list(read_table(path).to_pylist())

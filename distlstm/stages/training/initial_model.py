@@ -2,15 +2,20 @@
 
 import json
 import shlex
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 from distlstm.config import ExperimentConfig
 from distlstm.data.corpus import Inherited
 from distlstm.errors import UserError
-from distlstm.model.directory import load_model
+from distlstm.model.directory import TrainedModel, load_model
+from distlstm.model.language_directory import PretrainedModel, load_language_model
+from distlstm.model.metadata import is_language_model, read_metadata
+from distlstm.stages.run.files import HISTORY_FILE
 from distlstm.stages.run.models import model_directory
 from distlstm.stages.run.output import flat
+from distlstm.stages.training.history import read_history
 from distlstm.storage import Directory, LocalStorage
 
 _FREE = (
@@ -18,18 +23,21 @@ _FREE = (
     *("model.wide", "model.cascade"),  # fitted again
 )
 """Fields of [text] and [model] that may differ: no weight that is taken over depends on them."""
+_FREE_WITH_LANGUAGE_MODEL = ("model.pooling",)
+"""A language model has no pooling."""
 
 
 def inherit(init: Directory, config: ExperimentConfig) -> Inherited:
-    """What a training takes over from a MODEL directory besides its weights.
+    """What a training takes over from a MODEL or a language model besides its weights.
 
     Raises:
         UserError: the model is damaged, or its [text] or [model] settings differ; the message
             lists them.
     """
-    with model_directory(init) as path:
-        model = load_model(path)
-    earlier, asked = _decisive(model.config), _decisive(config)
+    model = load_initial(init)
+    labels = model.labels.names if isinstance(model, TrainedModel) else ()
+    free = _FREE if isinstance(model, TrainedModel) else (*_FREE, *_FREE_WITH_LANGUAGE_MODEL)
+    earlier, asked = _decisive(model.config, free), _decisive(config, free)
     differing = {name: earlier[name] for name in earlier if earlier[name] != asked[name]}
     if differing:
         were = ", ".join(
@@ -46,8 +54,63 @@ def inherit(init: Directory, config: ExperimentConfig) -> Inherited:
         path=init.location,
         fingerprint=model.fingerprint,
         num_tokens=len(model.vocabulary),
-        labels=model.labels.names,
+        labels=labels,
     )
+
+
+def load_initial(init: Directory) -> TrainedModel | PretrainedModel:
+    """Load the classifier or the language model in a directory.
+
+    Raises:
+        UserError: it is none, or is damaged.
+    """
+    with model_directory(init) as path:
+        if is_language_model(read_metadata(path)):
+            return load_language_model(path)
+        return load_model(path)
+
+
+def without_fixed(config: ExperimentConfig, init: Directory) -> ExperimentConfig:
+    """The config of a study that begins with a language model: its sizes are not searched.
+
+    Raises:
+        UserError: the directory has no language model, or nothing else is searched.
+    """
+    model = load_initial(init)
+    if isinstance(model, TrainedModel):
+        raise UserError(
+            f"{init.location} is a classifier. A study begins with a language model, which "
+            "distlstm pretrain makes."
+        )
+    fixed = _decisive(model.config, (*_FREE, *_FREE_WITH_LANGUAGE_MODEL))
+    space = {name: domain for name, domain in config.search.space.items() if name not in fixed}
+    if not space:
+        raise UserError(f"{init.location} fixes all parameters of search.space.")
+    return replace(config, search=replace(config.search, space=space))
+
+
+def language_figures(init: Directory | None) -> dict[str, Any] | None:
+    """The figures of the language model from which a training begins; None if it does not.
+
+    They are `perplexity`, `num_rows`, `num_tokens`, and `history`: a row per epoch.
+    """
+    if init is None:
+        return None
+    with model_directory(init) as path:
+        metadata = read_metadata(path)
+    if not is_language_model(metadata):
+        return None
+    with init.as_file(HISTORY_FILE) as file:
+        history = read_history(file)
+    return {
+        "perplexity": metadata["metrics"]["perplexity"],
+        "num_rows": metadata["corpus"]["num_training"],
+        "num_tokens": metadata["corpus"]["num_tokens"],
+        "history": [
+            {name: row[name] for name in ("epoch", "training_loss", "perplexity", "seconds")}
+            for row in history
+        ],
+    }
 
 
 def check_apart(
@@ -67,9 +130,9 @@ def _real_location(storage: Directory) -> str:
     return str(storage.path.resolve()) if isinstance(storage, LocalStorage) else storage.location
 
 
-def _decisive(config: ExperimentConfig) -> dict[str, Any]:
+def _decisive(config: ExperimentConfig, free: Sequence[str]) -> dict[str, Any]:
     tables = flat({"text": asdict(config.text), "model": asdict(config.model)})
-    return {name: value for name, value in tables.items() if name not in _FREE}
+    return {name: value for name, value in tables.items() if name not in free}
 
 
 def _value(value: Any) -> str:

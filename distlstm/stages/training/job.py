@@ -15,15 +15,15 @@ from distlstm.data.shards import Shards
 from distlstm.data.weights import row_weights
 from distlstm.model.batch import Batch
 from distlstm.model.classifier import Classifier
-from distlstm.model.directory import load_model
+from distlstm.model.directory import TrainedModel
 from distlstm.model.embedding import set_vectors
 from distlstm.model.ensemble import Calibration, ValidationLogits, calibrate
-from distlstm.model.growth import grow_from
+from distlstm.model.growth import begin_from, grow_from
 from distlstm.model.label_kind import label_kind
 from distlstm.model.linear import LinearModel
 from distlstm.model.loop import Worker
 from distlstm.model.training import Training, epochs_for, predict
-from distlstm.stages.run.models import model_directory
+from distlstm.stages.training.initial_model import load_initial
 from distlstm.storage import Directory
 
 _VALIDATION_ROWS_PER_BATCH = 256
@@ -78,7 +78,7 @@ class TrainingJob:
         *,
         init: Directory | None = None,
     ) -> None:
-        """Initialise the weights: random, then from pretrained vectors, then from a MODEL."""
+        """Initialise the weights: random, then from vectors, then from an earlier model."""
         self.corpus = corpus
         self.config = config
         self.worker = worker
@@ -95,8 +95,11 @@ class TrainingJob:
         if corpus.vectors is not None:
             set_vectors(model, corpus.vectors)
         if init is not None:
-            with model_directory(init) as path:
-                grow_from(model, load_model(path), labels=corpus.labels)
+            earlier = load_initial(init)
+            if isinstance(earlier, TrainedModel):
+                grow_from(model, earlier, labels=corpus.labels)
+            else:
+                begin_from(model, earlier.model)
         self.training = Training(
             model,
             config.training,

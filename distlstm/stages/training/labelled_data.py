@@ -1,6 +1,6 @@
 """The labelled data of `train` and `tune`, from the arguments of the command to the corpus."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -11,6 +11,7 @@ import numpy as np
 from distlstm.config import ExperimentConfig
 from distlstm.data.corpus import CorpusSpec, EncodedCorpus, Inherited
 from distlstm.data.encoding import encode_corpus, is_small
+from distlstm.data.files import SourceFile
 from distlstm.data.labelled import Columns
 from distlstm.data.opening import check_columns
 from distlstm.data.reading import read_schema
@@ -30,7 +31,9 @@ class DataRequest:
     validation: tuple[str, ...] = ()
     columns: Columns = field(default_factory=Columns)
     init: Directory | None = None
-    """MODEL directory to continue from."""
+    """MODEL directory to continue from, or a language model to begin with."""
+    unlabelled: tuple[str, ...] = ()
+    """Rows without labels, of which a language model is learnt first."""
     reader: ReaderOptions = DETECT
 
     def find(self, config: ExperimentConfig, *, on_event: OnEvent) -> CorpusSpec:
@@ -74,13 +77,13 @@ def check_first_file(spec: CorpusSpec) -> None:
             check_columns(files[0], read_schema(files[0], until=columns.names), columns.names)
 
 
-def check_outside(spec: CorpusSpec, output: Directory) -> None:
+def check_outside(files: Iterable[SourceFile], output: Directory) -> None:
     """Check that the data are not in the output, which `--overwrite` empties.
 
     Raises:
         UserError: a file is.
     """
-    for file in (*spec.training, *spec.validation):
+    for file in files:
         if file.path.startswith(f"{output.location}/"):
             raise UserError(
                 f"{file.path} lies inside the output {output.location}. Choose another --output."
@@ -124,15 +127,15 @@ def prepare_corpus(spec: CorpusSpec, directory: Directory, on_event: OnEvent) ->
 
 @contextmanager
 def encoding_in_background(
-    spec: CorpusSpec, directory: Directory, on_event: OnEvent
+    spec: CorpusSpec, directory: Directory, on_event: OnEvent, *, at_once: bool = True
 ) -> Iterator[Callable[[], EncodedCorpus]]:
-    """Encode a small corpus in a thread while Ray starts.
+    """Encode a small corpus in a thread while Ray starts, unless it is not to begin at once.
 
     Yields a function that returns the corpus and raises the errors of `prepare_corpus`. A large
     corpus, whose encoding needs Ray, is encoded when the function is called.
     """
     prepare = partial(prepare_corpus, spec, directory, on_event)
-    if not is_small(spec):
+    if not at_once or not is_small(spec.files):
         yield prepare
         return
     with ThreadPoolExecutor(max_workers=1) as background:

@@ -26,7 +26,9 @@ from distlstm.stages.training.baseline import (
     measure_baseline,
 )
 from distlstm.stages.training.history import write_history
+from distlstm.stages.training.initial_model import language_figures
 from distlstm.stages.training.job import TrainingJob
+from distlstm.storage import Directory
 
 
 def write_model(
@@ -39,6 +41,7 @@ def write_model(
     calibration: Calibration,
     linear: LinearModel | None,
     baseline: Baseline,
+    init: Directory | None,
     run: Identity,
 ) -> None:
     """Write history and model. `model.json`, which marks a finished training, is written last.
@@ -52,6 +55,7 @@ def write_model(
         calibration: of these weights and the linear model, on the validation rows.
         linear: the linear model; None if the ensemble has none.
         baseline: metrics of the baselines on the validation rows.
+        init: what the training began from; the figures of a language model are recorded.
         run: the identity of the command.
     """
     with torch.random.fork_rng():  # keeps the random state of a host such as a notebook
@@ -72,6 +76,9 @@ def write_model(
         "corpus": asdict(corpus.summary),
         "run": run,
     }
+    figures = language_figures(init)
+    if figures is not None:
+        metadata["language_model"] = figures
     model = TrainedModel(
         config=config,
         classifier=classifier,
@@ -87,7 +94,13 @@ def write_model(
 
 
 def write_checkpoint(
-    path: Path, *, checkpoint: Path, corpus: EncodedCorpus, config: ExperimentConfig, run: Identity
+    path: Path,
+    *,
+    checkpoint: Path,
+    corpus: EncodedCorpus,
+    config: ExperimentConfig,
+    init: Directory | None,
+    run: Identity,
 ) -> int:
     """Write a MODEL of the best epoch of a checkpoint; returns the number of that epoch.
 
@@ -105,6 +118,7 @@ def write_checkpoint(
         calibration=job.calibrate(job.linear_logits(ensemble_linear(corpus, config))),
         linear=final_linear(corpus, config),
         baseline=measure_baseline(corpus),
+        init=init,
         run=run,
     )
     return best_epoch(job.training.history)

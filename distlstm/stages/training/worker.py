@@ -1,33 +1,19 @@
-"""The function that runs in each Ray Train worker."""
+"""The function that trains a classifier in each Ray Train worker."""
 
-import tempfile
-import time
-from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
-import ray.train
 import torch
-from ray.train.torch import get_device
 from ray.util.queue import Queue
 
 from distlstm.config import ExperimentConfig
 from distlstm.data.corpus import EncodedCorpus
-from distlstm.errors import RunError
-from distlstm.model.checkpoint import restore_training, save_training
-from distlstm.model.data_parallel import all_reduce, average, share_weights
 from distlstm.model.ensemble import Calibration
-from distlstm.model.loop import Worker
-from distlstm.model.training import Training
 from distlstm.stages.run.start_up import Stopwatch
 from distlstm.stages.training.baseline import ensemble_linear
+from distlstm.stages.training.epochs import HandedOver, WorkerFailure, run_epochs, this_worker
 from distlstm.stages.training.job import TrainingJob
-from distlstm.stages.training.progress import ProgressSender
 from distlstm.storage import Directory
-
-_SECONDS_BETWEEN_CHECKPOINTS = 300.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,116 +23,27 @@ class WorkerSettings:
     corpus: Directory
     config: ExperimentConfig
     init: Directory | None
-    """MODEL directory to continue from."""
+    """MODEL directory to continue from, or a language model."""
     progress: Queue
     cpus_per_worker: int
 
 
-@dataclass(frozen=True)
-class HandedOver:
-    """A node ends soon: the training is saved, and goes on with workers on other nodes."""
-
-
-class _HandOverError(Exception):
-    """Ends the training in a worker after a checkpoint."""
-
-
-@dataclass(frozen=True)
-class WorkerFailure:
-    """Why training cannot continue. It is returned because Ray would retry if it were raised."""
-
-    message: str
-
-
 def train_worker(settings: WorkerSettings) -> Calibration | WorkerFailure | HandedOver:
-    """Train from the last checkpoint, if there is one, and report one after every epoch.
-
-    Long epochs have checkpoints within, and so has one in which a node is drained.
-    """
+    """Train to the end, and calibrate."""
     watch = Stopwatch()
     torch.set_num_threads(settings.cpus_per_worker)
     worker = this_worker()
     job = TrainingJob(EncodedCorpus(settings.corpus), settings.config, worker, init=settings.init)
-    _restore(job.training)
-    watch.end("corpus and model")
-    progress = ProgressSender(settings.progress, job.training, watch, active=worker.rank == 0)
-    try:
-        for result in job.training.run(
-            job.training_batches,
-            job.validation_batches,
-            on_step=progress.step,
-            on_note=progress.note,
-            checkpoints=_Checkpoints(job.training, worker),
-        ):
-            progress.epoch(result)
-            metrics = {"epoch": result.epoch, "accuracy": result.validation.accuracy}
-            report_checkpoint(job.training, metrics, worker)
-    except RunError as error:
-        return WorkerFailure(str(error))
-    except _HandOverError:
-        return HandedOver()
+    unfinished = run_epochs(
+        job.training,
+        job.training_batches,
+        job.validation_batches,
+        progress=settings.progress,
+        watch=watch,
+    )
+    if unfinished is not None:
+        return unfinished
     if worker.rank == 0:
         ensemble_linear(job.corpus, settings.config)
     worker.all_reduce(np.zeros(1))  # a barrier: all wait until rank 0 has fitted the linear model
     return job.calibrate(job.linear_logits(ensemble_linear(job.corpus, settings.config)))
-
-
-def this_worker() -> Worker:
-    """The rank and device that Ray Train has given this process."""
-    context = ray.train.get_context()
-    alone = Worker(device=get_device())
-    if context.get_world_size() == 1:
-        return alone
-    return replace(
-        alone,
-        rank=context.get_world_rank(),
-        world_size=context.get_world_size(),
-        share_weights=share_weights,
-        average=average,
-        all_reduce=partial(all_reduce, device=alone.device),
-    )
-
-
-def _restore(training: Training) -> None:
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is not None:
-        with checkpoint.as_directory() as directory:
-            restore_training(training, Path(directory))
-
-
-def report_checkpoint(training: Training, metrics: dict[str, Any], worker: Worker) -> None:
-    """Report to Ray Train from every rank, with a checkpoint from rank 0."""
-    if worker.rank != 0:
-        ray.train.report(metrics)
-        return
-    with tempfile.TemporaryDirectory() as directory:
-        save_training(training, Path(directory))
-        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(directory))
-
-
-class _Checkpoints:
-    """Saves within an epoch: some minutes after the last time, or if a node is drained."""
-
-    def __init__(self, training: Training, worker: Worker) -> None:
-        self.training = training
-        self.worker = worker
-        self.last, self.epochs = time.monotonic(), len(training.history)
-
-    def are_due(self) -> bool:
-        """Whether a node of the workers is drained, or the last checkpoint is some minutes old."""
-        now, epochs = time.monotonic(), len(self.training.history)
-        if epochs > self.epochs:
-            self.last, self.epochs = now, epochs
-        return _is_drained() or now - self.last > _SECONDS_BETWEEN_CHECKPOINTS
-
-    def save(self) -> None:
-        """Report a checkpoint; _HandOverError on all workers if a node of any is drained."""
-        report_checkpoint(self.training, {"epoch": self.epochs}, self.worker)
-        self.last = time.monotonic()
-        if self.worker.all_reduce(np.array([float(_is_drained())])).any():
-            raise _HandOverError
-
-
-def _is_drained() -> bool:
-    """Whether Ray Train has told this worker that a node of the workers ends soon."""
-    return ray.train.get_preemption_info() is not None

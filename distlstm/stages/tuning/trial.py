@@ -30,11 +30,11 @@ from distlstm.model.training import EpochResult, predict
 from distlstm.stages.run.ray_storage import checkpoint_at, run_options
 from distlstm.stages.training.attempts import fit_through_deaths
 from distlstm.stages.training.baseline import ensemble_linear
+from distlstm.stages.training.epochs import report_checkpoint, this_worker
 from distlstm.stages.training.job import ShardBatches, TrainingJob
 from distlstm.stages.training.out_of_memory import is_out_of_memory, memory_advice
 from distlstm.stages.training.process_group import ProcessGroup
 from distlstm.stages.training.reservation import Reservation
-from distlstm.stages.training.worker import report_checkpoint, this_worker
 from distlstm.stages.tuning.resources import TrialResources
 from distlstm.stages.tuning.study import TrialReport
 from distlstm.storage import Directory, storage_at
@@ -50,6 +50,8 @@ class TrialSettings:
 
     corpus: Directory
     config: ExperimentConfig
+    init: Directory | None
+    """Language model to begin with."""
     resources: TrialResources
     directory: Directory
     """Storage of Ray Train, which runs inside trials of several workers."""
@@ -140,7 +142,7 @@ class _Trial:
         """Begin, or resume: from this checkpoint, else from one of an earlier command."""
         self.started = time.time()
         config = settings.config.with_values(proposal["parameters"])
-        self.job = TrainingJob(EncodedCorpus(settings.corpus), config, worker)
+        self.job = TrainingJob(EncodedCorpus(settings.corpus), config, worker, init=settings.init)
         if checkpoint is None and proposal["checkpoint"] is not None:
             checkpoint = checkpoint_at(storage_at(proposal["checkpoint"]))
         if checkpoint is not None:

@@ -1,0 +1,1 @@
+"""Training a language model: texts, workers, and its directory."""
