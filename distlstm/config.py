@@ -145,7 +145,7 @@ class PretrainingConfig:
     """Dropout rate of the inputs of each recurrent layer and of the last states."""
     tokens_per_batch: Count = 4_096
     """Most tokens of a step with padding, over all workers."""
-    tokens_per_window: Annotated[int, Range(2, 100_000)] = 128
+    tokens_per_window: Annotated[int, Range(3, 100_000)] = 128
     """Longer texts are cut into windows of so many tokens; each is read by itself."""
     sampled_tokens: Annotated[int, Range(1, 100_000)] = 1_024
     """Draws of tokens with which the right one is compared in each step."""
