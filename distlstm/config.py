@@ -133,8 +133,10 @@ class TrainingConfig:
 class PretrainingConfig:
     """`[pretraining]`: how a language model is learnt from rows without labels."""
 
-    epochs: Count = 8
-    """Number of epochs, unless `--time-budget` ends it earlier."""
+    steps: Count = 20_000
+    """Target number of optimizer steps, from which the number of epochs follows."""
+    max_epochs: Count = 10
+    """Largest number of epochs, however few rows there are."""
     learning_rate: Annotated[float, Range(1e-8, 10)] = 3e-3
     """Peak learning rate of the schedule."""
     weight_decay: Annotated[float, Range(0, 10)] = 0.01
@@ -143,8 +145,9 @@ class PretrainingConfig:
     """Largest gradient norm of a step; larger gradients are scaled down to it."""
     dropout: Dropout = 0.1
     """Dropout rate of the inputs of each recurrent layer and of the last states."""
-    tokens_per_batch: Count = 4_096
-    """Most tokens of a step with padding, over all workers."""
+    tokens_per_batch: Annotated[int, Range(0)] = 0
+    """Most tokens of a step with padding, over all workers; 0 means a 300th of all tokens, from 512
+    to 4,096."""
     tokens_per_window: Annotated[int, Range(3, 100_000)] = 128
     """Longer texts are cut into windows of so many tokens; each is read by itself."""
     sampled_tokens: Annotated[int, Range(1, 100_000)] = 1_024

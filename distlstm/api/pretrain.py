@@ -45,7 +45,7 @@ def pretrain(
     >>> result = distlstm.pretrain(
     ...     "train.parquet",
     ...     output="language-model",
-    ...     config={"model.hidden_dim": 16, "pretraining.epochs": 2},
+    ...     config={"model.hidden_dim": 16, "pretraining.max_epochs": 2},
     ... )
     >>> result.perplexity > 1
     True

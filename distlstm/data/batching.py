@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distlstm.config import TrainingConfig
+from distlstm.config import PretrainingConfig, TrainingConfig
 
 _STEPS_PER_WINDOW = 50
+_LEAST_TOKENS_PER_ROW = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,12 @@ def step_limits(config: TrainingConfig, num_rows: int) -> BatchLimits:
     rows = config.rows_per_batch or max(small, large)
     tokens = config.tokens_per_batch or max(8_192, 64 * rows)
     return BatchLimits(rows=rows, tokens=tokens)
+
+
+def text_limits(config: PretrainingConfig, num_tokens: int) -> BatchLimits:
+    """The limits of a step of a language model, as configured, or by the size of the corpus."""
+    tokens = config.tokens_per_batch or min(4_096, max(512, num_tokens // 300))
+    return BatchLimits(rows=max(1, tokens // _LEAST_TOKENS_PER_ROW), tokens=tokens)
 
 
 def plan_epoch(

@@ -146,6 +146,8 @@ class Optimization:
     learning_rate: float
     weight_decay: float
     clip_norm: float
+    shares: Mapping[str, float] = field(default_factory=dict)
+    """Factors of the learning rate, by submodule; 1 for all others."""
 
 
 class Losses(NamedTuple):
@@ -188,7 +190,11 @@ class EpochLoop(ABC, Generic[_Model, _Result]):
         self.embedding = RowAdamW(table, betas=_BETAS, weight_decay=decay)
         self.others = [p for p in self.model.parameters() if p is not table]
         self.optimizer = torch.optim.AdamW(
-            self.others,
+            [
+                {"params": list(part.parameters()), "share": self._share(name)}
+                for name, part in self.model.named_children()
+                if name != "embedding" and any(True for _ in part.parameters())
+            ],
             lr=optimization.learning_rate,
             betas=_BETAS,
             weight_decay=decay,
@@ -199,6 +205,9 @@ class EpochLoop(ABC, Generic[_Model, _Result]):
         self.begun: BegunEpoch | None = None
         """The steps of the current epoch up to its last checkpoint; None before one."""
         self.best_weights = self.model.applied_weights()
+
+    def _share(self, name: str) -> float:
+        return self.optimization.shares.get(name, 1.0)
 
     @property
     def best(self) -> _Result | None:
@@ -359,7 +368,7 @@ class EpochLoop(ABC, Generic[_Model, _Result]):
     def _step(self, batch: Batch, progress: float) -> _Sums:
         rate = self.highest_rate * rate_share(progress)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["share"]
         used = self.embedding.take(batch.used_ids)
         used.weights.requires_grad_(self.trains_embedding())
         losses = self.losses(used, batch)
@@ -369,7 +378,7 @@ class EpochLoop(ABC, Generic[_Model, _Result]):
         self.worker.average([p.grad for p in learning if p.grad is not None])
         norm = nn.utils.clip_grad_norm_(learning, self.optimization.clip_norm, foreach=True)
         self.optimizer.step()
-        self.embedding.step(used, rate=rate)
+        self.embedding.step(used, rate=rate * self._share("embedding"))
         counted = losses.weights > 0
         tokens = (batch.lengths * (batch.weights > 0)).sum()
         return _Sums(
@@ -390,7 +399,7 @@ class EpochLoop(ABC, Generic[_Model, _Result]):
             "num_tokens": int(sums.tokens),
             "padding_share": float(sums.padded_tokens / sums.tokens - 1),
             "highest_rate": self.highest_rate,
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "learning_rate": self.highest_rate * rate_share(self.progress(steps - 1, steps)),
         }
 
 

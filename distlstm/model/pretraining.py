@@ -47,6 +47,7 @@ class Pretraining(EpochLoop[LanguageModel, LanguageEpoch]):
         model: LanguageModel,
         config: PretrainingConfig,
         *,
+        num_epochs: int,
         seed: int,
         worker: Worker,
         time_budget: float | None = None,
@@ -61,7 +62,7 @@ class Pretraining(EpochLoop[LanguageModel, LanguageEpoch]):
             weight_decay=config.weight_decay,
             clip_norm=config.clip_norm,
         )
-        super().__init__(model, optimization, num_epochs=config.epochs, seed=seed, worker=worker)
+        super().__init__(model, optimization, num_epochs=num_epochs, seed=seed, worker=worker)
 
     @property
     def finished(self) -> bool:
@@ -124,6 +125,11 @@ class Pretraining(EpochLoop[LanguageModel, LanguageEpoch]):
                 sums += float(losses.double().sum()), len(losses)
         total, count = self.worker.all_reduce(sums)
         return float(total / count)
+
+
+def epochs_for(config: PretrainingConfig, steps_per_epoch: int) -> int:
+    """The epochs for about `config.steps` steps, at most `max_epochs`."""
+    return max(1, min(config.max_epochs, round(config.steps / max(1, steps_per_epoch))))
 
 
 def _predictions(model: LanguageModel, used: UsedRows, batch: Batch) -> list[Predictions]:

@@ -32,13 +32,11 @@ from distlstm.model.language_model import (
     sampled_losses,
 )
 from distlstm.model.loop import Worker
-from distlstm.model.pretraining import Pretraining
+from distlstm.model.pretraining import Pretraining, epochs_for
 from distlstm.text.vocabulary import Vocabulary
 
 VOCAB_SIZE = 30
-CONFIG = PretrainingConfig(
-    epochs=3, learning_rate=0.02, dropout=0.0, precision="fp32", sampled_tokens=20
-)
+CONFIG = PretrainingConfig(learning_rate=0.02, dropout=0.0, precision="fp32", sampled_tokens=20)
 
 
 def model_config(cell: str = "lstm", **changes: object) -> ModelConfig:
@@ -198,9 +196,13 @@ class Sentences:
             yield replace(batch, sampled_ids=torch.from_numpy(sampled.astype(np.int64)))
 
 
-def pretraining(config: PretrainingConfig = CONFIG, budget: float | None = None) -> Pretraining:
+def pretraining(
+    config: PretrainingConfig = CONFIG, *, num_epochs: int = 3, budget: float | None = None
+) -> Pretraining:
     model = language_model(model_config(num_layers=1))
-    return Pretraining(model, config, seed=0, worker=Worker(), time_budget=budget)
+    return Pretraining(
+        model, config, num_epochs=num_epochs, seed=0, worker=Worker(), time_budget=budget
+    )
 
 
 def losses_of(run: Pretraining, stop_after: int = 99) -> list[float]:
@@ -213,7 +215,7 @@ def losses_of(run: Pretraining, stop_after: int = 99) -> list[float]:
 
 
 def test_a_language_model_learns_what_follows_what() -> None:
-    run = pretraining(replace(CONFIG, epochs=30))
+    run = pretraining(num_epochs=30)
     losses_of(run)
     assert run.best is not None
     assert run.history[0].perplexity > 10
@@ -235,12 +237,12 @@ def test_a_resumed_run_has_the_losses_of_an_unbroken_one(tmp_path: Path) -> None
 
 
 def test_the_training_ends_when_its_time_is_used_and_so_does_a_resumed_one(tmp_path: Path) -> None:
-    run = pretraining(replace(CONFIG, epochs=10_000), budget=0.5)
+    run = pretraining(num_epochs=10_000, budget=0.5)
     losses_of(run)
     assert 0 < len(run.history) < 10_000
     assert run.history[-1].learning_rate < CONFIG.learning_rate / 2  # the rate fell by the time
     save_training(run, tmp_path)
-    again = pretraining(replace(CONFIG, epochs=10_000), budget=0.5)
+    again = pretraining(num_epochs=10_000, budget=0.5)
     restore_training(again, tmp_path)
     assert again.finished
 
@@ -319,3 +321,10 @@ def test_weights_of_other_sizes_are_refused(directory: Path) -> None:
     (directory / "model.json").write_text(wider)
     with pytest.raises(UserError, match="is damaged: weights do not fit the config"):
         load_language_model(directory)
+
+
+@pytest.mark.parametrize(
+    ("steps_per_epoch", "epochs"), [(1, 10), (2_000, 10), (4_400, 5), (10**6, 1)]
+)
+def test_the_epochs_follow_from_the_steps(steps_per_epoch: int, epochs: int) -> None:
+    assert epochs_for(PretrainingConfig(), steps_per_epoch) == epochs

@@ -18,7 +18,7 @@ from tests.conftest import labelled_rows
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 SHORT = [
     *TINY[:4],
-    *("--set", "pretraining.epochs=3", "--set", "pretraining.tokens_per_batch=256"),
+    *("--set", "pretraining.max_epochs=3", "--set", "pretraining.tokens_per_batch=256"),
     *("--set", "pretraining.precision=fp32"),
 ]
 ONE = ["--workers", 1]
@@ -79,9 +79,9 @@ def test_pretrain_writes_a_language_model_and_the_same_command_has_nothing_to_do
     assert result["resumed"]
     assert result["perplexity"] == pytest.approx(history[-1]["perplexity"])
     assert result["rows"] + load_language_model(output).metadata["corpus"]["num_validation"] == 900
-    changed = run(capfd, *command, "--set", "pretraining.epochs=4")
+    changed = run(capfd, *command, "--set", "pretraining.max_epochs=4")
     assert changed.code == 2
-    assert "pretraining.epochs was 3, is 4" in changed.err
+    assert "pretraining.max_epochs was 3, is 4" in changed.err
     other = run(capfd, *command, "--set", "training.learning_rate=0.1")  # has no effect on it
     assert other.code == 0
     report = run(capfd, "report", output)
@@ -123,9 +123,9 @@ def test_one_command_learns_from_both_kinds_of_rows(
     # All texts, and the labelled ones that are not held out; few of them measure the perplexity.
     assert 900 * 0.9 < metadata["language_model"]["num_rows"] < 900 + 90
     assert "nothing to do" in run(capfd, *command).err
-    changed = run(capfd, *command, "--set", "pretraining.epochs=4")
+    changed = run(capfd, *command, "--set", "pretraining.max_epochs=4")
     assert changed.code == 2
-    assert "pretraining.epochs was 3, is 4" in changed.err
+    assert "pretraining.max_epochs was 3, is 4" in changed.err
     predicted = run(capfd, "predict", "--model", output, "team goal match league")
     assert json.loads(predicted.out)["predicted_label"] == "sport"
 
@@ -135,7 +135,7 @@ def test_without_unlabelled_rows_the_settings_of_pretraining_are_no_part_of_the_
 ) -> None:
     command = ["train", few, "--output", tmp_path / "m", *TINY, *ONE]
     assert run(capfd, *command).code == 0
-    assert "nothing to do" in run(capfd, *command, "--set", "pretraining.epochs=5").err
+    assert "nothing to do" in run(capfd, *command, "--set", "pretraining.max_epochs=5").err
 
 
 def test_a_study_begins_with_a_language_model_and_does_not_search_its_sizes(
@@ -195,7 +195,7 @@ def test_other_sizes_than_the_language_models_are_refused_with_what_to_add(
     [
         (["{texts}", "--text-column", "body"], "No column 'body'"),
         (["{gone}"], "gone.parquet"),
-        (["{texts}", "--set", "pretraining.epoch=3"], "Did you mean pretraining.epochs?"),
+        (["{texts}", "--set", "pretraining.max_epoch=3"], "Did you mean pretraining.max_epochs?"),
         (["{texts}", "--set", "pretraining.tokens_per_window=2"], "must be from 3"),
         (["{texts}", "--time-budget", "soon"], "is not a duration"),
         (["{texts}", "--workers", 99], "99 workers"),
@@ -247,8 +247,17 @@ def test_one_and_two_workers_have_the_same_losses(
 def test_the_time_budget_ends_the_training_within_an_epoch(
     capfd: pytest.CaptureFixture[str], texts: Path, tmp_path: Path
 ) -> None:
-    endless = [*SHORT, "--set", "pretraining.epochs=100000", "--time-budget", "3s", *ONE]
-    outcome = run(capfd, "pretrain", texts, "--output", tmp_path / "lm", *endless, "--json")
+    endless = [
+        *SHORT,
+        "--set",
+        "pretraining.max_epochs=100000",
+        "--set",
+        "pretraining.steps=9999999",
+        "--time-budget",
+        "3s",
+        *ONE,
+    ]
+    outcome = run(capfd, "pretrain", texts, "--output", tmp_path / "lm", *limited, "--json")
     assert outcome.code == 0, outcome.err
     result = json.loads(outcome.out)
     assert 1 <= result["epochs"] < 100_000

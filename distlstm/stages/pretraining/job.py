@@ -7,16 +7,14 @@ import numpy as np
 import torch
 
 from distlstm.config import ExperimentConfig
-from distlstm.data.batching import BatchLimits, cut_by_length, plan_epoch, rows_of_rank
+from distlstm.data.batching import cut_by_length, plan_epoch, rows_of_rank, text_limits
 from distlstm.data.text_corpus import EncodedTexts
 from distlstm.data.text_windows import TextWindows
 from distlstm.model.batch import Batch
 from distlstm.model.language_model import LanguageModel, sample_tokens
 from distlstm.model.loop import Worker
-from distlstm.model.pretraining import Pretraining
+from distlstm.model.pretraining import Pretraining, epochs_for
 
-_TOKENS_PER_ROW = 8
-"""Least tokens of a row on average in a full step, so that steps of short texts stay small."""
 _VALIDATION_TOKENS = 20_000
 
 
@@ -68,14 +66,14 @@ class PretrainingJob:
         size = config.pretraining.tokens_per_window
         self.windows = TextWindows(corpus.training, size)
         self.validation = TextWindows(corpus.validation, size)
-        tokens = config.pretraining.tokens_per_batch
-        self.limits = BatchLimits(rows=max(1, tokens // _TOKENS_PER_ROW), tokens=tokens)
+        self.limits = text_limits(config.pretraining, corpus.summary.num_tokens)
         torch.manual_seed(config.seed)
         self.training = Pretraining(
             LanguageModel(
                 config.model, vocab_size=self.vocab_size, dropout=config.pretraining.dropout
             ),
             config.pretraining,
+            num_epochs=epochs_for(config.pretraining, len(self._plan(0))),
             seed=config.seed,
             worker=worker,
             time_budget=time_budget,
@@ -88,8 +86,10 @@ class PretrainingJob:
 
     def training_batches(self, epoch: int) -> _TrainingBatches:
         """This worker's windows of each step of an epoch."""
-        plan = plan_epoch(self.windows.lengths, self.limits, seed=self.config.seed, epoch=epoch)
-        return _TrainingBatches(self.windows, plan, self, epoch)
+        return _TrainingBatches(self.windows, self._plan(epoch), self, epoch)
+
+    def _plan(self, epoch: int) -> list[np.ndarray]:
+        return plan_epoch(self.windows.lengths, self.limits, seed=self.config.seed, epoch=epoch)
 
     def validation_batches(self) -> Iterator[Batch]:
         """This worker's share of the validation windows, or of about 20,000 tokens of them."""

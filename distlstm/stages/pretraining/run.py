@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from distlstm.config import ExperimentConfig
+from distlstm.data.batching import text_limits
 from distlstm.data.text_corpus import EncodedTexts
 from distlstm.model.checkpoint import load_best_weights, load_history
 from distlstm.model.language_directory import PretrainedModel, save_language_model
@@ -88,7 +89,7 @@ class PretrainingRun:
         save_language_model(pretrained, path)
 
     def _memory_advice(self) -> str:
-        tokens = self.config.pretraining.tokens_per_batch
+        tokens = text_limits(self.config.pretraining, self.corpus.summary.num_tokens).tokens
         return (
             "A training worker ran out of memory. Resume with fewer --workers, or start again with "
             f"--overwrite and a lower pretraining.tokens_per_batch (now {tokens:,}) or "
