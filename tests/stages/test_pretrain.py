@@ -247,16 +247,8 @@ def test_one_and_two_workers_have_the_same_losses(
 def test_the_time_budget_ends_the_training_within_an_epoch(
     capfd: pytest.CaptureFixture[str], texts: Path, tmp_path: Path
 ) -> None:
-    endless = [
-        *SHORT,
-        "--set",
-        "pretraining.max_epochs=100000",
-        "--set",
-        "pretraining.steps=9999999",
-        "--time-budget",
-        "3s",
-        *ONE,
-    ]
+    endless = ["--set", "pretraining.max_epochs=100000", "--set", "pretraining.steps=9999999"]
+    limited = [*SHORT, *endless, "--time-budget", "3s", *ONE]
     outcome = run(capfd, "pretrain", texts, "--output", tmp_path / "lm", *limited, "--json")
     assert outcome.code == 0, outcome.err
     result = json.loads(outcome.out)
