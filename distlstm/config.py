@@ -115,6 +115,13 @@ class TrainingConfig:
     """Share of the target spread evenly over all labels; unused if the labels are probabilities."""
     frozen_epochs: Annotated[int, Range(0)] = 0
     """Number of first epochs in which the embedding is not trained."""
+    pretrained_rate: Annotated[float, Range(0, 1)] = 0.3
+    """Factor of the learning rate of embedding and recurrent layers that begin with a language
+    model; with 0, they stay as they are."""
+    metric: Literal["accuracy", "macro_f1"] = "accuracy"
+    """Validation metric of the best epoch. With "macro_f1", rare labels are also predicted more
+    often: scores are shifted against the frequency of the labels, as far as it pays on validation
+    rows. Sets of labels have a threshold for each label, and always use F1."""
     class_weights: Literal["none", "balanced"] = "none"
     """With "balanced", the weight of a row is rows / (labels * rows of its label), so that every
     label has the same influence. The best epoch then has the highest macro recall, not accuracy."""

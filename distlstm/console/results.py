@@ -94,6 +94,17 @@ def print_command(command: str) -> None:
     _stdout().print(f"\n[bold]$ {shown(command)}[/]")
 
 
+def print_shares(title: str, header: Sequence[str], rows: Mapping[str, Sequence[float]]) -> None:
+    """Print a table of figures from 0 to 1: a column for each name in `header`, named rows."""
+    table = Table(title=title)
+    table.add_column("")
+    for name in header:
+        table.add_column(name, justify="right")
+    for name, figures in rows.items():
+        table.add_row(name, *(f"{figure:.4f}" for figure in figures))
+    _stdout().print(table)
+
+
 def print_train(result: TrainResult) -> None:
     """Print the metrics of a trained model, and those of the baselines on the same rows."""
     console, metadata = _stdout(), result.metadata

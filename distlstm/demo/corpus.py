@@ -126,7 +126,9 @@ class DemoCorpus:
     test: Path
     """The same columns; `train` has none of its texts, not even with other case or punctuation."""
     unlabelled: Path
-    """Directory of Parquet files: `id` (int64, ascending over the files), `module`, `text`."""
+    """Directory of Parquet files: `id` (int64, ascending over the files), `module`, `text`.
+
+    It has none of the texts of `test`, so a language model may learn from it."""
     num_train: int
     num_test: int
     num_unlabelled: int
@@ -179,7 +181,7 @@ def write_corpus(passages: Sequence[Passage], *, directory: Path) -> DemoCorpus:
     labelled = sorted(labelled_passages(passages), key=lambda passage: passage.digest)
     train = [passage for passage in labelled if not passage.is_test]
     test = [passage for passage in labelled if passage.is_test]
-    unlabelled = unlabelled_passages(passages)
+    unlabelled = unlabelled_passages(passages, without=test)
     corpus = DemoCorpus(
         train=directory / "train.parquet",
         test=directory / "test.parquet",
@@ -208,11 +210,15 @@ def labelled_passages(passages: Iterable[Passage]) -> list[Passage]:
     return [passage for digest, passage in first.items() if digest not in shared]
 
 
-def unlabelled_passages(passages: Iterable[Passage]) -> list[Passage]:
-    """All passages, each text once, ordered by module."""
+def unlabelled_passages(
+    passages: Iterable[Passage], *, without: Iterable[Passage]
+) -> list[Passage]:
+    """All passages with other texts than those of some, each text once, ordered by module."""
     first: dict[bytes, Passage] = {}
     for passage in passages:
         first.setdefault(passage.digest, passage)
+    for passage in without:
+        first.pop(passage.digest, None)
     return sorted(first.values(), key=lambda passage: passage.module)
 
 

@@ -8,10 +8,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from distlstm import environment
-from distlstm.console.results import print_command, print_text
+from distlstm.console.results import print_command, print_shares, print_text
 from distlstm.console.terminal import TerminalProgress
 from distlstm.demo.corpus import build_stdlib_corpus
+from distlstm.json_text import read_json
 from distlstm.stages.run.events import Progress
+from distlstm.stages.run.files import METRICS_FILE
+from distlstm.storage import LocalStorage
 
 _EXPERIMENT = """\
 # A short search over a small space, so that the demo ends within minutes.
@@ -28,12 +31,14 @@ grace_epochs = 2
 "model.num_layers" = { choice = [1, 2] }
 "model.dropout" = { uniform = [0.2, 0.6] }
 """
+_MODELS = {"train": "plain-model", "pretrain, then train --init": "model"}
+"""The directories of both models, by how they were made."""
 
 
 def run_demo(
     directory: Path, *, run: Callable[[Sequence[str]], None], quiet: bool, debug: bool
 ) -> None:
-    """Build the corpus, then tune, train, evaluate and predict on it.
+    """Build the corpus, then tune, pretrain, train, evaluate and predict on it.
 
     Args:
         directory: where everything is written.
@@ -49,10 +54,15 @@ def run_demo(
             for arguments in _commands(directory):
                 print_command(shlex.join(["distlstm", *arguments]))
                 run(arguments)
+        print_shares(
+            "What pretraining brought (accuracy)",
+            ["LSTM alone, validation", "linear model, validation", "whole model, test"],
+            {name: _accuracies(directory / model) for name, model in _MODELS.items()},
+        )
     print_text(
-        f"\nEverything is in {directory}: the corpus in data/, the study in study/, the model in "
-        "model/ (open model/report.html), the test metrics in evaluation/, the predicted rows in "
-        "predictions/."
+        f"\nEverything is in {directory}: the corpus in data/, the study in study/, the language "
+        "model in language-model/, the models in plain-model/ and model/ (open model/report.html), "
+        "their test metrics beside them, the predicted rows in predictions/."
     )
 
 
@@ -74,15 +84,29 @@ def _build(directory: Path, *, quiet: bool) -> None:
     )
 
 
+def _accuracies(model: Path) -> list[float]:
+    """Of the LSTM alone and the linear model on validation rows, and of both on the test rows."""
+    from distlstm.stages.run.models import metadata_of
+
+    baseline = metadata_of(LocalStorage(model))["baseline"]
+    tested = read_json(Path(f"{model}-evaluation") / METRICS_FILE)
+    return [part["accuracy"] for part in (baseline["recurrent"], baseline["linear"], tested)]
+
+
 def _commands(directory: Path) -> list[list[str]]:
-    data, study, model = directory / "data", directory / "study", directory / "model"
-    train, test = str(data / "train.parquet"), str(data / "test.parquet")
-    tuned = ["--config", str(study / "best.toml"), "--set", "training.max_epochs=12"]
-    experiment = ["--config", str(directory / "experiment.toml")]
-    evaluation, predictions = str(directory / "evaluation"), str(directory / "predictions")
+    data, study, texts = directory / "data", directory / "study", directory / "language-model"
+    train, test, unlabelled = (
+        str(data / name) for name in ("train.parquet", "test.parquet", "unlabelled")
+    )
+    plain, model = (str(directory / name) for name in _MODELS.values())
+    tuned = ["--config", str(study / "best.toml")]
+    longer = [*tuned, "--set", "training.max_epochs=12", "--workers", "2"]
     return [
-        ["tune", train, "--output", str(study), *experiment],
-        ["train", train, "--output", str(model), *tuned, "--workers", "2"],
-        ["evaluate", test, "--model", str(model), "--output", evaluation],
-        ["batch-predict", str(data / "unlabelled"), "--model", str(model), "--output", predictions],
+        ["tune", train, "--output", str(study), "--config", str(directory / "experiment.toml")],
+        ["train", train, "--output", plain, *longer],
+        ["pretrain", unlabelled, "--output", str(texts), *tuned, "--workers", "2"],
+        ["train", train, "--init", str(texts), "--output", model, *longer],
+        ["evaluate", test, "--model", plain, "--output", f"{plain}-evaluation"],
+        ["evaluate", test, "--model", model, "--output", f"{model}-evaluation"],
+        ["batch-predict", unlabelled, "--model", model, "--output", str(directory / "predictions")],
     ]

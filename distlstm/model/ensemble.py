@@ -1,7 +1,8 @@
 """Combines the LSTM and the linear model into one classifier, fitted on the validation rows.
 
-Fitted are, in this order: temperature and ensemble weight by log loss, thresholds of label sets by
-F1, and the early exit (cascade) by the share of labels that it changes.
+Fitted are, in this order: temperature and ensemble weight by log loss, offsets of the labels by
+macro-F1 (if asked for), thresholds of label sets by F1, and the early exit (cascade) by the share
+of labels that it changes.
 
 Shape letters: B rows, C labels.
 """
@@ -15,6 +16,8 @@ from distlstm.model.cascade import Cascade, fit_cascade
 from distlstm.model.label_kind import LabelKind
 from distlstm.model.metrics import AllReduce, Metrics, TrueLabels, one_worker
 from distlstm.text.labels import one_hot
+
+_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +63,9 @@ class Calibration:
     """By label id; empty unless the model gives label sets."""
     cascade: Cascade | None = None
     """When the linear model answers alone; None if it never does."""
+    offsets: tuple[float, ...] = ()
+    """By label id, what is added to the logits so that rare labels are predicted more often; empty
+    if nothing is."""
 
 
 def calibrate(
@@ -67,6 +73,7 @@ def calibrate(
     *,
     kind: LabelKind,
     cascade_tolerance: float = 0.0,
+    label_counts: np.ndarray | None = None,
     all_reduce: AllReduce = one_worker,
 ) -> Calibration:
     """Fit temperature, ensemble weight, thresholds and cascade, and measure the result.
@@ -75,6 +82,8 @@ def calibrate(
         rows: the validation rows of this worker.
         kind: of the labels.
         cascade_tolerance: share of the rows whose label the cascade may change; 0: no cascade.
+        label_counts: training rows of each label, to fit offsets for the highest macro-F1; None
+            fits none.
         all_reduce: sums a vector over the workers, so that the rows of all workers count.
     """
     logits, targets = rows.recurrent[None], rows.probabilities
@@ -84,9 +93,13 @@ def calibrate(
         fit_weights(some, targets, loss_at=kind.loss_at, all_reduce=all_reduce)
         for some in (logits, logits[:1])
     )
-    probabilities = kind.probabilities(np.tensordot(weights, logits, axes=1))
+    combined = np.tensordot(weights, logits, axes=1)
+    offsets = np.zeros(combined.shape[1])
+    if label_counts is not None and not kind.gives_sets:
+        offsets = fit_offsets(combined, rows, kind, label_counts, all_reduce=all_reduce)
+    probabilities = kind.probabilities(combined + offsets)
     fitted = kind.fitted(probabilities, rows.targets, all_reduce)
-    linear = np.tensordot(weights[1:], logits[1:], axes=1)
+    linear = np.tensordot(weights[1:], logits[1:], axes=1) + offsets
     cascade = None
     if cascade_tolerance > 0 and weights[1:].any() and not kind.gives_sets:
         cascade = fit_cascade(
@@ -105,7 +118,34 @@ def calibrate(
         score_histogram=all_reduce(histogram).astype(int).tolist(),
         thresholds=fitted.thresholds,
         cascade=cascade,
+        offsets=tuple(offsets.tolist()) if offsets.any() else (),
     )
+
+
+def fit_offsets(
+    logits: np.ndarray,
+    rows: ValidationLogits,
+    kind: LabelKind,
+    label_counts: np.ndarray,
+    *,
+    all_reduce: AllReduce = one_worker,
+) -> np.ndarray:
+    """Offsets of the logits (float64 [C]) with the highest macro-F1 on held-out rows.
+
+    They are a share of the negative log frequency of each label: 0 trusts the frequencies of the
+    training rows, 1 takes all labels as equally frequent (Menon et al. 2021, Long-tail Learning via
+    Logit Adjustment). The share is the only number that is fitted, so few rows suffice.
+    """
+    frequency = (label_counts + 1) / (label_counts + 1).sum()
+    best, found = -1.0, np.zeros(logits.shape[1])
+    for share in _SHARES:
+        offsets = -share * np.log(frequency)
+        offsets -= offsets.mean()
+        probabilities = kind.probabilities(logits + offsets)
+        macro_f1 = _measure(kind, probabilities, rows.true_labels, all_reduce).macro_f1
+        if macro_f1 > best:
+            best, found = macro_f1, offsets
+    return found
 
 
 def _measure(

@@ -17,7 +17,7 @@ model is applied.
 Shape letters: N tokens, R rows, F features, U subwords, C labels.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -62,6 +62,10 @@ class LinearModel:
     def scaled(self, factor: float) -> "LinearModel":
         """The same model with all logits multiplied by `factor`."""
         return LinearModel(self.features, self.weight * factor, self.bias * factor)
+
+    def shifted(self, offsets: Sequence[float]) -> "LinearModel":
+        """The same model with an offset added to the logits of each label."""
+        return replace(self, bias=self.bias + torch.tensor(offsets, dtype=torch.float32))
 
     def to_tensors(self) -> dict[str, Tensor]:
         """The tensors that `from_tensors` reads."""

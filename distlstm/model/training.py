@@ -48,7 +48,9 @@ class Training(EpochLoop[Classifier, EpochResult]):
         seed: int,
         worker: Worker,
         kind: LabelKind = ONE_LABEL,
+        is_pretrained: bool = False,
     ) -> None:
+        """With `is_pretrained`, embedding and recurrent layers are those of a language model."""
         self.kind = kind
         self.config = config
         model.recurrent_dtype = recurrent_dtype(config.precision, worker.device)
@@ -56,6 +58,9 @@ class Training(EpochLoop[Classifier, EpochResult]):
             learning_rate=config.learning_rate,
             weight_decay=config.weight_decay,
             clip_norm=config.clip_norm,
+            shares=dict.fromkeys(("embedding", "layers"), config.pretrained_rate)
+            if is_pretrained
+            else {},
         )
         super().__init__(model, optimization, num_epochs=num_epochs, seed=seed, worker=worker)
 
@@ -99,11 +104,14 @@ class Training(EpochLoop[Classifier, EpochResult]):
         return kind.from_vector(self.worker.all_reduce(totals.to_vector()))
 
     def _is_best(self, metrics: Metrics) -> bool:
-        """Compare by the quality of the kind (balanced: by macro recall), then by log loss."""
-        balanced = self.config.class_weights == "balanced"
+        """Compare by the metric (balanced: by macro recall), then by log loss."""
 
         def quality(of: Metrics) -> tuple[float, float]:
-            return of.macro_recall if balanced else self.kind.quality(of), -of.log_loss
+            if self.config.class_weights == "balanced":
+                return of.macro_recall, -of.log_loss
+            if self.config.metric == "macro_f1":
+                return of.macro_f1, -of.log_loss
+            return self.kind.quality(of), -of.log_loss
 
         return self.best is None or quality(metrics) > quality(self.best.validation)
 

@@ -81,6 +81,14 @@ def test_the_unlabelled_files_hold_more_rows_numbered_from_zero(corpus: DemoCorp
     assert all(pq.ParquetFile(path).num_row_groups > 1 for path in paths)
 
 
+def test_no_test_text_is_among_the_unlabelled_ones(corpus: DemoCorpus) -> None:
+    unlabelled = {
+        letters(text) for path in corpus.unlabelled.iterdir() for text in read(path, "text")
+    }
+    assert unlabelled.isdisjoint(map(letters, read(corpus.test, "text")))
+    assert unlabelled >= set(map(letters, read(corpus.train, "text")))
+
+
 def test_another_process_writes_the_same_bytes_and_imports_no_module_it_reads(
     corpus: DemoCorpus, tmp_path: Path
 ) -> None:

@@ -123,3 +123,44 @@ def test_a_worker_without_a_row_and_no_rows_at_all_are_taken() -> None:
     found = calibrate(taken(rows(), slice(0, 0)), kind=ONE_LABEL, cascade_tolerance=0.1)
     assert (found.temperature, found.linear_weight, found.cascade) == (1.0, 0.0, None)
     assert found.metrics.num_rows == 0
+
+
+def rare_rows(num_rows: int = 3_000, *, linear: bool = True) -> tuple[ValidationLogits, np.ndarray]:
+    """Rows of which a twentieth has the second label; logits are honest about it."""
+    rng = np.random.default_rng(0)
+    label_ids = (rng.random(num_rows) < 0.05).astype(np.int64)
+    evidence = np.where(label_ids == 1, 1.5, -1.5) + rng.normal(0, 1.5, num_rows)
+    odds = evidence * 2 * 1.5 / 1.5**2 + np.log(0.05 / 0.95)
+    logits = np.stack([np.zeros(num_rows), odds], 1).astype(np.float32)
+    found = ValidationLogits(
+        recurrent=logits, linear=logits if linear else None, label_ids=label_ids, targets=None
+    )
+    return found, np.bincount(label_ids)
+
+
+@pytest.mark.parametrize("linear", [True, False])
+def test_offsets_predict_rare_labels_more_often_as_far_as_macro_f1_rises(*, linear: bool) -> None:
+    found, counts = rare_rows(linear=linear)
+    plain = calibrate(found, kind=ONE_LABEL, cascade_tolerance=0.001)
+    shifted = calibrate(found, kind=ONE_LABEL, cascade_tolerance=0.001, label_counts=counts)
+    assert plain.offsets == ()
+    assert shifted.offsets[1] > shifted.offsets[0]
+    assert sum(shifted.offsets) == pytest.approx(0)
+    assert shifted.metrics.macro_f1 > plain.metrics.macro_f1 + 0.02
+    assert (shifted.temperature, shifted.linear_weight) == (plain.temperature, plain.linear_weight)
+    combined = found.recurrent / shifted.temperature + np.array(shifted.offsets)
+    if found.linear is not None:
+        combined += shifted.linear_weight * found.linear
+    predicted = softmax(combined)
+    totals = Totals.of(predicted, found.label_ids)
+    assert metrics_of(totals).macro_f1 == pytest.approx(shifted.metrics.macro_f1, abs=0.01)
+
+
+def test_without_a_gain_and_for_label_sets_there_are_no_offsets() -> None:
+    balanced = rows()
+    assert calibrate(balanced, kind=ONE_LABEL, label_counts=np.array([5, 5, 5])).offsets == ()
+    members = (softmax(balanced.recurrent) > 0.3).astype(np.float32)
+    sets = ValidationLogits(
+        recurrent=balanced.recurrent, linear=None, label_ids=balanced.label_ids, targets=members
+    )
+    assert calibrate(sets, kind=LabelSets(), label_counts=np.array([9, 5, 1])).offsets == ()

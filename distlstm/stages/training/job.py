@@ -20,6 +20,7 @@ from distlstm.model.embedding import set_vectors
 from distlstm.model.ensemble import Calibration, ValidationLogits, calibrate
 from distlstm.model.growth import begin_from, grow_from
 from distlstm.model.label_kind import label_kind
+from distlstm.model.language_directory import PretrainedModel
 from distlstm.model.linear import LinearModel
 from distlstm.model.loop import Worker
 from distlstm.model.training import Training, epochs_for, predict
@@ -94,8 +95,8 @@ class TrainingJob:
         )
         if corpus.vectors is not None:
             set_vectors(model, corpus.vectors)
-        if init is not None:
-            earlier = load_initial(init)
+        earlier = None if init is None else load_initial(init)
+        if earlier is not None:
             if isinstance(earlier, TrainedModel):
                 grow_from(model, earlier, labels=corpus.labels)
             else:
@@ -107,6 +108,7 @@ class TrainingJob:
             seed=config.seed,
             worker=worker,
             kind=label_kind(corpus.kind),
+            is_pretrained=isinstance(earlier, PretrainedModel),
         )
 
     def training_batches(self, epoch: int) -> ShardBatches:
@@ -169,8 +171,18 @@ class TrainingJob:
             rows,
             kind=self.training.kind,
             cascade_tolerance=self.config.model.cascade,
+            label_counts=self._label_counts()
+            if self.config.training.metric == "macro_f1"
+            else None,
             all_reduce=self.worker.all_reduce,
         )
+
+    def _label_counts(self) -> np.ndarray | None:
+        """Training rows of each label (int64 [C]), if the metric is macro-F1."""
+        if self.config.training.metric != "macro_f1":
+            return None
+        label_ids = self.corpus.training.label_ids
+        return np.bincount(label_ids, minlength=len(self.corpus.labels))
 
     def _plan(self, epoch: int) -> list[np.ndarray]:
         lengths = self.corpus.training.lengths

@@ -63,6 +63,13 @@ def write_model(
             config.model, vocab_size=len(corpus.vocabulary), num_labels=len(corpus.labels)
         )
     classifier.load_state_dict(load_best_weights(checkpoint))
+    if linear is not None:
+        linear = linear.scaled(calibration.linear_weight)
+    if calibration.offsets and linear is not None:
+        linear = linear.shifted(calibration.offsets)
+    elif calibration.offsets:
+        shift = torch.tensor(calibration.offsets) * calibration.temperature
+        classifier.output.bias.detach().add_(shift)
     write_history(path / HISTORY_FILE, history)
     best = best_epoch(history)
     metadata: dict[str, Any] = {
@@ -85,7 +92,7 @@ def write_model(
         vocabulary=corpus.vocabulary,
         labels=corpus.labels,
         temperature=calibration.temperature,
-        linear=linear.scaled(calibration.linear_weight) if linear else None,
+        linear=linear,
         cascade=calibration.cascade,
         kind=label_kind(corpus.kind, calibration.thresholds),
         metadata=metadata,
