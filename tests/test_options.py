@@ -16,11 +16,15 @@ READER = [
 ]  # fmt: skip
 COMMANDS = {
     "train": [
-        "DATA", "--output", "--overwrite", "--init", "--validation", *LABELS, *READER,
-        *CONFIG, *WORKERS, *DISPLAY,
+        "DATA", "--output", "--overwrite", "--init", "--unlabelled", "--validation", *LABELS,
+        *READER, *CONFIG, *WORKERS, *DISPLAY,
+    ],
+    "pretrain": [
+        "INPUTS", "--output", "--overwrite", "--text-column", "--time-budget", *READER, *CONFIG,
+        *WORKERS, *DISPLAY,
     ],
     "tune": [
-        "DATA", "--output", "--overwrite", "--validation", *LABELS, *READER, "--trials",
+        "DATA", "--output", "--overwrite", "--init", "--validation", *LABELS, *READER, "--trials",
         "--time-budget", "--concurrency", "--prefer", "--tolerance", "--warm-start", *CONFIG,
         *WORKERS, *DISPLAY,
     ],

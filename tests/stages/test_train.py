@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -218,3 +219,26 @@ def test_a_training_that_diverges_is_tried_once_more_then_says_what_to_lower(
     assert "Lower training.learning_rate (now 10) or training.clip_norm (now 1)" in outcome.err
     assert "Traceback" not in outcome.err
     assert not (tmp_path / "m/model.json").exists()
+
+
+@pytest.mark.parametrize("wide", ["true", "false"])
+def test_with_macro_f1_the_written_model_predicts_rare_labels_as_validated(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, wide: str
+) -> None:
+    rng = np.random.default_rng(0)
+    for name, num_rows in (("train", 900), ("validation", 600)):
+        labels = np.where(rng.random(num_rows) < 0.08, "rare", "common")
+        hints = np.where(rng.random(num_rows) < 0.75, labels, rng.permutation(labels))
+        texts = [f"{hint} sign {number % 7}" for number, hint in enumerate(hints)]
+        table = pa.table({"text": texts, "label": labels.tolist()})
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    train, validation = tmp_path / "train.parquet", tmp_path / "validation.parquet"
+    settings = [*TINY, "--set", "training.metric=macro_f1", "--set", f"model.wide={wide}"]
+    command = ["train", train, "--validation", validation, "--output", tmp_path / "m", *settings]
+    outcome = run(capfd, *command, "--workers", 1)
+    assert outcome.code == 0, outcome.err
+    expected = load_metadata(tmp_path / "m")["metrics"]
+    evaluated = run(capfd, "evaluate", validation, "--model", tmp_path / "m", "--json")
+    found = json.loads(evaluated.out)
+    assert found["macro_f1"] == pytest.approx(expected["macro_f1"], abs=1e-3)
+    assert found["log_loss"] == pytest.approx(expected["log_loss"], abs=1e-3)
