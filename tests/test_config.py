@@ -110,7 +110,7 @@ def set_in_space(parameter: str, domain: str) -> Domain:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("xyz=1", "Known: seed, validation_fraction, text, model, training, search"),
+        ("xyz=1", "Known: seed, validation_fraction, text, model, training, pretraining, search"),
         ("text.max_token=5", "Did you mean text.max_tokens"),
         ("training.rows_per_batch='8'", "a whole number, not '8'"),
         ("model.dropout='high'", "a number, not 'high'"),
