@@ -4,6 +4,8 @@ import numpy as np
 
 from distlstm.data.shards import Shards
 
+_AT_ONCE = 2**20
+
 
 class TextWindows:
     """Random access to the windows of all rows of shards.
@@ -20,10 +22,12 @@ class TextWindows:
         self.shards = shards
         counts = np.where(shards.lengths < 2, 0, -(-shards.lengths // size))
         self._first = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
-        rows, begins, ends = self._bounds(np.arange(self._first[-1]))
-        del rows
-        self.lengths = (ends - begins).astype(np.int32)
+        self.lengths = np.empty(self._first[-1], np.int32)
         """Tokens of each window, at least 2 (int32, [windows])."""
+        for start in range(0, len(self.lengths), _AT_ONCE):
+            windows = np.arange(start, min(start + _AT_ONCE, len(self.lengths)))
+            _, begins, ends = self._bounds(windows)
+            self.lengths[windows] = ends - begins
 
     def __len__(self) -> int:
         return len(self.lengths)
