@@ -131,6 +131,12 @@ def model(path: Path, *, labels: tuple[str, ...] = ("sport", "money", "天气"))
             "unknown_share": 0.012,
             "truncated_share": 0.0,
         },
+        "language_model": {
+            "perplexity": 96.3,
+            "num_rows": 40_000,
+            "num_tokens": 800_000,
+            "history": _perplexities(),
+        },
         **{name: config[name] for name in ("seed", "text", "model", "training")},
     }
     (path / "model.json").write_text(json.dumps(metadata))
@@ -146,6 +152,35 @@ def model(path: Path, *, labels: tuple[str, ...] = ("sport", "money", "天气"))
         for epoch in range(1, 9)
     ]
     pq.write_table(pa.Table.from_pylist(rows), path / "history.parquet")
+    return path
+
+
+def _perplexities() -> list[dict[str, Any]]:
+    return [{"epoch": epoch, "perplexity": 90 + 300 / epoch} for epoch in range(1, 9)]
+
+
+def language_model(path: Path, *, dropped: str = "empty text") -> Path:
+    """`model.json` and `history.parquet` of a language model, as `pretrain` leaves them."""
+    path.mkdir(parents=True)
+    config = ExperimentConfig().to_dict()
+    metadata = {
+        "format_version": 2,
+        "kind": "language",
+        "vocabulary_size": 26_000,
+        "metrics": {"log_loss": 4.57, "perplexity": 96.3},
+        "best_epoch": 8,
+        "corpus": {
+            "num_training": 40_000,
+            "num_validation": 1_000,
+            "num_tokens": 800_000,
+            "unknown_share": 0.012,
+            "truncated_share": 0.0,
+            "dropped": {dropped: 3},
+        },
+        **{name: config[name] for name in ("seed", "text", "model", "pretraining")},
+    }
+    (path / "model.json").write_text(json.dumps(metadata))
+    pq.write_table(pa.Table.from_pylist(_perplexities()), path / "history.parquet")
     return path
 
 

@@ -14,12 +14,13 @@ pytestmark = pytest.mark.skipif(EXECUTABLE is None, reason="no chromium or chrom
 MAKERS = {
     "study": lambda path: directories.study(path, hostile=True),
     "model": lambda path: directories.model(path, labels=HOSTILE),
+    "language model": lambda path: directories.language_model(path, dropped=" ".join(HOSTILE)),
     "evaluation": lambda path: directories.evaluation(path, labels=HOSTILE),
     "predictions": lambda path: directories.predictions(
         path, labels=HOSTILE, name=f"{HOSTILE[1]}.parquet", errors=(HOSTILE[0],)
     ),
 }
-NUM_CHARTS = {"study": 6, "model": 2, "evaluation": 0, "predictions": 2}
+NUM_CHARTS = {"study": 6, "model": 3, "language model": 1, "evaluation": 0, "predictions": 2}
 COLUMN = """(name => { const table = document.querySelector("table.sortable");
   const i = [...table.tHead.rows[0].cells].findIndex(cell => cell.textContent === name);
   return [...table.tBodies[0].rows].map(row => row.cells[i].textContent); })"""

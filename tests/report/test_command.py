@@ -17,6 +17,7 @@ from tests.report import directories
 MAKERS = [
     (directories.study, "report.html", "Study it"),
     (directories.model, "report.html", "Model it"),
+    (directories.language_model, "report.html", "Language model it"),
     (directories.evaluation, "report.html", "Evaluation"),
     (directories.predictions, "_report.html", "Predictions it"),
 ]
