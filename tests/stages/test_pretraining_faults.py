@@ -96,12 +96,20 @@ def test_killed_workers_and_a_command_killed_twice_lose_nothing(
         process.kill()
         process.communicate()
         wait_until(lambda: processes_of(output.as_posix()) <= AGENTS, SECONDS)
+    found = epochs_at(output / "checkpoints")
+    # As if the kill had come while Ray wrote its list of checkpoints.
+    (output / "checkpoints/run/checkpoint_manager_snapshot.json").write_text("")
     process = start(output.as_posix(), *command)
     wait_for_epochs(process, output / "checkpoints", 6)
+    assert found >= 3
     os.kill(pids_of(output.as_posix(), "ray::RayTrainWorker")[0], signal.SIGKILL)
-    result = ended(process)
+    out, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, err
+    result = json.loads(out)
     assert result["resumed"]
     assert result["epochs"] == NUM_EPOCHS
+    assert f"language model, epoch {found + 1:>2} of {NUM_EPOCHS}" in err
+    assert f"language model, epoch {found:>2} of {NUM_EPOCHS}" not in err
     assert losses(output) == pytest.approx(unbroken, abs=2e-3)
     assert not (output / "checkpoints").exists()
 

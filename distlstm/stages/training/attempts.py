@@ -7,6 +7,7 @@ import ray.train
 from distlstm.stages.run.session import our_error
 from distlstm.stages.training.checkpoints import last_checkpoint
 from distlstm.stages.training.out_of_memory import is_out_of_memory
+from distlstm.stages.training.snapshot import mend_snapshot
 from distlstm.storage import Directory
 
 
@@ -32,11 +33,13 @@ def fit_through_deaths(
         TrainingFailedError: there was no new checkpoint, the memory does not suffice, or the
             training itself has raised a UserError or RunError.
     """
+    mend_snapshot(checkpoints.below(run))
     while True:
         before = last_checkpoint(checkpoints, run)
         try:
             return attempt()
         except ray.train.TrainingFailedError as error:
+            mend_snapshot(checkpoints.below(run))
             after = last_checkpoint(checkpoints, run)
             hopeless = is_out_of_memory(error) or our_error(error) is not None
             if hopeless or _path(after) == _path(before):

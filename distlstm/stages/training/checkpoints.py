@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import ray.train
+from ray.train.v2._internal.exceptions import RayTrainError
 
 from distlstm.config import ExperimentConfig
 from distlstm.data.corpus import EncodedCorpus
@@ -11,6 +12,7 @@ from distlstm.model.training import EpochResult
 from distlstm.stages.run.output import Identity
 from distlstm.stages.run.ray_storage import filesystem_of, path_of
 from distlstm.stages.training.model_writer import write_checkpoint
+from distlstm.stages.training.snapshot import mend_snapshot
 from distlstm.storage import Directory, UnreachableError
 
 RAY_RUN = "run"
@@ -25,12 +27,14 @@ def last_checkpoint(checkpoints: Directory, run: str = RAY_RUN) -> ray.train.Che
         ).checkpoint
     except UnreachableError:
         raise
-    except (RuntimeError, ValueError, OSError):  # no epoch is finished yet
+    # No epoch is finished yet, or Ray is just writing its list of checkpoints.
+    except (RuntimeError, ValueError, OSError, RayTrainError):
         return None
 
 
 def finished_epochs(checkpoints: Directory) -> list[EpochResult]:
-    """The epochs up to the last checkpoint."""
+    """The epochs up to the last checkpoint; Ray Train must not be running."""
+    mend_snapshot(checkpoints.below(RAY_RUN))
     checkpoint = last_checkpoint(checkpoints)
     if checkpoint is None:
         return []

@@ -19,6 +19,7 @@ from distlstm.stages.training.out_of_memory import is_out_of_memory
 from distlstm.stages.training.process_group import ProcessGroup
 from distlstm.stages.training.progress import received
 from distlstm.stages.training.reservation import Reservation
+from distlstm.stages.training.snapshot import Snapshot
 from distlstm.storage import Directory
 from distlstm.worker_range import WorkerRange
 
@@ -78,6 +79,7 @@ class Fit:
         """Run Ray Train once."""
         capacity, workers = self.capacity, self.workers
         resources = {"CPU": capacity.cpus_per_worker, **({"GPU": 1} if capacity.use_gpu else {})}
+        run = self.checkpoints.below(RAY_RUN)
         trainer = TorchTrainer(
             self.function,
             train_loop_config=self.settings,
@@ -91,7 +93,7 @@ class Fit:
             run_config=ray.train.RunConfig(
                 name=RAY_RUN,
                 **run_options(self.checkpoints),
-                callbacks=[Reservation(self.checkpoints.below(RAY_RUN))],
+                callbacks=[Reservation(run), Snapshot(run)],
                 failure_config=ray.train.FailureConfig(max_failures=_MAX_FAILURES),
                 checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
             ),

@@ -35,6 +35,7 @@ from distlstm.stages.training.job import ShardBatches, TrainingJob
 from distlstm.stages.training.out_of_memory import is_out_of_memory, memory_advice
 from distlstm.stages.training.process_group import ProcessGroup
 from distlstm.stages.training.reservation import Reservation
+from distlstm.stages.training.snapshot import Snapshot
 from distlstm.stages.tuning.resources import TrialResources
 from distlstm.stages.tuning.study import TrialReport
 from distlstm.storage import Directory, storage_at
@@ -95,7 +96,7 @@ def _train_in_parallel(proposal: dict[str, Any], settings: TrialSettings) -> Non
 
 
 def _trainer(proposal: dict[str, Any], settings: TrialSettings, run: str) -> TorchTrainer:
-    resources = settings.resources
+    resources, directory = settings.resources, settings.directory.below(run)
     return TorchTrainer(
         _trial_worker,
         train_loop_config={"proposal": proposal, "settings": settings},
@@ -108,7 +109,7 @@ def _trainer(proposal: dict[str, Any], settings: TrialSettings, run: str) -> Tor
         run_config=ray.train.RunConfig(
             name=run,
             **run_options(settings.directory),
-            callbacks=[TuneReportCallback(), Reservation(settings.directory.below(run))],
+            callbacks=[TuneReportCallback(), Reservation(directory), Snapshot(directory)],
             failure_config=ray.train.FailureConfig(max_failures=2),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
         ),
