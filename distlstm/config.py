@@ -115,9 +115,9 @@ class TrainingConfig:
     """Share of the target spread evenly over all labels; unused if the labels are probabilities."""
     frozen_epochs: Annotated[int, Range(0)] = 0
     """Number of first epochs in which the embedding is not trained."""
-    pretrained_rate: Annotated[float, Range(0, 1)] = 0.3
+    pretrained_rate: Annotated[float, Range(0, 1)] = 0.0
     """Factor of the learning rate of embedding and recurrent layers that begin with a language
-    model; with 0, they stay as they are."""
+    model; 0 means 0.3 with fewer than 5,000 training rows, else 1."""
     metric: Literal["accuracy", "macro_f1"] = "accuracy"
     """Validation metric of the best epoch. With "macro_f1", rare labels are also predicted more
     often: scores are shifted against the frequency of the labels, as far as it pays on validation

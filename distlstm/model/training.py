@@ -20,6 +20,8 @@ from distlstm.model.metrics import Metrics
 from distlstm.model.recurrent import recurrent_dtype
 from distlstm.model.row_adamw import UsedRows
 
+_MANY_ROWS = 5_000
+
 
 @dataclass(frozen=True, kw_only=True)
 class EpochResult(EpochFigures):
@@ -48,9 +50,9 @@ class Training(EpochLoop[Classifier, EpochResult]):
         seed: int,
         worker: Worker,
         kind: LabelKind = ONE_LABEL,
-        is_pretrained: bool = False,
+        pretrained_rate: float = 1.0,
     ) -> None:
-        """With `is_pretrained`, embedding and recurrent layers are those of a language model."""
+        """`pretrained_rate` is a factor for the learning rate of embedding and layers."""
         self.kind = kind
         self.config = config
         model.recurrent_dtype = recurrent_dtype(config.precision, worker.device)
@@ -58,9 +60,7 @@ class Training(EpochLoop[Classifier, EpochResult]):
             learning_rate=config.learning_rate,
             weight_decay=config.weight_decay,
             clip_norm=config.clip_norm,
-            shares=dict.fromkeys(("embedding", "layers"), config.pretrained_rate)
-            if is_pretrained
-            else {},
+            shares=dict.fromkeys(("embedding", "layers"), pretrained_rate),
         )
         super().__init__(model, optimization, num_epochs=num_epochs, seed=seed, worker=worker)
 
@@ -141,6 +141,14 @@ def predict(
         sent = logits, batch
     if sent is not None:
         yield sent[0].cpu().numpy(), sent[1]
+
+
+def pretrained_rate(config: TrainingConfig, num_rows: int) -> float:
+    """The factor of the learning rate of pretrained layers, for a training on so many rows.
+
+    Few rows would overwrite what the layers know; many can improve on it.
+    """
+    return config.pretrained_rate or (0.3 if num_rows < _MANY_ROWS else 1.0)
 
 
 def epochs_for(config: TrainingConfig, steps_per_epoch: int) -> int:

@@ -20,7 +20,7 @@ from distlstm.model.classifier import Classifier
 from distlstm.model.directory import TrainedModel, load_model, save_model
 from distlstm.model.label_kind import ONE_LABEL
 from distlstm.model.loop import Worker, check_same_weights, rate_share
-from distlstm.model.training import Training, epochs_for
+from distlstm.model.training import Training, epochs_for, pretrained_rate
 from distlstm.text.labels import LabelSet
 from distlstm.text.vocabulary import Vocabulary
 
@@ -364,3 +364,29 @@ def test_a_training_that_is_saved_within_an_epoch_goes_on_as_if_it_had_never_end
     assert [result.training_loss for result in second.history] == losses(whole)
     pairs = zip(second.model.parameters(), whole.model.parameters(), strict=True)
     assert all(torch.equal(*pair) for pair in pairs)
+
+
+def test_pretrained_layers_learn_at_their_own_rate() -> None:
+    weights = {}
+    for rate in (1.0, 0.5, 1e-9):
+        torch.manual_seed(0)
+        model = Classifier(SMALL, vocab_size=20, num_labels=2)
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        run = Training(model, CONFIG, num_epochs=1, seed=0, worker=Worker(), pretrained_rate=rate)
+        losses(run)
+        weights[rate] = {
+            name: float((value - before[name]).abs().mean())
+            for name, value in model.state_dict().items()
+        }
+    for name, moved in weights[1e-9].items():
+        if name.startswith(("embedding", "layers")):
+            assert moved < 1e-6 < weights[0.5][name] < weights[1.0][name]
+        else:
+            assert moved > 1e-4
+
+
+def test_few_rows_change_pretrained_layers_little() -> None:
+    config = TrainingConfig()
+    assert pretrained_rate(config, 300) == 0.3
+    assert pretrained_rate(config, 5_000) == 1.0
+    assert pretrained_rate(replace(config, pretrained_rate=0.1), 5_000) == 0.1

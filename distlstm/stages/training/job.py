@@ -23,7 +23,7 @@ from distlstm.model.label_kind import label_kind
 from distlstm.model.language_directory import PretrainedModel
 from distlstm.model.linear import LinearModel
 from distlstm.model.loop import Worker
-from distlstm.model.training import Training, epochs_for, predict
+from distlstm.model.training import Training, epochs_for, predict, pretrained_rate
 from distlstm.stages.training.initial_model import load_initial
 from distlstm.storage import Directory
 
@@ -108,7 +108,9 @@ class TrainingJob:
             seed=config.seed,
             worker=worker,
             kind=label_kind(corpus.kind),
-            is_pretrained=isinstance(earlier, PretrainedModel),
+            pretrained_rate=pretrained_rate(config.training, len(corpus.training))
+            if isinstance(earlier, PretrainedModel)
+            else 1.0,
         )
 
     def training_batches(self, epoch: int) -> ShardBatches:
