@@ -41,6 +41,7 @@ format: env
 bench: env
 	$(BIN)/python -m benchmarks.batching
 	$(BIN)/python -m benchmarks.data_parallel
+	$(BIN)/python -m benchmarks.pretraining
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.prediction
 	$(BIN)/python -m benchmarks.footprint

@@ -184,9 +184,13 @@ def _describe(corpus: EncodedCorpus, inherited: Inherited | None, on_event: OnEv
 
 
 def _describe_inherited(corpus: EncodedCorpus, inherited: Inherited, on_event: OnEvent) -> None:
+    num_tokens = f"{inherited.num_tokens:,} of {len(corpus.vocabulary):,} tokens"
+    if not inherited.labels:
+        on_event(Note(f"{num_tokens} known from the language model."))
+        return
     on_event(
         Note(
-            f"{inherited.num_tokens:,} of {len(corpus.vocabulary):,} tokens and "
+            f"{num_tokens} and "
             f"{len(inherited.labels)} of {len(corpus.labels)} labels kept from the earlier model."
         )
     )
