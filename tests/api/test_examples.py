@@ -15,6 +15,7 @@ from tests.conftest import labelled_rows
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 ORDER = [
     distlstm.train,
+    distlstm.pretrain,
     distlstm.tune,
     distlstm.evaluate,
     distlstm.estimate,

@@ -95,8 +95,11 @@ def test_a_training_that_begins_with_a_language_model_is_ahead(
     accuracies = {}
     for name, more in (("scratch", []), ("begun", ["--init", language_model])):
         output = tmp_path / name
-        outcome = run(capfd, "train", few, "--output", output, *TINY, *more, *ONE)
+        command = ["train", few, "--output", output, *TINY, *more, *ONE]
+        outcome = run(capfd, *command)
         assert outcome.code == 0, outcome.err
+        # Without unlabelled rows, the settings of pretraining are no part of the command.
+        assert "nothing to do" in run(capfd, *command, "--set", "pretraining.max_epochs=5").err
         history = pq.read_table(output / "history.parquet")
         accuracies[name] = max(history["validation_accuracy"].to_pylist())
     assert accuracies["begun"] > accuracies["scratch"]
@@ -128,14 +131,6 @@ def test_one_command_learns_from_both_kinds_of_rows(
     assert "pretraining.max_epochs was 3, is 4" in changed.err
     predicted = run(capfd, "predict", "--model", output, "team goal match league")
     assert json.loads(predicted.out)["predicted_label"] == "sport"
-
-
-def test_without_unlabelled_rows_the_settings_of_pretraining_are_no_part_of_the_command(
-    capfd: pytest.CaptureFixture[str], few: Path, tmp_path: Path
-) -> None:
-    command = ["train", few, "--output", tmp_path / "m", *TINY, *ONE]
-    assert run(capfd, *command).code == 0
-    assert "nothing to do" in run(capfd, *command, "--set", "pretraining.max_epochs=5").err
 
 
 def test_a_study_begins_with_a_language_model_and_does_not_search_its_sizes(
@@ -226,21 +221,6 @@ def test_texts_inside_the_output_and_two_beginnings_are_refused(
     outcome = run(capfd, "train", few, "--output", tmp_path / "m", *both, *TINY)
     assert outcome.code == 2
     assert "exclude each other" in outcome.err
-
-
-@pytest.mark.slow
-def test_one_and_two_workers_have_the_same_losses(
-    capfd: pytest.CaptureFixture[str], texts: Path, tmp_path: Path
-) -> None:
-    losses = []
-    for workers in (1, 2):
-        output = tmp_path / str(workers)
-        plain = ["--set", "pretraining.dropout=0", "--workers", workers]
-        outcome = run(capfd, "pretrain", texts, "--output", output, *SHORT, *plain)
-        assert outcome.code == 0, outcome.err
-        history = pq.read_table(output / "history.parquet")
-        losses.append(history["training_loss"].to_pylist() + history["perplexity"].to_pylist())
-    assert losses[0] == pytest.approx(losses[1], rel=2e-3)
 
 
 @pytest.mark.slow

@@ -31,6 +31,7 @@ SETTINGS = [
     *TINY[:4],
     *("--set", f"pretraining.max_epochs={NUM_EPOCHS}"),
     *("--set", "pretraining.tokens_per_batch=256", "--set", "pretraining.precision=fp32"),
+    *("--set", "pretraining.dropout=0"),
 ]
 
 
@@ -83,6 +84,15 @@ def unbroken(texts: Path, tmp_path_factory: pytest.TempPathFactory) -> list[floa
     command = ["pretrain", texts, "--output", output, *SETTINGS, "--workers", 2, "--json"]
     ended(start(output.as_posix(), *command))
     return losses(output)
+
+
+def test_one_worker_has_the_losses_of_two(
+    texts: Path, tmp_path: Path, unbroken: list[float]
+) -> None:
+    output = tmp_path / "lm"
+    command = ["pretrain", texts, "--output", output, *SETTINGS, "--workers", 1, "--json"]
+    ended(start(output.as_posix(), *command))
+    assert losses(output) == pytest.approx(unbroken, rel=2e-3)
 
 
 def test_killed_workers_and_a_command_killed_twice_lose_nothing(
