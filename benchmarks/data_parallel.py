@@ -9,24 +9,20 @@ for two workers that exchange no gradients, which is the limit of the machine.
 import json
 import os
 import statistics
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
-import torch.distributed as dist
-from torch.multiprocessing.spawn import spawn
 
 from benchmarks.batching import CONFIG, NUM_LABELS, VOCAB_SIZE, Rows
+from benchmarks.side_by_side import of_workers
 from distlstm import environment
 from distlstm.config import ModelConfig
 from distlstm.data.batching import rows_of_rank
 from distlstm.model.batch import Batch, used_ids
 from distlstm.model.classifier import Classifier
-from distlstm.model.data_parallel import all_reduce, average, share_weights
 from distlstm.model.loop import Worker
 from distlstm.model.training import Training
 
@@ -64,31 +60,10 @@ def tokens_per_second(worker: Worker, share: Share) -> float:
     return sum(each.num_tokens for each in counted) / sum(each.seconds for each in counted)
 
 
-def run_rank(rank: int, world_size: int, exchange: bool, corpus_rows: int, directory: str) -> None:
-    """Train in this process; rank 0 writes the result to a file."""
-    torch.set_num_threads(1)
-    meeting = f"file://{directory}/meeting"
-    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world_size)
-    together = Worker(
-        rank=rank,
-        world_size=world_size,
-        share_weights=share_weights,
-        average=average,
-        all_reduce=partial(all_reduce, device=torch.device("cpu")),
-    )
+def measured(worker: Worker, rank: int, world_size: int, *, corpus_rows: int) -> float:
+    """Tokens per second with this rank's rows."""
     share = Share(Rows(corpus_rows), rank=rank, world_size=world_size)
-    figure = tokens_per_second(together if exchange else Worker(), share)
-    if rank == 0:
-        Path(directory, "figure").write_text(str(figure if exchange else world_size * figure))
-    dist.destroy_process_group()
-
-
-def of_workers(world_size: int, corpus_rows: int, *, exchange: bool) -> float:
-    """Tokens per second of `world_size` workers."""
-    with tempfile.TemporaryDirectory() as directory:
-        arguments = (world_size, exchange, corpus_rows, directory)
-        spawn(run_rank, args=arguments, nprocs=world_size)  # type: ignore[no-untyped-call]
-        return float(Path(directory, "figure").read_text())
+    return tokens_per_second(worker, share)
 
 
 def main() -> None:
@@ -96,11 +71,12 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     environment.prepare()
     for corpus_rows in CORPORA:
+        measure = partial(measured, corpus_rows=corpus_rows)
         runs = [
             (
-                of_workers(1, corpus_rows, exchange=False),
-                of_workers(2, corpus_rows, exchange=True),
-                of_workers(2, corpus_rows, exchange=False),
+                of_workers(1, measure, exchange=False),
+                of_workers(2, measure, exchange=True),
+                of_workers(2, measure, exchange=False),
             )
             for _ in range(RUNS)
         ]

@@ -12,7 +12,6 @@ import json
 import os
 import statistics
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +20,8 @@ import pyarrow.parquet as pq
 
 import distlstm
 from benchmarks.accuracy import accuracies
-from distlstm import environment
+from distlstm import ExperimentConfig, environment
 from distlstm.stages.run.session import Resources, shared_ray
-
-Settings = Mapping[str, object]
 
 
 def drawn(table: pa.Table, count: int, seed: int, *, per_label: bool) -> pa.Table:
@@ -37,13 +34,15 @@ def drawn(table: pa.Table, count: int, seed: int, *, per_label: bool) -> pa.Tabl
     return table.take(order[:count])
 
 
-def measured(data: Path, rows: pa.Table, init: Path | None, settings: Settings) -> dict[str, float]:
+def measured(
+    data: Path, rows: pa.Table, init: Path | None, config: ExperimentConfig
+) -> dict[str, float]:
     """Test accuracies of a classifier of these rows."""
     with tempfile.TemporaryDirectory() as temporary:
         pq.write_table(rows, f"{temporary}/rows.parquet")
         output = Path(temporary) / "model"
         distlstm.train(
-            f"{temporary}/rows.parquet", output=output, init=init, config=dict(settings), workers=1
+            f"{temporary}/rows.parquet", output=output, init=init, config=config, workers=1
         )
         return accuracies(output, data)
 
@@ -75,19 +74,14 @@ def main() -> None:
                 runs = []
                 for seed in range(options.seeds):
                     rows = drawn(table, count, seed, per_label=options.per_label)
-                    settings = dict(map(_parsed, options.settings)) | {"seed": seed}
+                    own = config.with_values({"seed": seed})
                     runs.append(
                         {
-                            name: measured(data, rows, init, settings)
+                            name: measured(data, rows, init, own)
                             for name, init in (("plain", None), ("pretrained", language_model))
                         }
                     )
                 print(json.dumps(_line(data, len(rows), learnt.perplexity, runs)), flush=True)
-
-
-def _parsed(setting: str) -> tuple[str, object]:
-    name, _, value = setting.partition("=")
-    return name, json.loads(value)
 
 
 def _line(

@@ -14,25 +14,20 @@ Prints one JSON line: tokens per second without padding (medians), and ratios.
 import json
 import os
 import statistics
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import nn
-from torch.multiprocessing.spawn import spawn
 from torch.nn import functional as F
 
+from benchmarks.side_by_side import of_workers
 from distlstm import environment
 from distlstm.config import ModelConfig, PretrainingConfig
 from distlstm.data.batching import plan_epoch, rows_of_rank, text_limits
 from distlstm.model.batch import Batch
-from distlstm.model.data_parallel import all_reduce, average, share_weights
 from distlstm.model.language_model import LanguageModel, sample_tokens
 from distlstm.model.loop import Worker
 from distlstm.model.pretraining import Pretraining
@@ -117,31 +112,9 @@ def kernels(texts: Texts) -> float:
     return int(texts.lengths.sum()) / (time.perf_counter() - started)
 
 
-def run_rank(rank: int, world_size: int, exchange: bool, directory: str) -> None:
-    """Train in this process; rank 0 writes the result to a file."""
-    torch.set_num_threads(1)
-    meeting = f"file://{directory}/meeting"
-    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world_size)
-    together = Worker(
-        rank=rank,
-        world_size=world_size,
-        share_weights=share_weights,
-        average=average,
-        all_reduce=partial(all_reduce, device=torch.device("cpu")),
-    )
-    texts = Texts(rank=rank, world_size=world_size)
-    figure = ours(together if exchange else Worker(), texts)
-    if rank == 0:
-        Path(directory, "figure").write_text(str(figure if exchange else world_size * figure))
-    dist.destroy_process_group()
-
-
-def of_workers(world_size: int, *, exchange: bool) -> float:
-    """Tokens per second of `world_size` workers."""
-    with tempfile.TemporaryDirectory() as directory:
-        arguments = (world_size, exchange, directory)
-        spawn(run_rank, args=arguments, nprocs=world_size)  # type: ignore[no-untyped-call]
-        return float(Path(directory, "figure").read_text())
+def measured(worker: Worker, rank: int, world_size: int) -> float:
+    """Tokens per second with this rank's rows."""
+    return ours(worker, Texts(rank=rank, world_size=world_size))
 
 
 def main() -> None:
@@ -155,8 +128,8 @@ def main() -> None:
             "ours": ours(Worker(), texts),
             "plain": plain(texts),
             "kernels": kernels(texts),
-            "two_workers": of_workers(2, exchange=True),
-            "two_without_exchange": of_workers(2, exchange=False),
+            "two_workers": of_workers(2, measured, exchange=True),
+            "two_without_exchange": of_workers(2, measured, exchange=False),
         }
         for _ in range(RUNS)
     ]

@@ -201,6 +201,8 @@ class EpochLoop(ABC, Generic[_Model, _Result]):
             fused=True,
         )
         self.highest_rate = optimization.learning_rate
+        self._rate = 0.0
+        """Of the last step."""
         self.history: list[_Result] = []
         self.begun: BegunEpoch | None = None
         """The steps of the current epoch up to its last checkpoint; None before one."""
@@ -366,7 +368,7 @@ class EpochLoop(ABC, Generic[_Model, _Result]):
         return bool(wanted), float(mean_seconds)
 
     def _step(self, batch: Batch, progress: float) -> _Sums:
-        rate = self.highest_rate * rate_share(progress)
+        rate = self._rate = self.highest_rate * rate_share(progress)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["share"]
         used = self.embedding.take(batch.used_ids)
@@ -399,7 +401,7 @@ class EpochLoop(ABC, Generic[_Model, _Result]):
             "num_tokens": int(sums.tokens),
             "padding_share": float(sums.padded_tokens / sums.tokens - 1),
             "highest_rate": self.highest_rate,
-            "learning_rate": self.highest_rate * rate_share(self.progress(steps - 1, steps)),
+            "learning_rate": self._rate,
         }
 
 

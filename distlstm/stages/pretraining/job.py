@@ -36,11 +36,13 @@ class _TrainingBatches:
         for number, step in enumerate(self.steps):
             rows, weights = rows_of_rank(step, rank=worker.rank, world_size=worker.world_size)
             sampled = self.job.sample(self.epoch, number)
+            tokens = self.windows.take(rows)
+            of_step = tokens if worker.world_size == 1 else self.windows.take(step)
             batch = Batch.of_rows(
-                self.windows.take(rows),
+                tokens,
                 self.windows.lengths[rows].astype(np.int64),
                 weights=weights * (len(step) / self._num_predictions(step)),
-                step_tokens=np.concatenate([self.windows.take(step), sampled]),
+                step_tokens=np.concatenate([of_step, sampled]),
             )
             yield replace(batch, sampled_ids=torch.from_numpy(sampled.astype(np.int64)))
 

@@ -11,7 +11,7 @@ from distlstm.data.corpus import Inherited
 from distlstm.errors import UserError
 from distlstm.model.directory import TrainedModel, load_model
 from distlstm.model.language_directory import PretrainedModel, load_language_model
-from distlstm.model.metadata import is_language_model, read_metadata
+from distlstm.model.metadata import is_language_model, read_metadata, stored_config
 from distlstm.stages.run.files import HISTORY_FILE
 from distlstm.stages.run.models import model_directory
 from distlstm.stages.run.output import flat
@@ -76,13 +76,13 @@ def without_fixed(config: ExperimentConfig, init: Directory) -> ExperimentConfig
     Raises:
         UserError: the directory has no language model, or nothing else is searched.
     """
-    model = load_initial(init)
-    if isinstance(model, TrainedModel):
+    metadata = _metadata_at(init)
+    if not is_language_model(metadata):
         raise UserError(
             f"{init.location} is a classifier. A study begins with a language model, which "
             "distlstm pretrain makes."
         )
-    fixed = _decisive(model.config, (*_FREE, *_FREE_WITH_LANGUAGE_MODEL))
+    fixed = _decisive(stored_config(metadata), (*_FREE, *_FREE_WITH_LANGUAGE_MODEL))
     space = {name: domain for name, domain in config.search.space.items() if name not in fixed}
     if not space:
         raise UserError(f"{init.location} fixes all parameters of search.space.")
@@ -96,8 +96,7 @@ def language_figures(init: Directory | None) -> dict[str, Any] | None:
     """
     if init is None:
         return None
-    with model_directory(init) as path:
-        metadata = read_metadata(path)
+    metadata = _metadata_at(init)
     if not is_language_model(metadata):
         return None
     with init.as_file(HISTORY_FILE) as file:
@@ -111,6 +110,11 @@ def language_figures(init: Directory | None) -> dict[str, Any] | None:
             for row in history
         ],
     }
+
+
+def _metadata_at(init: Directory) -> dict[str, Any]:
+    with model_directory(init) as path:
+        return read_metadata(path)
 
 
 def check_apart(

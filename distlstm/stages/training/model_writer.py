@@ -63,13 +63,9 @@ def write_model(
             config.model, vocab_size=len(corpus.vocabulary), num_labels=len(corpus.labels)
         )
     classifier.load_state_dict(load_best_weights(checkpoint))
-    if linear is not None:
-        linear = linear.scaled(calibration.linear_weight)
-    if calibration.offsets and linear is not None:
-        linear = linear.shifted(calibration.offsets)
-    elif calibration.offsets:
-        shift = torch.tensor(calibration.offsets) * calibration.temperature
-        classifier.output.bias.detach().add_(shift)
+    linear = None if linear is None else linear.scaled(calibration.linear_weight)
+    if calibration.offsets:
+        linear = _shift(classifier, linear, calibration)
     write_history(path / HISTORY_FILE, history)
     best = best_epoch(history)
     metadata: dict[str, Any] = {
@@ -98,6 +94,18 @@ def write_model(
         metadata=metadata,
     )
     save_model(model, path)
+
+
+def _shift(
+    classifier: Classifier, linear: LinearModel | None, calibration: Calibration
+) -> LinearModel | None:
+    """Add the offsets of the labels to the linear model, or if there is none, to the classifier."""
+    if linear is not None:
+        return linear.shifted(calibration.offsets)
+    # The logits of the classifier are divided by the temperature.
+    shift = torch.tensor(calibration.offsets) * calibration.temperature
+    classifier.output.bias.detach().add_(shift)
+    return None
 
 
 def write_checkpoint(

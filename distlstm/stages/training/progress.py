@@ -64,7 +64,7 @@ class ProgressSender:
 
     def _estimate(self, done: int, total: int, now: float) -> None:
         """Tell once, after some seconds, how long an epoch takes."""
-        if self.first is None:
+        if self.first is None or done <= self.first[0]:  # an epoch begins
             self.first = done, now
         before, began = self.first
         if now - began >= _SECONDS_BEFORE_ESTIMATE:
