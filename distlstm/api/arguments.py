@@ -11,6 +11,7 @@ from distlstm.errors import RunError, UserError
 from distlstm.reader_options import ReaderOptions
 from distlstm.stages.run.events import Event, OnEvent
 from distlstm.stages.run.host import audible, unchanged
+from distlstm.stages.run.metrics import measured
 from distlstm.storage import Directory, UnreachableError, storage_at
 from distlstm.worker_range import WorkerRange
 
@@ -32,18 +33,24 @@ Listener = Callable[[Event], None] | None
 
 @contextmanager
 def called(
-    address: str | None = None, *, idle_workers: bool = True, on_event: Listener = None
+    address: str | None = None,
+    *,
+    output: AnyPath | None = None,
+    idle_workers: bool = True,
+    on_event: Listener = None,
 ) -> Iterator[OnEvent]:
     """Prepare the process for the work of a function, and put it back at the end.
 
-    Yields the listener, which may print, though the rest of the process is silenced meanwhile.
+    Yields the listener, which may print, though the rest of the process is silenced meanwhile. If
+    the work has an OUTPUT, its events become metrics of Ray as well.
 
     Raises:
         RunError: an object store could not be reached in the middle of the work.
     """
     try:
         with environment.prepared(address, idle_workers=idle_workers), unchanged():
-            yield audible(on_event or _ignore)
+            listener = audible(on_event or _ignore)
+            yield listener if output is None else measured(listener, output=os.fspath(output))
     except UnreachableError as error:
         raise RunError(f"{error}. Finished work is kept; run the same command again.") from error
 

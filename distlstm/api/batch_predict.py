@@ -72,7 +72,7 @@ def batch_predict(
         UserError: a wrong argument or input, a damaged model, or an output of something else.
         RunError: a file could not be read or a part not written; all others are done and kept.
     """
-    with called(address, on_event=on_event) as listener:
+    with called(address, output=output, on_event=on_event) as listener:
         from distlstm.stages import batch_predict as work
 
         request = _request(

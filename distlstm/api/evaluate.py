@@ -61,7 +61,7 @@ def evaluate(
         UserError: a wrong argument or row of data, a damaged model, or an output of something else.
         RunError: work that started and could not be finished.
     """
-    with called(address, on_event=on_event) as listener:
+    with called(address, output=output, on_event=on_event) as listener:
         from distlstm.report.kinds import EVALUATION, write_report_of
         from distlstm.stages import evaluate as work
 

@@ -75,7 +75,7 @@ def pretrain(
         raise UserError("No data are given. Name a file, a directory, a glob or a URI.")
     if time_budget is not None and time_budget <= 0:
         raise UserError(f"time_budget is {time_budget}; it must be above 0.")
-    with called(address, idle_workers=False, on_event=on_event) as listener:
+    with called(address, output=output, idle_workers=False, on_event=on_event) as listener:
         from distlstm.report.kinds import MODEL, write_report_of
         from distlstm.stages import pretrain as work
         from distlstm.stages.pretraining.texts import TextRequest

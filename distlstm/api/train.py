@@ -78,7 +78,7 @@ def train(
         RunError: work that started and could not be finished.
     """
     began, experiment = time.monotonic(), config_of(config, seed=seed)
-    with called(address, idle_workers=False, on_event=on_event) as listener:
+    with called(address, output=output, idle_workers=False, on_event=on_event) as listener:
         from distlstm.report.kinds import MODEL, write_report_of
         from distlstm.stages import train as work
 

@@ -100,7 +100,7 @@ def tune(
         "search.tolerance": tolerance,
     }
     experiment = config_of(config, seed=seed, changes=short)
-    with called(address, on_event=on_event) as listener:
+    with called(address, output=output, on_event=on_event) as listener:
         from distlstm.report.kinds import MODEL, STUDY, write_report_of
         from distlstm.stages import tune as work
         from distlstm.stages.run.files import BEST, TRIALS_FILE

@@ -13,6 +13,7 @@ from distlstm.console.lines import (
 )
 from distlstm.errors import UserError
 from distlstm.stages.run.events import (
+    CheckpointSaved,
     EpochDone,
     Event,
     FirstStep,
@@ -60,7 +61,7 @@ class NotebookProgress:
                 self._add(language_epoch_line(event))
             case TrialsChanged():
                 self._trials(event)
-            case FirstStep():
+            case FirstStep() | CheckpointSaved():
                 pass
 
     def _trials(self, event: TrialsChanged) -> None:

@@ -234,6 +234,7 @@ class _Run:
             workers = capacity.workers(resources.workers, default=len(missing), waits=True)
             self.num_workers = max(1, min(workers.most, capacity.max_workers))
             self._run_bundles(bundles_for(workers, missing), workers, capacity, meter)
+            self.on_event(meter.look([]))
 
     def _run_bundles(
         self,
@@ -263,7 +264,12 @@ class _Run:
             case Looked():
                 self.num_workers = max(self.num_workers, news.num_workers)
                 self.on_event(
-                    meter.look(news.of_bundles, workers=news.num_workers, wanted=news.num_wanted)
+                    meter.look(
+                        news.of_bundles,
+                        workers=news.num_workers,
+                        wanted=news.num_wanted,
+                        waiting=news.num_waiting,
+                    )
                 )
             case GivenUp():
                 self.errors.append(news.message)
@@ -271,8 +277,7 @@ class _Run:
                 self.worker_seconds += result.seconds
                 self.written.update(result.parts)
                 self.errors += result.errors
-                num_rows = sum(part.rows_out for part in result.parts)
-                meter.finished(units, num_rows=num_rows, num_parts=len(result.parts))
+                meter.finished(units, result.parts)
 
     def count_unreported(self) -> None:
         """Add the parts of workers that were stopped before they could report them."""

@@ -154,12 +154,13 @@ def wait_until_up(nodes: Nodes) -> None:
 
 
 @contextmanager
-def running(logs: Path, *, num_nodes: int) -> Iterator[Nodes]:
+def running(logs: Path, *options: str, num_nodes: int) -> Iterator[Nodes]:
+    """A cluster whose head has these options."""
     token, port, dashboard = secrets.token_hex(32), free_port(), free_port()
     found = Nodes(f"127.0.0.1:{port}", f"127.0.0.1:{dashboard}", token)
     head = ("--head", f"--port={port}", f"--dashboard-port={dashboard}")
     short = tempfile.TemporaryDirectory(prefix="ray-")  # a socket's path has at most 107 bytes
-    found.started.append(start(token, logs, *head, f"--temp-dir={short.name}"))
+    found.started.append(start(token, logs, *head, *options, f"--temp-dir={short.name}"))
     try:
         wait_until_up(found)
         for _ in range(1, num_nodes):

@@ -88,6 +88,8 @@ class Looked:
     num_workers: int
     """Workers that have loaded the model."""
     num_wanted: int
+    num_waiting: int
+    """Bundles that no worker has begun."""
 
 
 News = Done[_Result] | GivenUp | Looked | Note
@@ -275,7 +277,12 @@ class _Pool(Generic[_Result]):
                 continue
         pause = _SECONDS_BETWEEN_LOOKS + _SECONDS_PER_WORKER * len(self.running)
         self.next_look = time.monotonic() + pause
-        return Looked(found, len(self.running) + len(self.idle), self.num_wanted)
+        return Looked(
+            found,
+            num_workers=len(self.running) + len(self.idle),
+            num_wanted=self.num_wanted,
+            num_waiting=len(self.waiting),
+        )
 
     def end(self) -> None:
         """End all workers; with another program's Ray, they would live on."""

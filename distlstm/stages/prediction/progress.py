@@ -1,11 +1,12 @@
 """Progress of a prediction run: rows, speed and time left, from the reports of its workers."""
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from distlstm.data.units import Unit
+from distlstm.stages.prediction.parts import Parts
 from distlstm.stages.run.events import RowsPredicted
 
 _SECONDS_OF_SPEED = 30.0
@@ -32,16 +33,23 @@ class Meter:
     parts_reused: int
     parts: int = 0
     rows: int = 0
+    tokens: int = 0
+    rows_by_linear_model: int = 0
+    rows_without_prediction: Counter[str] = field(default_factory=Counter)
     bytes_done: int = 0
     rows_in_all: float | None = None
     """The latest estimate of the total; kept here because a restarted worker loses its counts."""
     samples: deque[tuple[float, int]] = field(default_factory=deque)
     """Times and numbers of predicted rows, of the last half minute."""
 
-    def finished(self, units: Sequence[Unit], *, num_rows: int, num_parts: int) -> None:
-        """Count a finished bundle."""
-        self.rows += num_rows
-        self.parts += num_parts
+    def finished(self, units: Sequence[Unit], parts: Parts) -> None:
+        """Count a finished bundle and its parts."""
+        for part in parts:
+            self.rows += part.rows_out
+            self.rows_without_prediction.update(part.rows_without_prediction)
+        self.parts += len(parts)
+        self.tokens += parts.sums.num_tokens
+        self.rows_by_linear_model += parts.sums.num_by_partner
         self.bytes_done += sum(unit.num_bytes for unit in units)
 
     def look(
@@ -50,9 +58,18 @@ class Meter:
         *,
         workers: int = 0,
         wanted: int = 0,
+        waiting: int = 0,
         now: float | None = None,
     ) -> RowsPredicted:
-        """The state of the run, including the bundles `under_way`, with so many workers."""
+        """The state of the run, including the bundles `under_way`.
+
+        Args:
+            under_way: the progress of the running bundles.
+            workers: the number of workers at work.
+            wanted: the number of workers that there is work for.
+            waiting: the number of bundles that no worker has begun.
+            now: the time in seconds, of any clock.
+        """
         rows = self.rows + int(sum(progress.rows_done for progress in under_way))
         rows = max(rows, self.samples[-1][1] if self.samples else 0)
         speed = self._speed(rows, time.monotonic() if now is None else now)
@@ -74,6 +91,10 @@ class Meter:
             parts_total=self.parts_total,
             workers=workers,
             workers_wanted=wanted,
+            bundles_waiting=waiting,
+            tokens=self.tokens,
+            rows_by_linear_model=self.rows_by_linear_model,
+            rows_without_prediction=dict(self.rows_without_prediction),
         )
 
     def _speed(self, rows: int, now: float) -> float:

@@ -1,6 +1,6 @@
 """The events that a stage sends to its `on_event` callback; the console shows them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -33,10 +33,18 @@ class RowsPredicted:
     """Parts that this command has written."""
     parts_reused: int
     parts_total: int
+    tokens: int = 0
+    """Tokens in the written parts."""
+    rows_by_linear_model: int = 0
+    """Rows in the written parts that the linear model answered alone."""
+    rows_without_prediction: Mapping[str, int] = field(default_factory=dict)
+    """Rows in the written parts without a prediction, by reason."""
     workers: int = 0
     """Workers at work."""
     workers_wanted: int = 0
     """Workers that there is work for, as many as the command may have."""
+    bundles_waiting: int = 0
+    """Bundles of input that no worker has begun."""
 
 
 @dataclass(frozen=True)
@@ -106,5 +114,21 @@ class FirstStep:
     """Duration of each phase up to there, in order."""
 
 
-Event = Progress | RowsPredicted | Note | EpochDone | LanguageEpochDone | TrialsChanged | FirstStep
+@dataclass(frozen=True)
+class CheckpointSaved:
+    """A training has saved a checkpoint."""
+
+    seconds: float
+
+
+Event = (
+    Progress
+    | RowsPredicted
+    | Note
+    | EpochDone
+    | LanguageEpochDone
+    | TrialsChanged
+    | FirstStep
+    | CheckpointSaved
+)
 OnEvent = Callable[[Event], None]

@@ -66,10 +66,10 @@ def run_epochs(
             validation_batches,
             on_step=sender.step,
             on_note=sender.note,
-            checkpoints=_Checkpoints(training, worker),
+            checkpoints=_Checkpoints(training, worker, sender),
         ):
             sender.epoch(result)
-            report_checkpoint(training, {"epoch": result.epoch}, worker)
+            sender.checkpoint(report_checkpoint(training, {"epoch": result.epoch}, worker))
     except RunError as error:
         return WorkerFailure(str(error))
     except _HandOverError:
@@ -102,22 +102,27 @@ def _restore(training: EpochLoop[Any, Any]) -> None:
 
 def report_checkpoint(
     training: EpochLoop[Any, Any], metrics: dict[str, Any], worker: Worker
-) -> None:
-    """Report to Ray Train from every rank, with a checkpoint from rank 0."""
+) -> float:
+    """Report to Ray Train from every rank, with a checkpoint from rank 0; the seconds it takes."""
+    started = time.monotonic()
     if worker.rank != 0:
         ray.train.report(metrics)
-        return
-    with tempfile.TemporaryDirectory() as directory:
-        save_training(training, Path(directory))
-        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(directory))
+    else:
+        with tempfile.TemporaryDirectory() as directory:
+            save_training(training, Path(directory))
+            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(directory))
+    return time.monotonic() - started
 
 
 class _Checkpoints:
     """Saves within an epoch: some minutes after the last time, or if a node is drained."""
 
-    def __init__(self, training: EpochLoop[Any, Any], worker: Worker) -> None:
+    def __init__(
+        self, training: EpochLoop[Any, Any], worker: Worker, sender: ProgressSender
+    ) -> None:
         self.training = training
         self.worker = worker
+        self.sender = sender
         self.last, self.epochs = time.monotonic(), len(training.history)
 
     def are_due(self) -> bool:
@@ -129,7 +134,8 @@ class _Checkpoints:
 
     def save(self) -> None:
         """Report a checkpoint; _HandOverError on all workers if a node of any is drained."""
-        report_checkpoint(self.training, {"epoch": self.epochs}, self.worker)
+        seconds = report_checkpoint(self.training, {"epoch": self.epochs}, self.worker)
+        self.sender.checkpoint(seconds)
         self.last = time.monotonic()
         if self.worker.all_reduce(np.array([float(_is_drained())])).any():
             raise _HandOverError

@@ -18,6 +18,7 @@ from distlstm.model.loop import EpochFigures, EpochLoop
 from distlstm.model.pretraining import LanguageEpoch
 from distlstm.model.training import EpochResult
 from distlstm.stages.run.events import (
+    CheckpointSaved,
     EpochDone,
     Event,
     FirstStep,
@@ -83,6 +84,10 @@ class ProgressSender:
             with suppress(ray.exceptions.RayError):  # the command has ended
                 ray.get(sent, timeout=_PATIENCE_SECONDS)
 
+    def checkpoint(self, seconds: float) -> None:
+        """Report a checkpoint and how long saving it took."""
+        self._send({"checkpoint": seconds})
+
     def note(self, text: str) -> None:
         """Report a message for the user."""
         self._send({"note": text})
@@ -119,6 +124,8 @@ def _event(row: dict[str, Any]) -> Event:
         return LanguageEpochDone(LanguageEpoch.from_json(row["result"]), row["of"])
     if "first_step" in row:
         return FirstStep(row["first_step"])
+    if "checkpoint" in row:
+        return CheckpointSaved(row["checkpoint"])
     if "note" in row:
         return Note(row["note"])
     done, total = row["step"]

@@ -1,9 +1,10 @@
-"""Tests of distlstm.stages.prediction_progress."""
+"""Tests of distlstm.stages.prediction.progress."""
 
 import pytest
 
 from distlstm.data.files import SourceFile
 from distlstm.data.units import Unit
+from distlstm.stages.prediction.parts import Part, Parts, Sums
 from distlstm.stages.prediction.progress import Meter, Progress
 
 
@@ -40,11 +41,31 @@ def test_share_and_time_left_follow_from_the_bytes_of_the_rows_read() -> None:
     assert state.seconds_left == pytest.approx(450 / (50 / 3))
 
 
+def parts(*rows: int) -> Parts:
+    """Parts with so many rows of three tokens, of which one is empty and two are of the linear
+    model."""
+    found = Parts()
+    for number, count in enumerate(rows):
+        part = Part(
+            name=f"{number}",
+            input="/a",
+            unit={},
+            settings={},
+            rows_in=count,
+            rows_out=count,
+            rows_without_prediction={"empty": 1},
+        )
+        found.add(part, Sums(num_tokens=3 * count, num_by_partner=2))
+    return found
+
+
 def test_finished_bundles_count_whole() -> None:
     subject = meter()
-    subject.finished([unit(250), unit(250)], num_rows=60, num_parts=2)
+    subject.finished([unit(250), unit(250)], parts(20, 40))
     state = subject.look([], now=1.0)
     assert (state.rows, state.share, state.parts) == (60, 0.5, 2)
+    assert (state.tokens, state.rows_by_linear_model) == (180, 4)
+    assert state.rows_without_prediction == {"empty": 2}
 
 
 def test_the_rows_never_go_back_when_a_worker_begins_anew() -> None:
@@ -73,6 +94,6 @@ def test_speed_is_that_of_the_last_half_minute() -> None:
 
 def test_the_share_is_never_more_than_all() -> None:
     subject = meter()
-    subject.finished([unit(1_000)], num_rows=60, num_parts=1)
+    subject.finished([unit(1_000)], parts(60))
     state = subject.look([Progress(rows_done=30)], now=1.0)
     assert (state.share, state.seconds_left) == (1.0, 0.0 if state.rows_per_second else None)
