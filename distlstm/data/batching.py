@@ -24,10 +24,12 @@ class BatchLimits:
     rows: int
     tokens: int
     """With padding; a row that is longer gets a batch of its own."""
+    multiple: int = 1
+    """Batches have a multiple of this many rows where there are as many, however long they are."""
 
 
 INFERENCE_LIMITS = {
-    "cpu": BatchLimits(tokens=20_480, rows=256),
+    "cpu": BatchLimits(tokens=20_480, rows=256, multiple=16),
     "cuda": BatchLimits(tokens=1_048_576, rows=8_192),
 }
 """The limits of a batch at inference, by device type."""
@@ -90,7 +92,8 @@ def cut_by_length(
     while start < len(rows):
         following = ordered[start : start + limits.rows]
         padded = following * counts[: len(following)]
-        size = max(1, int(np.searchsorted(padded, limits.tokens, side="right")))
+        size = int(np.searchsorted(padded, limits.tokens, side="right"))
+        size = max(limits.multiple, size - size % limits.multiple)
         yield rows[start : start + size]
         start += size
 
