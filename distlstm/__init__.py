@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from distlstm.api.model import Model, Predictions, load_model
     from distlstm.api.pretrain import pretrain
     from distlstm.api.report import write_report
+    from distlstm.api.serve import serve
     from distlstm.api.train import train
     from distlstm.api.tune import tune
     from distlstm.config import ExperimentConfig, load_config
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         Estimate,
         EvaluationResult,
         PretrainResult,
+        ServeResult,
         TrainResult,
         TuneResult,
         Verification,
@@ -43,13 +45,14 @@ _MODULES = {
     "api.model": ["Model", "Predictions", "load_model"],
     "api.pretrain": ["pretrain"],
     "api.report": ["write_report"],
+    "api.serve": ["serve"],
     "config": ["ExperimentConfig", "load_config"],
     "console.notebook": ["NotebookProgress"],
     "console.terminal": ["TerminalProgress"],
     "errors": ["RunError", "UserError"],
     "reader_options": ["ReaderOptions"],
     "stages.run.results": [
-        *("BatchPredictResult", "Estimate", "EvaluationResult", "PretrainResult"),
+        *("BatchPredictResult", "Estimate", "EvaluationResult", "PretrainResult", "ServeResult"),
         *("TrainResult", "TuneResult", "Verification"),
     ],
 }
@@ -66,6 +69,7 @@ __all__ = [
     "PretrainResult",
     "ReaderOptions",
     "RunError",
+    "ServeResult",
     "TerminalProgress",
     "TrainResult",
     "TuneResult",
@@ -77,6 +81,7 @@ __all__ = [
     "load_config",
     "load_model",
     "pretrain",
+    "serve",
     "train",
     "tune",
     "verify",

@@ -13,6 +13,7 @@ import click
 
 import distlstm
 from distlstm import __version__
+from distlstm.cli_serve import serve
 from distlstm.config import ExperimentConfig
 from distlstm.errors import OutputError, RunError, UserError
 from distlstm.options import (
@@ -455,6 +456,9 @@ def demo(directory: Path, quiet: bool, debug: bool) -> None:
     run_demo(directory, run=run, quiet=quiet, debug=debug)
 
 
+cli.add_command(serve)
+
+
 def main() -> None:
     """Run the command line, and exit with one of the codes in docs/reference.md."""
     invocation = Invocation()
@@ -466,7 +470,7 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         from distlstm.console.results import print_interrupted
 
-        resumes = invocation.command != predict.name
+        resumes = invocation.command not in (predict.name, serve.name)
         print_interrupted(["distlstm", *sys.argv[1:]] if resumes else None)
         sys.exit(130)
     except BrokenPipeError:

@@ -44,11 +44,41 @@ _EMBEDDED = {
 }
 
 _RAYS_OWN = ("RAY_", "PYTHONBREAKPOINT")
+_NONE: Mapping[str, str] = {}
 
 _NO_IDLE_WORKERS = {
     "RAY_enable_worker_prestart": "0",
     "RAY_prestart_worker_first_driver": "0",
 }
+
+
+_SERVING = {
+    "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",  # nobody routes to this replica
+    "RAY_SERVE_PORT_QUARANTINE_S": "0",  # a replica that replaces a dead one gets its port
+}
+_SERVING_FAST = {
+    "RAY_metrics_report_interval_ms": "2000",
+    "RAY_SERVE_LOG_TO_STDERR": "0",
+    "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1000",
+    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",  # a thread fewer for each request to pass
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+}
+
+
+def serving(port: int, *, one_replica: bool) -> dict[str, str]:
+    """Variables of an embedded Ray for Ray Serve; a running cluster has its own.
+
+    The only replica listens on the port itself. Several are reached through Serve's proxy, which
+    takes some milliseconds and is limited to some hundred requests a second.
+    """
+    if not one_replica:
+        return _SERVING_FAST
+    port_range = {
+        f"RAY_SERVE_DIRECT_INGRESS_{bound}_HTTP_PORT": str(port + extra)
+        for bound, extra in (("MIN", 0), ("MAX", 1))
+    }
+    return _SERVING_FAST | _SERVING | port_range
 
 
 def prepare(address: str | None = None, *, idle_workers: bool = True) -> None:
@@ -58,7 +88,9 @@ def prepare(address: str | None = None, *, idle_workers: bool = True) -> None:
 
 
 @contextmanager
-def prepared(address: str | None = None, *, idle_workers: bool = True) -> Iterator[None]:
+def prepared(
+    address: str | None = None, *, idle_workers: bool = True, more: Mapping[str, str] = _NONE
+) -> Iterator[None]:
     """Quiet Ray, and protect an embedded one by a token, for the time of a block.
 
     An embedded Ray gets a random token that only this process and its children have. For a cluster
@@ -66,9 +98,14 @@ def prepared(address: str | None = None, *, idle_workers: bool = True) -> Iterat
 
     By default, an embedded Ray starts with an idle process per core. Ray Train cannot use them: it
     gives its processes an environment of their own.
+
+    An embedded Ray also gets the variables in `more`.
     """
+    variables = _variables(address, idle_workers=idle_workers)
+    if is_embedded(address):
+        variables |= more
     try:
-        with defaults(_variables(address, idle_workers=idle_workers)):
+        with defaults(variables):
             _let_ray_read_again()
             yield
     finally:
@@ -99,9 +136,14 @@ def _variables(address: str | None, *, idle_workers: bool) -> dict[str, str]:
     variables = _VARIABLES | ({} if idle_workers else _NO_IDLE_WORKERS)
     if _glibc_version() >= _FIRST_GLIBC_TO_KEEP_THEM:
         variables |= _KEEP_FREED_BLOCKS
-    if address is None and "RAY_ADDRESS" not in os.environ and not _ray_is_connected():
+    if is_embedded(address):
         variables |= _EMBEDDED | {"RAY_AUTH_TOKEN": _token()}
     return variables
+
+
+def is_embedded(address: str | None) -> bool:
+    """Whether a command with this address starts a Ray of its own."""
+    return address is None and "RAY_ADDRESS" not in os.environ and not _ray_is_connected()
 
 
 def _ray_is_connected() -> bool:

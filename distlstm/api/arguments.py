@@ -37,18 +37,21 @@ def called(
     *,
     output: AnyPath | None = None,
     idle_workers: bool = True,
+    variables: Mapping[str, str] | None = None,
     on_event: Listener = None,
 ) -> Iterator[OnEvent]:
     """Prepare the process for the work of a function, and put it back at the end.
 
     Yields the listener, which may print, though the rest of the process is silenced meanwhile. If
-    the work has an OUTPUT, its events become metrics of Ray as well.
+    the work has an OUTPUT, its events become metrics of Ray as well. `variables` are further ones
+    of an embedded Ray.
 
     Raises:
         RunError: an object store could not be reached in the middle of the work.
     """
     try:
-        with environment.prepared(address, idle_workers=idle_workers), unchanged():
+        prepared = environment.prepared(address, idle_workers=idle_workers, more=variables or {})
+        with prepared, unchanged():
             listener = audible(on_event or _ignore)
             yield listener if output is None else measured(listener, output=os.fspath(output))
     except UnreachableError as error:

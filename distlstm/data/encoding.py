@@ -254,7 +254,7 @@ class _Rows:
     soft_targets: list[np.ndarray | None] = field(default_factory=list)
 
     def append(self, rows: "_EncodedBatch", keep: np.ndarray) -> None:
-        self.tokens.append(rows.tokens.filter(keep))
+        self.tokens.append(rows.tokens.take(keep))
         self.label_ids.append(rows.label_ids[keep])
         self.weights.append(rows.weights[keep])
         self.soft_targets.append(None if rows.targets is None else rows.targets[keep])

@@ -139,8 +139,8 @@ class _Encoder:
         for texts, _ in source.read(self.column, config):
             tokens = self.tokenizer.encode(texts)
             held_out = is_validation(normalized(texts, config), self.validation_fraction)
-            splits["training"].append(tokens.filter(~held_out))
-            splits["validation"].append(tokens.filter(held_out))
+            splits["training"].append(tokens.take(~held_out))
+            splits["validation"].append(tokens.take(held_out))
         for split_name, pieces in splits.items():
             no_labels = [np.zeros(len(piece.lengths), np.int32) for piece in pieces]
             write_shard(self.storage, f"{source.name}.{split_name}", pieces, no_labels)

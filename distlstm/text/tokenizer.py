@@ -45,13 +45,13 @@ class TokenIds:
         before = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.values == token_id)])
         return np.asarray(np.diff(before[self.offsets]))
 
-    def filter(self, keep: np.ndarray) -> "TokenIds":
-        """The rows for which `keep` (bool, [rows]) is true."""
-        lengths = self.lengths[keep]
+    def take(self, rows: np.ndarray) -> "TokenIds":
+        """Some of the rows: by index (int64), or those for which `rows` (bool) is true."""
+        lengths = self.lengths[rows]
         return TokenIds(
-            values=self.values[run_indices(self.offsets[:-1][keep], lengths)],
+            values=self.values[run_indices(self.offsets[:-1][rows], lengths)],
             offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]),
-            truncated=self.truncated[keep],
+            truncated=self.truncated[rows],
         )
 
 

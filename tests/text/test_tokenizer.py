@@ -50,10 +50,10 @@ def test_filtering_keeps_the_chosen_rows_in_order(
     keep = data.draw(st.lists(st.booleans(), min_size=len(rows), max_size=len(rows)))
     again = data.draw(st.lists(st.booleans(), min_size=sum(keep), max_size=sum(keep)))
     texts = pa.array([None if not row else " ".join(row) for row in rows], pa.string())
-    kept = tokenizer().encode(texts).filter(np.array(keep, bool))
+    kept = tokenizer().encode(texts).take(np.array(keep, bool))
     expected = [by_hand(row, 3) for row, chosen in zip(rows, keep, strict=True) if chosen]
     assert as_lists(kept) == expected
-    twice = kept.filter(np.array(again, bool))
+    twice = kept.take(np.array(again, bool))
     assert as_lists(twice) == [e for e, chosen in zip(expected, again, strict=True) if chosen]
     assert len(twice.truncated) == sum(again)
 

@@ -7,7 +7,7 @@ padding. Machines of different kinds, numbers of threads, and GPUs may still dif
 digits.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import gcd
 from pathlib import Path
@@ -74,6 +74,15 @@ class Predictions:
         """The predictions of some of the rows."""
         return Predictions(**{name: values[rows] for name, values in vars(self).items()})
 
+    @classmethod
+    def concatenate(cls, pieces: Sequence["Predictions"]) -> "Predictions":
+        """The predictions of all pieces (at least one), in order."""
+        if len(pieces) == 1:
+            return pieces[0]
+        return cls(
+            **{name: np.concatenate([vars(p)[name] for p in pieces]) for name in vars(pieces[0])}
+        )
+
 
 @dataclass(frozen=True)
 class EncodedTexts:
@@ -85,6 +94,21 @@ class EncodedTexts:
     """Index of each row's text among the distinct texts (int64, [rows])."""
     linear_logits: np.ndarray
     """Logits of the linear model for the distinct texts (float32, [texts, C]); 0 without one."""
+
+    def take(self, texts: np.ndarray) -> "EncodedTexts":
+        """Some of the distinct texts (int64, [rows]), a row for each."""
+        return EncodedTexts(
+            self.tokens.take(texts), np.arange(len(texts)), self.linear_logits[texts]
+        )
+
+    @classmethod
+    def concatenate(cls, pieces: Sequence["EncodedTexts"]) -> "EncodedTexts":
+        """The distinct texts of all pieces (at least one), a row for each."""
+        if len(pieces) == 1:
+            return pieces[0]
+        tokens = TokenIds.concatenate([piece.tokens for piece in pieces])
+        logits = np.concatenate([piece.linear_logits for piece in pieces])
+        return cls(tokens, np.arange(len(logits)), logits)
 
 
 class Predictor:
@@ -179,6 +203,11 @@ class Predictor:
             by_linear=by_linear,
         )
         return of_distinct.take(texts.index)
+
+    def needs_layers(self, texts: EncodedTexts) -> np.ndarray:
+        """Which distinct texts go through the recurrent layers (bool, [texts])."""
+        _, is_final = self._linear_answers(texts)
+        return np.asarray((texts.tokens.lengths > 0) & ~is_final)
 
     def _linear_answers(self, texts: EncodedTexts) -> tuple[np.ndarray, np.ndarray]:
         """The final answers of the linear model.

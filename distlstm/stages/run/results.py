@@ -133,6 +133,24 @@ class PretrainResult(Result):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ServeResult(Result):
+    """The result of `serve`, once it has ended; its fields are the keys of the `--json` result."""
+
+    model: str
+    """The MODEL directory."""
+    fingerprint: str
+    """Of the model that was served first."""
+    url: str
+    """Where the service was reached."""
+    seconds: float
+    """Duration of the whole command."""
+
+    def as_table(self) -> TextTable:
+        """All fields."""
+        return _pairs({**self.to_json(), "seconds": round(self.seconds, 1)})
+
+
+@dataclass(frozen=True, kw_only=True)
 class TuneResult(Result):
     """The result of `tune`; its fields are the keys of the `--json` result."""
 
