@@ -50,6 +50,7 @@ bench: env
 	$(BIN)/python -m benchmarks.scaling
 	$(BIN)/python -m benchmarks.first_step
 	$(BIN)/python -m benchmarks.tuning
+	$(BIN)/python -m benchmarks.serving
 
 clean:
 	rm -rf demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

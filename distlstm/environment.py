@@ -60,6 +60,8 @@ _SERVING = {
 _SERVING_FAST = {
     "RAY_metrics_report_interval_ms": "2000",
     "RAY_SERVE_LOG_TO_STDERR": "0",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "30",  # on a busy machine, a process starts slowly
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1000",
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",  # a thread fewer for each request to pass
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",

@@ -41,11 +41,13 @@ MAY_IMPORT = {
     "api": BOTTOM | {"text", "model", "data", "stages", "report"},
     "console": BOTTOM | {"text", "stages"},
     "demo": BOTTOM | {"data", "stages", "console"},
-    "cli": BOTTOM | {"options", "api", "console", "demo"},
+    "cli_serve": BOTTOM | {"options", "api", "console"},
+    "cli": BOTTOM | {"options", "api", "console", "demo", "cli_serve"},
 }
 WINGS = {
     "run": set(),
     "prediction": {"run"},
+    "serving": {"run", "prediction"},
     "training": {"run"},
     "pretraining": {"run", "training"},
     "tuning": {"run", "training"},
@@ -123,7 +125,10 @@ def test_nothing_in_the_package_imports_jobs_or_pickle() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["stages.train", "stages.batch_predict", "stages.estimate", "stages.verify", "report.kinds"],
+    [
+        *("stages.train", "stages.batch_predict", "stages.estimate", "stages.verify"),
+        *("stages.serve", "report.kinds"),
+    ],
 )
 def test_what_only_conducts_starts_without_torch(module: str) -> None:
     code = f"import sys, distlstm.{module}; sys.exit('torch' in sys.modules)"

@@ -35,6 +35,10 @@ COMMANDS = {
         "INPUTS", "--model", "--output", "--overwrite", "--text-column", "--columns", "--top-k",
         "--min-score", "--format", "--dry-run", *READER, *WORKERS, *DISPLAY,
     ],
+    "serve": [
+        "--model", "--host", "--port", "--replicas", "--gpu", "--no-gpu", "--cpus-per-worker",
+        "--address", *DISPLAY,
+    ],
     "verify": ["DIRECTORY", "--json", "--debug"],
     "report": ["PATH", "--json", "--debug"],
     "predict": ["TEXTS", "--model", "--debug"],

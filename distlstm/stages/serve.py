@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import ipaddress
 import signal
 import socket
 import threading
@@ -19,7 +20,6 @@ from distlstm.stages.serving.settings import APPLICATION, TOKEN_VARIABLE, Servic
 from distlstm.storage import Directory
 from distlstm.worker_range import WorkerRange
 
-_LOOPBACK = ("127.", "localhost", "::1")
 _MOST_REQUESTS_AT_ONCE = 1_000
 _REQUESTS_PER_REPLICA = 32
 """With more at once, another replica is started, up to the most."""
@@ -83,13 +83,20 @@ def serve(request: ServeRequest, *, stop: threading.Event, on_event: OnEvent) ->
 def _check(request: ServeRequest) -> None:
     if importlib.util.find_spec("uvicorn") is None or importlib.util.find_spec("fastapi") is None:
         raise UserError("serve needs Ray Serve. Install it: pip install 'distlstm[serve]'.")
-    if not request.host.startswith(_LOOPBACK) and request.token_digest is None:
+    if not _is_loopback(request.host) and request.token_digest is None:
         raise UserError(
             f"The host {request.host} can be reached from other machines, so clients need a token. "
             f"Set {TOKEN_VARIABLE} to one, or serve on 127.0.0.1."
         )
     if request.is_embedded:
         _check_port(request.host, request.port)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name, which can stand for any address
+        return False
 
 
 def _check_port(host: str, port: int) -> None:
@@ -109,11 +116,8 @@ def _check_port(host: str, port: int) -> None:
 def _running(request: ServeRequest, replicas: WorkerRange, capacity: Capacity) -> Iterator[None]:
     """Run the service for a block; at its end, requests in flight are answered first."""
     from ray import serve as ray_serve
-    from ray.serve.schema import LoggingConfig
 
-    port = 0 if request.is_direct else request.port
-    options = {"host": request.host, "port": port, "request_timeout_s": _SECONDS_TO_ANSWER}
-    ray_serve.start(http_options=options, logging_config=LoggingConfig(enable_access_log=False))
+    _start(request)
     try:
         _deploy(request, replicas, capacity)
         yield
@@ -121,6 +125,33 @@ def _running(request: ServeRequest, replicas: WorkerRange, capacity: Capacity) -
         ray_serve.delete(APPLICATION)
         if request.is_embedded:
             ray_serve.shutdown()
+
+
+def _start(request: ServeRequest) -> None:
+    """Start Ray Serve, or find the one of the cluster; in one, its first user chose the address."""
+    from ray import serve as ray_serve
+    from ray.exceptions import RayError
+    from ray.serve.context import _get_global_client
+    from ray.serve.schema import LoggingConfig
+
+    port = 0 if request.is_direct else request.port
+    options = {"host": request.host, "port": port, "request_timeout_s": _SECONDS_TO_ANSWER}
+    try:
+        ray_serve.start(http_options=options, logging_config=LoggingConfig(enable_access_log=False))
+    except (RayError, TimeoutError) as error:
+        raise RunError(
+            f"Ray Serve could not be started: {_last_line(error)}. Try again."
+        ) from error
+    found = _get_global_client().http_config
+    if (found.host, found.port) != (request.host, port):
+        raise UserError(
+            f"Ray Serve already runs on this cluster, at {found.host}, port {found.port}. Give these "
+            "as --host and --port, or end it with `serve shutdown`."
+        )
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).strip().rpartition("\n")[2].strip().removesuffix(".")
 
 
 def _deploy(request: ServeRequest, replicas: WorkerRange, capacity: Capacity) -> None:
@@ -133,6 +164,7 @@ def _deploy(request: ServeRequest, replicas: WorkerRange, capacity: Capacity) ->
         num_threads=capacity.cpus_per_worker,
         use_gpu=capacity.use_gpu,
         token_digest=request.token_digest,
+        is_embedded=request.is_embedded,
     )
     deployment: Any = ray_serve.deployment(
         ray_serve.ingress()(ServiceReplica),

@@ -124,6 +124,6 @@ def _of_agents() -> Iterator[str]:
             url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
             with (
                 contextlib.suppress(OSError),
-                urllib.request.urlopen(url, timeout=_SECONDS_FOR_AN_AGENT) as answer,
+                urllib.request.urlopen(url, timeout=_PATIENCE) as answer,
             ):
                 yield answer.read().decode()

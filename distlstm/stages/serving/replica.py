@@ -11,6 +11,8 @@ class ServiceReplica:
         from distlstm.stages.serving.current_model import CurrentModel
         from distlstm.stages.serving.figures import Figures
 
+        if settings.is_embedded:
+            _keep_to_loopback()
         self.settings = settings
         self.figures = Figures()
         self.model = CurrentModel(settings, on_load=self.figures.loaded)
@@ -23,3 +25,16 @@ class ServiceReplica:
         return ServiceApp(
             self.settings, model=self.model, batcher=self.batcher, figures=self.figures
         )
+
+
+def _keep_to_loopback() -> None:
+    """Let the replica's port for calls between deployments listen on loopback.
+
+    Ray Serve opens it on all interfaces once this process has made its replica; nothing calls it.
+    """
+    from ray.serve._private import replica
+
+    add_port = replica.add_port_to_grpc_server
+    replica.add_port_to_grpc_server = lambda server, address: add_port(
+        server, address.replace("[::]", "127.0.0.1")
+    )

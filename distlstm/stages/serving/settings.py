@@ -29,4 +29,6 @@ class ServiceSettings:
     use_gpu: bool = False
     token_digest: bytes | None = None
     """SHA-256 of the token that clients must send; None: no token is asked for."""
+    is_embedded: bool = False
+    """Whether all of Ray is on this machine, and listens on loopback only."""
     limits: Limits = Limits()

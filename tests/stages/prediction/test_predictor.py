@@ -1,6 +1,7 @@
 """Tests of distlstm.stages.predictor."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -9,8 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distlstm.config import ExperimentConfig, ModelConfig, TrainingConfig
 from distlstm.data.batching import BatchLimits
 from distlstm.model.cascade import Cascade
+from distlstm.model.classifier import Classifier
 from distlstm.model.linear import LinearModel
 from distlstm.model.ngrams import NgramFeatures
 from distlstm.stages.prediction import predictor as module
@@ -32,7 +35,7 @@ def test_equal_texts_go_through_the_model_once(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(
         subject.classifier,
         "forward",
-        lambda ids, lengths: (seen.append(len(ids)), forward(ids, lengths))[1],
+        lambda ids, lengths: (seen.append(int(ids.any(1).sum())), forward(ids, lengths))[1],
     )
     predictions = subject(pa.array(["goal", "bank", None, "goal", "goal", None]))
     assert sum(seen) == 2
@@ -119,7 +122,7 @@ def test_rows_that_the_partner_is_sure_of_never_reach_the_network(
     monkeypatch.setattr(
         subject.classifier,
         "forward",
-        lambda ids, lengths: (seen.append(len(ids)), forward(ids, lengths))[1],
+        lambda ids, lengths: (seen.append(int(ids.any(1).sum())), forward(ids, lengths))[1],
     )
     texts = pa.array(["rain", "goal", None, "rain", "rain a a", "rain rain"])
     predictions = subject.classify(subject.encode(texts), on_rows=told.append)
@@ -144,3 +147,34 @@ def test_a_network_is_not_called_where_the_partner_answers_every_row() -> None:
     assert predictions.by_linear.tolist() == [True, False, True]
     assert predictions.label_ids[2] == 2
     assert np.isnan(predictions.probabilities[1]).all()
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"hidden_dim": 24},
+        {"hidden_dim": 33, "embedding_dim": 20},
+        {"hidden_dim": 64, "num_layers": 2},
+        {"hidden_dim": 24, "cell": "gru", "bidirectional": False},
+        {"hidden_dim": 20, "pooling": ("attention", "mean")},
+    ],
+)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_to_the_last_bit_a_prediction_does_not_depend_on_the_texts_beside_it(
+    sizes: dict[str, Any], precision: str
+) -> None:
+    small = model()
+    config = ExperimentConfig(
+        model=ModelConfig(**{"embedding_dim": 16, **sizes}),
+        training=TrainingConfig(precision=precision),  # type: ignore[arg-type]
+    )
+    classifier = Classifier(config.model, vocab_size=len(TOKENS), num_labels=len(LABELS))
+    subject = Predictor(
+        replace(small, config=config, classifier=classifier.eval()), device=torch.device("cpu")
+    )
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(TOKENS[2:], n)) for n in rng.integers(1, 40, 150)]
+    together = subject(pa.array(texts)).probabilities
+    for some in (slice(0, 1), slice(3, 5), slice(7, 40), slice(0, 150, 7), slice(149, 150)):
+        alone = subject(pa.array(texts[some])).probabilities
+        np.testing.assert_array_equal(alone, together[some])
