@@ -161,6 +161,7 @@ def measure(*, rounds: int, seconds: int) -> dict[str, object]:
             name: subprocess.Popen(
                 [sys.executable, *command, "--port", str(ports[name])],
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
+                stdout=subprocess.DEVNULL,
             )
             for name, command in commands.items()
         }

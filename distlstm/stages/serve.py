@@ -24,7 +24,7 @@ _MOST_REQUESTS_AT_ONCE = 1_000
 _REQUESTS_PER_REPLICA = 32
 """With more at once, another replica is started, up to the most."""
 _SECONDS_TO_ANSWER = 60
-_SECONDS_TO_FINISH = 30
+_SECONDS_TO_FINISH = 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,12 +145,12 @@ def _start(request: ServeRequest) -> None:
     found = _get_global_client().http_config
     if (found.host, found.port) != (request.host, port):
         raise UserError(
-            f"Ray Serve already runs on this cluster, at {found.host}, port {found.port}. Give these "
-            "as --host and --port, or end it with `serve shutdown`."
+            f"Ray Serve already runs on this cluster, at {found.host}, port {found.port}. Give "
+            "these as --host and --port, or end it with `serve shutdown`."
         )
 
 
-def _last_line(error: Exception) -> str:
+def _last_line(error: object) -> str:
     return str(error).strip().rpartition("\n")[2].strip().removesuffix(".")
 
 
@@ -207,8 +207,7 @@ def _reason(error: Exception) -> str:
     if application is not None:
         messages += [application.message]
         messages += [each.message for each in application.deployments.values()]
-    lines = [line.strip() for message in messages for line in message.splitlines() if line.strip()]
-    return lines[-1]
+    return _last_line("\n".join(messages))
 
 
 def _wait(stop: threading.Event) -> None:

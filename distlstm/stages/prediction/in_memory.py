@@ -18,8 +18,8 @@ def predict_column(
 ) -> pa.Table:
     """The prediction columns of these rows. The process keeps its number of torch threads.
 
-    On a GPU, the last digits depend on which rows go through the model together. So the rows are cut
-    into the same windows as in `read_windows`.
+    On a GPU, the last digits depend on which rows go through the model together. So the rows are
+    cut into the same windows as in `read_windows`.
 
     Raises:
         UserError: the column is not text.

@@ -32,6 +32,8 @@ _LONGEST_IN_BATCH = 8_192
 """Longer rows are predicted alone and not filled up, which would take too much memory."""
 _SUM_COLUMNS = 64
 """Columns that torch adds up alike; it treats those that are left over differently."""
+_NO_TEXT = TokenIds(np.zeros(0, np.int32), np.zeros(2, np.int64), np.zeros(1, bool))
+"""One row without tokens."""
 
 
 def rows_at_once(num_labels: int) -> int:
@@ -158,9 +160,7 @@ class Predictor:
             distinct.slice(start, _ROWS_TOKENISED_AT_ONCE)
             for start in range(0, len(distinct), _ROWS_TOKENISED_AT_ONCE)
         ]
-        no_text = pa.nulls(1, pa.string())
-        pieces = [self.tokenizer.encode(texts) for texts in (*slices, no_text)]
-        tokens = TokenIds.concatenate(pieces)
+        tokens = TokenIds.concatenate([*map(self.tokenizer.encode, slices), _NO_TEXT])
         return EncodedTexts(tokens, index, self._linear_logits(tokens))
 
     def _linear_logits(self, tokens: TokenIds) -> np.ndarray:

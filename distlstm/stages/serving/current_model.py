@@ -59,7 +59,7 @@ class CurrentModel:
             return
         try:
             loaded = self._load()
-        except (UserError, OSError):
+        except Exception:  # of a damaged model; the thread that follows must go on
             if digest == self._digest():  # else it was replaced while it was being read
                 self._tried = digest
                 self._on_load("failed")
