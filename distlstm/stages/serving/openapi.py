@@ -47,6 +47,7 @@ _ANSWER = {
         "model": {"type": "string", "description": "Fingerprint of the model that answered."},
     },
 }
+_EXAMPLE = {"label": "sport", "score": 0.75, "labels": ["sport", "money"], "scores": [0.75, 0.2]}
 _ERROR = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
 
 
@@ -71,7 +72,7 @@ def document(settings: ServiceSettings) -> dict[str, Any]:
         "info": {
             "title": "distlstm service",
             "version": __version__,
-            "description": "Labels for texts, with the scores of `distlstm batch-predict`.",
+            "description": "Labels for texts, with the scores of distlstm batch-predict.",
         },
         "paths": paths,
         "components": {
@@ -115,14 +116,19 @@ def _predict(settings: ServiceSettings) -> dict[str, Any]:
             "content": {
                 "application/json": {
                     "schema": body,
-                    "example": {"texts": ["One text", "and another"], "top_k": 2},
+                    "example": {"texts": ["a goal in the last minute"], "top_k": 2},
                 }
             },
         },
         "responses": {
             "200": {
                 "description": "An answer, or a list of them in the order of the texts.",
-                "content": {"application/json": {"schema": {"oneOf": [answer, several]}}},
+                "content": {
+                    "application/json": {
+                        "schema": {"oneOf": [answer, several]},
+                        "example": {"predictions": [_EXAMPLE], "model": "1277441f6b09e9d3"},
+                    }
+                },
             },
             "400": _failure("The body is not JSON."),
             "413": _failure("The body or a text is too large, or there are too many texts."),
@@ -136,7 +142,7 @@ def _get(summary: str, description: str, kind: str = "application/json") -> dict
     return {
         "summary": summary,
         "description": description,
-        "responses": {"200": {"description": "As asked.", "content": {kind: {}}}},
+        "responses": {"200": {"description": "Done.", "content": {kind: {}}}},
     }
 
 
@@ -154,8 +160,11 @@ def page(settings: ServiceSettings) -> str:
             "path": path,
             "summary": operation["summary"],
             "description": operation["description"],
-            "example": _example(operation),
-            "responses": [(s, each["description"]) for s, each in operation["responses"].items()],
+            "example": _example(operation.get("requestBody", {})),
+            "answer": _example(operation["responses"]["200"]),
+            "responses": sorted(
+                (status, each["description"]) for status, each in operation["responses"].items()
+            ),
         }
         for path, methods in content["paths"].items()
         for method, operation in methods.items()
@@ -164,7 +173,7 @@ def page(settings: ServiceSettings) -> str:
     return template.render(operations=operations, **content["info"])
 
 
-def _example(operation: dict[str, Any]) -> str:
-    if "requestBody" not in operation:
-        return ""
-    return to_json(operation["requestBody"]["content"]["application/json"]["example"])
+def _example(message: dict[str, Any]) -> str:
+    """The example of a request or an answer; empty if there is none."""
+    example = message.get("content", {}).get("application/json", {}).get("example")
+    return "" if example is None else to_json(example)
