@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from distlstm.api.model import Model, Predictions, load_model
     from distlstm.api.pretrain import pretrain
     from distlstm.api.report import write_report
+    from distlstm.api.runs import runs
     from distlstm.api.serve import serve
     from distlstm.api.train import train
     from distlstm.api.tune import tune
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from distlstm.console.terminal import TerminalProgress
     from distlstm.errors import RunError, UserError
     from distlstm.reader_options import ReaderOptions
+    from distlstm.stages.listing.record import RunList, RunRecord
     from distlstm.stages.run.results import (
         BatchPredictResult,
         Estimate,
@@ -45,12 +47,14 @@ _MODULES = {
     "api.model": ["Model", "Predictions", "load_model"],
     "api.pretrain": ["pretrain"],
     "api.report": ["write_report"],
+    "api.runs": ["runs"],
     "api.serve": ["serve"],
     "config": ["ExperimentConfig", "load_config"],
     "console.notebook": ["NotebookProgress"],
     "console.terminal": ["TerminalProgress"],
     "errors": ["RunError", "UserError"],
     "reader_options": ["ReaderOptions"],
+    "stages.listing.record": ["RunList", "RunRecord"],
     "stages.run.results": [
         *("BatchPredictResult", "Estimate", "EvaluationResult", "PretrainResult", "ServeResult"),
         *("TrainResult", "TuneResult", "Verification"),
@@ -69,6 +73,8 @@ __all__ = [
     "PretrainResult",
     "ReaderOptions",
     "RunError",
+    "RunList",
+    "RunRecord",
     "ServeResult",
     "TerminalProgress",
     "TrainResult",
@@ -81,6 +87,7 @@ __all__ = [
     "load_config",
     "load_model",
     "pretrain",
+    "runs",
     "serve",
     "train",
     "tune",

@@ -13,6 +13,7 @@ import click
 
 import distlstm
 from distlstm import __version__
+from distlstm.cli_runs import runs
 from distlstm.cli_serve import serve
 from distlstm.config import ExperimentConfig
 from distlstm.errors import OutputError, RunError, UserError
@@ -55,6 +56,9 @@ def cli() -> None:
     DATA is one or more files, directories, globs or URIs: Parquet, CSV or JSON lines. To resume a
     command that was stopped, run it again.
     """
+
+
+cli.add_command(runs)
 
 
 @cli.command()
@@ -404,7 +408,7 @@ def verify(directory: str, as_json: bool, debug: bool) -> None:  # noqa: ARG001 
 @json_option
 @debug_option
 def report(path: str, as_json: bool, debug: bool) -> None:  # noqa: ARG001 (main)
-    """Write the HTML report of a model, study, evaluation or prediction output again."""
+    """Write the HTML report of an output again, or of a directory that has outputs below it."""
     from distlstm.console import results
 
     written = str(distlstm.write_report(path))

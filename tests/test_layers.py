@@ -42,12 +42,14 @@ MAY_IMPORT = {
     "console": BOTTOM | {"text", "stages"},
     "demo": BOTTOM | {"data", "stages", "console"},
     "cli_serve": BOTTOM | {"options", "api", "console"},
-    "cli": BOTTOM | {"options", "api", "console", "demo", "cli_serve"},
+    "cli_runs": BOTTOM | {"options", "api", "console"},
+    "cli": BOTTOM | {"options", "api", "console", "demo", "cli_runs", "cli_serve"},
 }
 WINGS = {
     "run": set(),
     "prediction": {"run"},
     "serving": {"run", "prediction"},
+    "listing": {"run", "prediction"},
     "training": {"run"},
     "pretraining": {"run", "training"},
     "tuning": {"run", "training"},
@@ -127,7 +129,7 @@ def test_nothing_in_the_package_imports_jobs_or_pickle() -> None:
     "module",
     [
         *("stages.train", "stages.batch_predict", "stages.estimate", "stages.verify"),
-        *("stages.serve", "report.kinds"),
+        *("stages.runs", "stages.serve", "report.kinds"),
     ],
 )
 def test_what_only_conducts_starts_without_torch(module: str) -> None:

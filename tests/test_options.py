@@ -41,6 +41,7 @@ COMMANDS = {
     ],
     "verify": ["DIRECTORY", "--json", "--debug"],
     "report": ["PATH", "--json", "--debug"],
+    "runs": ["PATH", "--json", "--debug"],
     "predict": ["TEXTS", "--model", "--debug"],
     "demo": ["DIRECTORY", "--quiet", "--debug"],
 }  # fmt: skip

@@ -9,6 +9,7 @@ from distlstm.storage import is_object_uri
 def write_report(path: AnyPath) -> Path | str:
     """(Re)write the report of a model, a study, an evaluation or a prediction output.
 
+    Of a directory that has such outputs below it, the report is an index that compares them.
     Returns its path, or its URI in an object store.
 
     >>> distlstm.write_report("model").name

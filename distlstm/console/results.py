@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from distlstm.console.lines import duration, shown
-from distlstm.console.tables import baseline_verdict, comparison_table, trials_table
+from distlstm.console.tables import baseline_verdict, comparison_table, runs_table, trials_table
 from distlstm.errors import OutputError
 from distlstm.json_text import to_json
+from distlstm.stages.listing.record import RunList
 from distlstm.stages.run.events import TrialRow
 from distlstm.stages.run.results import (
     BatchPredictResult,
@@ -215,6 +216,20 @@ def print_verification(result: Verification) -> None:
         f"{result.parts:,} parts with {result.rows_out:,} rows, {len(result.faults)} faults{gone}; "
         f"{result.parts / max(result.seconds, 1e-9):,.0f} parts/s"
     )
+
+
+def print_runs(runs: RunList) -> None:
+    """Print a line for each run, and why those that are damaged cannot be read."""
+    console = _stdout()
+    if not runs:
+        console.print(f"No model, study, evaluation or prediction below {shown(runs.path)}.")
+    else:
+        console.print(runs_table(runs))
+    for run in runs:
+        if run.problem:
+            console.print(f"{shown(run.name)} is damaged: {shown(run.problem)}")
+    for name in runs.unreadable:
+        console.print(f"{shown(name)} cannot be read.")
 
 
 def print_estimate(result: Estimate) -> None:

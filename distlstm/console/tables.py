@@ -1,11 +1,12 @@
 """Tables of the progress display and of the printed results."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from rich.table import Table
 
 from distlstm.console.lines import short, shown
+from distlstm.stages.listing.record import RunList
 from distlstm.stages.run.events import TrialRow
 from distlstm.stages.run.files import METRICS
 
@@ -72,6 +73,17 @@ def trials_table(rows: Iterable[TrialRow], metric: str, *, title: str | None = N
             *(row.trial, *values, *figures, speed, epoch, f"{row.seconds:.0f}"),
             shown(state),
         )
+    return table
+
+
+def runs_table(runs: RunList) -> Table:
+    """A line for each run, the newest first."""
+    table, content = Table(), runs.as_table()
+    for name in content.header:
+        justify: Literal["left", "right"] = "right" if name in ("rows", "rows/s") else "left"
+        table.add_column(name, justify=justify, overflow="fold")
+    for cells in content.cells:
+        table.add_row(*map(shown, cells))
     return table
 
 

@@ -146,6 +146,8 @@ class CorpusSummary:
     """Tokens of the vocabulary that have a pretrained vector."""
     vectors_share: float = 0.0
     """Share of the training tokens that have a pretrained vector."""
+    source: str = ""
+    """Where the training files are."""
 
 
 class EncodedCorpus:

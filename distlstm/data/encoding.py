@@ -25,7 +25,7 @@ from distlstm.data.corpus import (
     CorpusSummary,
     EncodedCorpus,
 )
-from distlstm.data.files import SourceFile
+from distlstm.data.files import SourceFile, described
 from distlstm.data.labelled import (
     Columns,
     LabelledRows,
@@ -392,6 +392,7 @@ def _write_metadata(
         num_tokens=total["tokens"],
         unknown_share=total["unknown"] / max(1, total["tokens"]),
         truncated_share=total["truncated"] / max(1, total["training"]),
+        source=described(spec.training),
         **asdict(coverage),
     )
     shards = {

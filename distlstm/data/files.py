@@ -232,6 +232,15 @@ def _find(source: str, reader: ReaderOptions, on_note: OnNote) -> list[SourceFil
     ]
 
 
+def described(files: Sequence[SourceFile]) -> str:
+    """Where files are, for people: the path of one, or the directory and the number of several."""
+    paths = [file.path.partition("?")[0] for file in files]
+    prefix = os.path.commonprefix(paths)  # noqa: RUF071 (it is cut at a slash; URIs may be mixed in)
+    above = prefix.rpartition("/")[0] or "/"
+    text = paths[0] if len(paths) == 1 else f"{above} ({len(paths):,} files)"
+    return text.encode("utf-8", "replace").decode()  # of names that are not UTF-8
+
+
 def _table_files(
     uri: str, kind: TableKind, reader: ReaderOptions, below: str = ""
 ) -> list[SourceFile]:

@@ -92,6 +92,8 @@ class TextSummary:
     """Share of the training rows that are longer than `max_tokens`."""
     dropped: dict[str, int]
     """Rows left out, by reason."""
+    source: str = ""
+    """Where the files without labels are."""
 
 
 class EncodedTexts:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from distlstm.config import TextConfig
 from distlstm.data.corpus import METADATA_FILE, VOCABULARY_FILE
 from distlstm.data.encoding import bundles_of, is_small
+from distlstm.data.files import described
 from distlstm.data.labelled import (
     counted,
     is_validation,
@@ -174,6 +175,7 @@ def _write_metadata(
         unknown_share=total["unknown"] / max(1, total["tokens"]),
         truncated_share=total["truncated"] / max(1, total["training"]),
         dropped=dict(zip(dropped["key"].to_pylist(), dropped["count"].to_pylist(), strict=True)),
+        source=described(spec.unlabelled),
     )
     names = written["name"].to_pylist()
     shards = {split: [f"{name}.{split}" for name in names] for split in ("training", "validation")}

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from distlstm.json_text import read_json
-from distlstm.report.page import REPORT_FILE, Cell, Page, PageTable, Section, number, write_page
-from distlstm.stages.run.files import ERRORS_FILE, METRICS_FILE
+from distlstm.report.page import Cell, Page, PageTable, Section, number, write_page
+from distlstm.stages.run.files import ERRORS_FILE, METRICS_FILE, REPORT_FILE
 from distlstm.stages.run.tables import read_table
 
 _MAX_CONFUSIONS = 20

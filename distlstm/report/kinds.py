@@ -11,8 +11,8 @@ from distlstm.errors import UserError
 from distlstm.model.metadata import METADATA_FILE
 from distlstm.report.evaluation import write_evaluation_report
 from distlstm.report.model import write_model_report
-from distlstm.report.page import REPORT_FILE
-from distlstm.report.prediction import PREDICTION_REPORT_FILE, write_prediction_report
+from distlstm.report.prediction import write_prediction_report
+from distlstm.report.runs import write_runs_report
 from distlstm.report.study import write_study_report
 from distlstm.stages.run.files import (
     BEST_CONFIG,
@@ -21,6 +21,8 @@ from distlstm.stages.run.files import (
     HISTORY_FILE,
     MANIFEST_FILE,
     METRICS_FILE,
+    PREDICTION_REPORT_FILE,
+    REPORT_FILE,
     STUDY_FILE,
     SUCCESS_FILE,
     TRIALS_FILE,
@@ -54,19 +56,14 @@ _KINDS = (PREDICTION, STUDY, MODEL, EVALUATION)
 def write_report(storage: Directory) -> str:
     """Write the report of a model, study, evaluation or prediction directory.
 
-    Returns its path or URI.
+    Of a directory that has such ones below it, it is an index of them. Returns its path or URI.
 
     Raises:
         UserError: the directory is none of these, or is damaged.
     """
     with reading(storage):
         kind = next((kind for kind in _KINDS if storage.exists(kind.mark)), None)
-    if kind is None:
-        raise UserError(
-            f"{storage.location} is not a model, study, evaluation or prediction directory: it has "
-            f"none of {', '.join(kind.mark for kind in _KINDS)}."
-        )
-    return write_report_of(kind, storage)
+    return write_runs_report(storage) if kind is None else write_report_of(kind, storage)
 
 
 def write_report_of(kind: Kind, storage: Directory) -> str:

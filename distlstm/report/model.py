@@ -10,9 +10,9 @@ from markupsafe import Markup
 from distlstm.model.metadata import is_language_model, read_metadata
 from distlstm.report.axes import numbers
 from distlstm.report.line_chart import Line, line_chart
-from distlstm.report.page import REPORT_FILE, Page, PageTable, Section, number, write_page
+from distlstm.report.page import Page, PageTable, Section, number, write_page
 from distlstm.report.svg import colour
-from distlstm.stages.run.files import HISTORY_FILE
+from distlstm.stages.run.files import HISTORY_FILE, REPORT_FILE
 from distlstm.stages.training.history import read_history
 
 

@@ -1,6 +1,7 @@
 "use strict";
 
-// Tables sort by a click on a header; the order is in the address, so it can be linked to.
+// Tables sort by a click on a header, and show the rows that have the words in the field above them;
+// both are in the address, so they can be linked to.
 const compareWords = new Intl.Collator(undefined, { numeric: true }).compare;
 
 function key(row, column) {
@@ -22,8 +23,19 @@ function sort(table, column, isDescending) {
   table.tHead.rows[0].cells[column].setAttribute("aria-sort", order);
 }
 
+function linked(name) {
+  return new URLSearchParams(location.hash.slice(1)).get(name) ?? "";
+}
+
+function link(name, value) {
+  const wanted = new URLSearchParams(location.hash.slice(1));
+  if (value) wanted.set(name, value);
+  else wanted.delete(name);
+  history.replaceState(null, "", `#${wanted}`);
+}
+
 function sortAsLinked() {
-  const wanted = new URLSearchParams(location.hash.slice(1)).get("sort") ?? "";
+  const wanted = linked("sort");
   for (const table of document.querySelectorAll("table.sortable")) {
     const names = [...table.tHead.rows[0].cells].map((cell) => cell.textContent);
     const column = names.indexOf(wanted.replace(/^-/, ""));
@@ -40,13 +52,42 @@ for (const table of document.querySelectorAll("table.sortable")) {
     button.addEventListener("click", () => {
       const isDescending = header.getAttribute("aria-sort") === "ascending";
       sort(table, column, isDescending);
-      const name = encodeURIComponent(header.textContent);
-      history.replaceState(null, "", `#sort=${isDescending ? "-" : ""}${name}`);
+      link("sort", `${isDescending ? "-" : ""}${header.textContent}`);
     });
   });
 }
 addEventListener("hashchange", sortAsLinked);
 sortAsLinked();
+
+[...document.querySelectorAll("table.filterable")].forEach((table, index) => {
+  const name = `filter${index || ""}`;
+  const [label, input, count] = ["label", "input", "output"].map((tag) => document.createElement(tag));
+  label.className = "filter";
+  input.type = "search";
+  input.placeholder = "words in the row";
+  label.append("Filter", input, count);
+  table.closest(".scroll").before(label);
+  const filter = () => {
+    const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const rows = [...table.tBodies[0].rows];
+    for (const row of rows) {
+      const text = [...row.cells].map((cell) => cell.textContent).join(" ").toLowerCase();
+      row.hidden = !words.every((word) => text.includes(word));
+    }
+    const shown = rows.filter((row) => !row.hidden).length;
+    count.textContent = words.length ? `${shown} of ${rows.length}` : "";
+  };
+  const filterAsLinked = () => {
+    input.value = linked(name);
+    filter();
+  };
+  input.addEventListener("input", () => {
+    filter();
+    link(name, input.value);
+  });
+  addEventListener("hashchange", filterAsLinked);
+  filterAsLinked();
+});
 
 function copy(text) {
   if (navigator.clipboard) return navigator.clipboard.writeText(text.textContent);

@@ -19,8 +19,6 @@ from distlstm.atomic import write_text
 from distlstm.stages.run.output import writing
 from distlstm.storage import LocalStorage
 
-REPORT_FILE = "report.html"
-
 
 @dataclass(frozen=True)
 class Number:
@@ -30,7 +28,23 @@ class Number:
     value: float
 
 
-Cell = str | Number
+@dataclass(frozen=True)
+class Link:
+    """A cell that leads to another page below this one."""
+
+    shown: str
+    href: str
+    """Relative address."""
+
+
+@dataclass(frozen=True)
+class Marked:
+    """A cell that stands out."""
+
+    shown: str
+
+
+Cell = str | Number | Link | Marked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +55,14 @@ class PageTable:
     rows: Sequence[Sequence[Cell]]
     is_sortable: bool = False
     """By a click on a header, or a link to `report.html#sort=HEADER` (`-HEADER`: descending)."""
+    is_filterable: bool = False
+    """By words in a field above it; its first column stays in sight."""
+
+    @property
+    def style(self) -> str:
+        """Classes of page.css."""
+        styles = {"sortable": self.is_sortable, "filterable": self.is_filterable}
+        return " ".join(style for style, applies in styles.items() if applies)
 
     def is_numeric(self, column: int) -> bool:
         """Whether a column has numeric cells."""

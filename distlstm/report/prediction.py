@@ -12,10 +12,9 @@ from distlstm.report.bar_chart import Bar, bar_chart
 from distlstm.report.histogram_chart import histogram_chart
 from distlstm.report.page import Cell, Page, PageTable, Section, number, write_page
 from distlstm.stages.prediction.manifest import read_manifest
-from distlstm.stages.run.files import SUCCESS_FILE
+from distlstm.stages.run.files import PREDICTION_REPORT_FILE, SUCCESS_FILE
 from distlstm.storage import LocalStorage
 
-PREDICTION_REPORT_FILE = "_report.html"
 _MOST_BARS, _MOST_PARTS = 40, 1_000
 
 

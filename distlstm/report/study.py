@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from distlstm.report.bar_chart import Bar, bar_chart
-from distlstm.report.page import REPORT_FILE, Cell, Page, PageTable, Section, number, write_page
+from distlstm.report.page import Cell, Page, PageTable, Section, number, write_page
 from distlstm.report.study_charts import (
     curves_chart,
     history_chart,
@@ -14,7 +14,7 @@ from distlstm.report.study_charts import (
 )
 from distlstm.report.study_data import Study, Trial, read_study
 from distlstm.report.study_timeline import timeline_chart, timeline_of
-from distlstm.stages.run.files import METRICS
+from distlstm.stages.run.files import METRICS, REPORT_FILE
 
 
 def write_study_report(path: Path) -> None:

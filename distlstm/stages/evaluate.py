@@ -14,7 +14,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from distlstm.atomic import replace_file
-from distlstm.data.files import SourceFile, files_fingerprint, find_files, snapshots_of
+from distlstm.data.files import (
+    SourceFile,
+    described,
+    files_fingerprint,
+    find_files,
+    snapshots_of,
+)
 from distlstm.data.labelled import Columns, LabelledRows, each_label, read_labelled
 from distlstm.data.units import Unit, cut_into_units, unit_limit
 from distlstm.errors import RunError, UserError
@@ -92,7 +98,7 @@ def evaluate(request: EvaluateRequest, *, on_event: OnEvent) -> EvaluationResult
                 on_event(Note(f"{location} already has this evaluation; nothing to do."))
                 return _read(copy)
             evaluation = work()
-            _write(copy, identity, evaluation)
+            _write(copy, identity, evaluation, data=described(files))
             on_output.publish()
     return evaluation.result
 
@@ -359,20 +365,21 @@ def _check_any_known(
         )
 
 
-def _write(copy: WorkingCopy, identity: Identity, evaluation: _Evaluation) -> None:
+def _write(copy: WorkingCopy, identity: Identity, evaluation: _Evaluation, *, data: str) -> None:
     """Replace the output; if this is interrupted, the same command does it again."""
     path = copy.path
     with writing(copy.storage):
-        _record(path, identity, finished=False)
+        _record(path, identity, data=data, finished=False)
         with replace_file(path / ERRORS_FILE) as temporary:
             pq.write_table(evaluation.errors, temporary)
         report = evaluation.result.to_json()
         write_json(path / METRICS_FILE, report)
-        _record(path, identity, finished=True)
+        _record(path, identity, data=data, finished=True)
 
 
-def _record(path: Path, identity: Identity, *, finished: bool) -> None:
-    record_identity(path / EVALUATION_FILE, {"run": identity, "finished": finished})
+def _record(path: Path, identity: Identity, *, data: str, finished: bool) -> None:
+    record = {"run": identity, "data": data, "finished": finished}
+    record_identity(path / EVALUATION_FILE, record)
 
 
 def _read(copy: WorkingCopy) -> EvaluationResult:

@@ -1,6 +1,6 @@
 """What a directory can do, wherever it is."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +76,12 @@ class Storage(Protocol):
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
         """All files, or those of one subdirectory, recursively."""
+
+    def children(self) -> tuple[Sequence[str], Sequence[Entry]]:
+        """The names of the subdirectories, and the files, of this directory alone."""
+
+    def read_range(self, name: str, start: int, end: int) -> bytes:
+        """The bytes of a file from `start` to before `end`; raises FileNotFoundError."""
 
     def entry(self, name: str) -> Entry:
         """Size and time of a file; raises FileNotFoundError."""

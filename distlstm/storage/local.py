@@ -2,14 +2,15 @@
 
 import os
 import shutil
+import sys
 import uuid
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from distlstm.atomic import TEMPORARY_PREFIX, remove_leftovers, replace_file
-from distlstm.regular_file import read_regular
+from distlstm.regular_file import open_regular, read_regular
 from distlstm.storage.base import Entry, to_bytes
 from distlstm.storage.location import checked_name
 
@@ -86,6 +87,28 @@ class LocalStorage:
                         found = path.stat()
                         below = path.relative_to(self.path).as_posix()
                         yield Entry(below, found.st_size, found.st_mtime_ns)
+
+    def children(self) -> tuple[Sequence[str], Sequence[Entry]]:
+        """The names of the subdirectories, and the files, of this directory alone.
+
+        Links to directories are neither: they may lead anywhere, also back here.
+        """
+        directories, files = [], []
+        with os.scandir(self.path) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):  # it was removed meanwhile
+                    if entry.is_dir(follow_symlinks=False):
+                        directories.append(entry.name)
+                    elif entry.is_file() and not entry.name.startswith(TEMPORARY_PREFIX):
+                        found = entry.stat()
+                        files.append(Entry(entry.name, found.st_size, found.st_mtime_ns))
+        return directories, files
+
+    def read_range(self, name: str, start: int, end: int) -> bytes:
+        """The bytes of a file from `start` to before `end`; raises FileNotFoundError."""
+        with open_regular(self._at(name), largest=sys.maxsize) as file:
+            file.seek(start)
+            return file.read(end - start)
 
     def entry(self, name: str) -> Entry:
         """Size and time of a file; raises FileNotFoundError."""

@@ -24,6 +24,7 @@ ORDER = [
     distlstm.load_model,
     distlstm.Model.predict,
     distlstm.write_report,
+    distlstm.runs,
 ]
 
 

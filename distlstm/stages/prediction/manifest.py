@@ -15,6 +15,9 @@ from distlstm.stages.run.files import MANIFEST_FILE
 from distlstm.storage import Directory, UnreachableError
 
 IN_MANIFEST = ("name", "input", "unit", "rows_in", "rows_out", "rows_without_prediction")
+_PARTS = ' "parts": ['
+"""The line that ends the head of a manifest."""
+_HEAD_BYTES, _LARGEST_HEAD = 2**16, 2**28
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +145,7 @@ def write_manifest(
     by_name = sorted(parts, key=lambda part: part.name)
     listed = [_json({name: getattr(part, name) for name in IN_MANIFEST}) for part in by_name]
     table = ",\n".join(f"  {row}" for row in listed)
-    text = "\n".join(["{", *lines, ' "parts": [', *([table] if table else []), " ]", "}"])
+    text = "\n".join(["{", *lines, _PARTS, *([table] if table else []), " ]", "}"])
     output.write(MANIFEST_FILE, text + "\n")
 
 
@@ -167,6 +170,24 @@ def read_manifest(output: Directory) -> dict[str, Any]:
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(f"{path} cannot be read: {error}.") from error
     raise UserError(f"{path} is damaged. Run batch-predict again; finished parts are kept.")
+
+
+def read_head(output: Directory) -> dict[str, Any]:
+    """Read a manifest without its parts, of which there may be very many.
+
+    Raises:
+        OSError: it is missing, or cannot be read.
+        ValueError: it is damaged.
+    """
+    size, wanted = output.entry(MANIFEST_FILE).size, _HEAD_BYTES
+    while True:
+        content = output.read_range(MANIFEST_FILE, 0, min(size, wanted))
+        head, found, _ = content.partition(f"\n{_PARTS}".encode())
+        if found:
+            return dict(parse_json(head.removesuffix(b",") + b"}"))
+        if wanted >= min(size, _LARGEST_HEAD):
+            raise ValueError("it has no list of parts")
+        wanted *= 8
 
 
 def recorded_limit(output: Directory) -> Size | None:

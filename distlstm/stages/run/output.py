@@ -7,6 +7,7 @@ is new, resumed, finished or refused.
 import fcntl
 import json
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,10 +19,14 @@ from distlstm.errors import RunError, UserError
 from distlstm.json_text import read_json, to_json, write_json
 from distlstm.stages.run.events import Event, Note, OnEvent
 from distlstm.storage import Directory, Lease, LocalStorage, WorkingCopy
+from distlstm.storage.lease import DURATION_SECONDS
 
 LOCK_FILE = "_lock"
 _EMPTYING_FILE = "_emptying"
 """There while the content of an output is removed: the rest must not be taken for an output."""
+
+_A_MOMENT = 0.05
+"""Seconds."""
 
 Identity = dict[str, Any]
 """Two commands are the same if their identities are equal: flat tables of JSON values."""
@@ -206,7 +211,12 @@ def _file_lock(path: Path) -> Iterator[None]:
 
 
 def _lock(path: Path) -> int:
-    """Lock a file and return its descriptor; tries again if another process removed the file."""
+    """Lock a file and return its descriptor; tries again if another process removed the file.
+
+    A process that only asks whether it is locked (`is_in_use`) locks it for a moment, so this tries
+    once more after a moment.
+    """
+    has_waited = False
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -214,6 +224,11 @@ def _lock(path: Path) -> int:
             if _is_at(file, path):
                 return file
         except BlockingIOError as error:
+            if not has_waited:
+                has_waited = True
+                time.sleep(_A_MOMENT)
+                os.close(file)
+                continue
             os.close(file)
             raise UserError(
                 f"Another command is at work on {path.parent}. Wait for it to end, or choose "
@@ -222,10 +237,13 @@ def _lock(path: Path) -> int:
         os.close(file)
 
 
-def is_in_use(storage: Directory) -> bool:
-    """Whether a command is at work on an output directory."""
+def is_in_use(storage: Directory, *, patience: float = DURATION_SECONDS) -> bool:
+    """Whether a command is at work on an output directory.
+
+    A lease in an object store is watched for `patience` seconds, or until its holder renews it.
+    """
     if not isinstance(storage, LocalStorage):
-        return Lease(storage, LOCK_FILE).is_held()
+        return Lease(storage, LOCK_FILE, duration=patience).is_held()
     try:
         file = os.open(storage.path / LOCK_FILE, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
