@@ -13,6 +13,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
+from distlstm.database_url import DatabaseUrl
 from distlstm.errors import UserError
 from distlstm.storage import read_at
 
@@ -31,6 +32,12 @@ class Range:
         if self.maximum == float("inf"):
             return f"at least {self.minimum:g}"
         return f"from {self.minimum:g} to {self.maximum:g}"
+
+    def check(self, value: Any, where: str) -> Any:
+        """Return a number that is within the bounds; else raise a UserError."""
+        if not self.minimum <= value <= self.maximum:
+            raise UserError(f"{where} must be {self}, not {value!r}.")
+        return value
 
 
 Count = Annotated[int, Range(1)]
@@ -210,6 +217,9 @@ class SearchConfig:
     """Which trial becomes `best/`: the best by the metric, or the fastest within `tolerance`."""
     tolerance: Annotated[float, Range(0, 100)] = 0.5
     """With "fast", how far from the best a trial may be, in points (hundredths of the metric)."""
+    storage: Annotated[str, DatabaseUrl()] = ""
+    """Database of the study, such as `postgresql://user@host/database`, which may have many; empty:
+    a file in STUDY. The password is read from PGPASSWORD or ~/.pgpass, and must not be here."""
     space: Mapping[str, Domain] = field(default_factory=_default_space)
     """`[search.space]`: parameter (`model.hidden_dim`) -> domain (`{choice = [64, 128]}`)."""
 
@@ -364,7 +374,7 @@ def _read_value(hint: Any, value: Any, *, where: str) -> Any:
     """Check a value against its type hint and range; return it in its final type."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        return _in_range(_read_value(arguments[0], value, where=where), arguments[1], where)
+        return arguments[1].check(_read_value(arguments[0], value, where=where), where)
     if origin is Literal:
         return _one_of(arguments, value, where)
     if origin is tuple:
@@ -392,12 +402,6 @@ _KIND_NAMES = {
     float: "a number",
     str: "a text",
 }
-
-
-def _in_range(value: Any, bounds: Range, where: str) -> Any:
-    if not bounds.minimum <= value <= bounds.maximum:
-        raise UserError(f"{where} must be {bounds}, not {value!r}.")
-    return value
 
 
 def _one_of(choices: tuple[Any, ...], value: Any, where: str) -> Any:

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+from uuid import uuid4
 
 import ray.tune
 from ray.tune.experiment import Trial
@@ -15,6 +16,8 @@ from ray.tune.experiment import Trial
 from distlstm.atomic import replace_directory, write_text
 from distlstm.config import ExperimentConfig, to_toml
 from distlstm.data.corpus import CorpusSpec, EncodedCorpus
+from distlstm.data.files import described
+from distlstm.database_url import database_of
 from distlstm.errors import RunError, UserError
 from distlstm.model.metadata import METADATA_FILE, load_metadata, model_fingerprint
 from distlstm.stages.run.events import Note, OnEvent, Progress, TrialRow, TrialsChanged
@@ -44,15 +47,17 @@ from distlstm.stages.training.labelled_data import (
     prepare_corpus,
 )
 from distlstm.stages.training.model_writer import write_checkpoint
+from distlstm.stages.tuning.database import answering
 from distlstm.stages.tuning.ray_tune import StudyCallback, StudyScheduler, StudySearcher
 from distlstm.stages.tuning.resources import TrialResources, trial_resources, trials_at_once
-from distlstm.stages.tuning.study import STORAGE_FILE, Study
+from distlstm.stages.tuning.study import STORAGE_FILE, STUDY_NAME, Study
 from distlstm.stages.tuning.table import choose, worth_keeping, write_epochs, write_trials
 from distlstm.stages.tuning.trial import TrialSettings, run_trial
 from distlstm.stages.tuning.warm_start import settings_worth_trying
 from distlstm.storage import Directory, WorkingCopy
 
 _RAY, _INSIDE = "ray", "-train"
+_MAX_NAME = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,12 +106,16 @@ def tune(request: TuneRequest, *, on_event: OnEvent) -> TuneResult:
     check_first_file(spec)
     check_vectors(spec, config)
     _check_space(config, on_event)
-    with closing(WorkingCopy(request.output, last=[METADATA_FILE, STUDY_FILE])) as copy:
+    with (
+        closing(WorkingCopy(request.output, last=[METADATA_FILE, STUDY_FILE])) as copy,
+        answering(config.search.storage),
+    ):
         run = _Run(
             copy=copy,
             config=config,
             init=init,
             identity=_identity(spec, config, request.warm_start),
+            source=described(spec.training),
             on_event=on_event,
         )
         return _tuned(request, spec, run)
@@ -139,6 +148,9 @@ def _check_space(config: ExperimentConfig, on_event: OnEvent) -> None:
 def _identity(spec: CorpusSpec, config: ExperimentConfig, warm_start: Directory | None) -> Identity:
     tables = config.to_dict()
     del tables["search"]["num_trials"], tables["pretraining"]
+    # Who connects to a database, and how, may change; that there is none was not recorded always.
+    database = database_of(tables["search"].pop("storage"))
+    tables["search"] |= {"storage": database} if database else {}
     warm = {} if warm_start is None else {"warm_start": warm_start.location}
     return flat({**tables, **spec.identity, **warm})
 
@@ -151,6 +163,8 @@ class _Run:
     config: ExperimentConfig
     init: Directory | None
     identity: Identity
+    source: str
+    """Where the training files are, for people."""
     on_event: OnEvent
     work: Work = field(init=False)
     """Set when the output is locked."""
@@ -190,7 +204,19 @@ class _Run:
     @cached_property
     def study(self) -> Study:
         """The trials so far; the output must be locked."""
-        return Study(self.path, self.config, checkpoints=self.copy.storage)
+        return Study(self.path, self.config, checkpoints=self.copy.storage, name=self.recorded_name)
+
+    @cached_property
+    def recorded_name(self) -> str:
+        """The name of the study in its storage.
+
+        In a database, other studies may be of a directory with the same name.
+        """
+        if not self.config.search.storage:
+            return STUDY_NAME
+        recorded = (read_identity(self.path / STUDY_FILE) or {}).get("study_name")
+        directory = PurePosixPath(self.copy.storage.location).name
+        return recorded or f"{directory[:_MAX_NAME]}-{uuid4().hex[:8]}"
 
     @cached_property
     def _record_found(self) -> dict[str, Any] | None:
@@ -220,7 +246,8 @@ class _Run:
         return TuneResult(**{**recorded["result"], "seconds": 0.0, "resumed": True})
 
     def _record(self, **metadata: Any) -> None:
-        record_identity(self.path / STUDY_FILE, {"run": self.identity, **metadata})
+        record = {"run": self.identity, "data": self.source, "study_name": self.recorded_name}
+        record_identity(self.path / STUDY_FILE, {**record, **metadata})
 
     def suggest_first(self, warm_start: Directory | None) -> None:
         """Queue the settings to try first; those already proposed are not queued again."""

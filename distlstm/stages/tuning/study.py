@@ -1,17 +1,16 @@
 """The record of a study: its trials with their parameters, reports and final states.
 
-It is stored in Optuna's storage, an SQLite file in the STUDY directory, and changed in
-transactions. So it survives any crash, and the sampler (TPE) and the pruner (asynchronous
-successive halving) continue from it in the next command. `optuna-dashboard` shows the same file.
+It is stored in Optuna's storage, an SQLite file in the STUDY directory or a database that a team
+shares, and changed in transactions. So it survives any crash, and the sampler (TPE) and the pruner
+(asynchronous successive halving) continue from it in the next command. `optuna-dashboard` shows the
+same file or database.
 """
 
 import re
-import sqlite3
 import warnings
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,13 @@ from distlstm.config import ExperimentConfig, SearchConfig
 from distlstm.stages.run.events import TrialRow
 from distlstm.stages.run.files import METRICS
 from distlstm.stages.run.ray_storage import name_below
+from distlstm.stages.tuning.database import in_database, in_file
 from distlstm.stages.tuning.search_space import Parameters, SearchSpace
 from distlstm.storage import Directory, LocalStorage
 
 STORAGE_FILE = "optuna.db"
-_NAME = "distlstm"
+STUDY_NAME = "distlstm"
+"""In a file, which has one study; in a database, each has a name of its own."""
 _FIRST_RANDOM = 6
 _SAME_FAILURES = 3
 _MAX_DEATHS = 3
@@ -88,19 +89,29 @@ class Study:
     """The record of a study. Only one process at a time may change it."""
 
     def __init__(
-        self, directory: Path, config: ExperimentConfig, *, checkpoints: Directory | None = None
+        self,
+        directory: Path,
+        config: ExperimentConfig,
+        *,
+        checkpoints: Directory | None = None,
+        name: str = STUDY_NAME,
     ) -> None:
-        """Open the storage in a directory, or create it.
+        """Open the study of this name, or create it: in a directory, or in `search.storage`.
 
-        The checkpoints of the trials are below it, or below the directory `checkpoints`.
+        The checkpoints of the trials are below the directory, or below `checkpoints`.
+
+        Raises:
+            UserError: the database cannot be opened.
         """
         self._checkpoints = checkpoints or LocalStorage(directory)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.search = config.search
         self.space = SearchSpace(config.searched)
         self._optuna = optuna.create_study(
-            study_name=_NAME,
-            storage=_storage(directory / STORAGE_FILE),
+            study_name=name,
+            storage=in_database(self.search.storage)
+            if self.search.storage
+            else in_file(directory / STORAGE_FILE),
             load_if_exists=True,
             direction="minimize" if self.search.metric == "loss" else "maximize",
             pruner=optuna.pruners.SuccessiveHalvingPruner(
@@ -108,6 +119,8 @@ class Study:
                 reduction_factor=self.search.reduction_factor,
             ),
         )
+        if self.search.storage:
+            self._optuna.set_user_attr("output", self._checkpoints.location)
         trials = self._trials()
         # A new random state; with the old one, the sampler would repeat its proposals.
         self._optuna.sampler = _sampler(self.search, seed=(config.seed, len(trials)))
@@ -311,12 +324,6 @@ class Study:
             num_parameters=last.get("num_parameters"),
             error=trial.user_attrs.get("error"),
         )
-
-
-def _storage(path: Path) -> optuna.storages.RDBStorage:
-    """SQLite in a file. The path is not part of the URL, where `?` and `%` would be special."""
-    connect = partial(sqlite3.connect, path, check_same_thread=False)
-    return optuna.storages.RDBStorage("sqlite:///study", engine_kwargs={"creator": connect})
 
 
 def _sampler(search: SearchConfig, *, seed: tuple[int, int]) -> BaseSampler:
