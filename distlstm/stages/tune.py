@@ -48,6 +48,7 @@ from distlstm.stages.training.labelled_data import (
 )
 from distlstm.stages.training.model_writer import write_checkpoint
 from distlstm.stages.tuning.database import answering
+from distlstm.stages.tuning.mlflow_study import MlflowStudy, mlflow_study
 from distlstm.stages.tuning.ray_tune import StudyCallback, StudyScheduler, StudySearcher
 from distlstm.stages.tuning.resources import TrialResources, trial_resources, trials_at_once
 from distlstm.stages.tuning.study import STORAGE_FILE, STUDY_NAME, Study
@@ -132,8 +133,15 @@ def _tuned(request: TuneRequest, spec: CorpusSpec, run: "_Run") -> TuneResult:
         if state is State.RESUMED:
             run.note(f"Resuming {location}.")
         run.suggest_first(request.warm_start)
-        run.search(spec, request.resources, request.limits)
-        return run.finish(resumed=state is State.RESUMED)
+        with mlflow_study(
+            run.ray,
+            name=PurePosixPath(location).name,
+            best=run.path / BEST,
+            settings=run.identity,
+            on_event=run.on_event,
+        ) as run.tracker:
+            run.search(spec, request.resources, request.limits)
+            return run.finish(resumed=state is State.RESUMED)
 
 
 def _check_space(config: ExperimentConfig, on_event: OnEvent) -> None:
@@ -170,6 +178,7 @@ class _Run:
     """Set when the output is locked."""
     started: float = field(default_factory=time.perf_counter)
     corpus: EncodedCorpus | None = None
+    tracker: MlflowStudy | None = None
     directory: str | None = None
     """Name of Ray Tune's directory of this command."""
 
@@ -339,6 +348,8 @@ class _Run:
         rows, search = self._rows(), self.config.search
         self.work.publish()
         self._remove_checkpoints(rows)
+        if self.tracker is not None:
+            self.tracker.update(rows, self.study.epochs())
         self.on_event(TrialsChanged(rows, self.study.num_trials, search.metric))
 
     def _rows(self) -> tuple[TrialRow, ...]:
@@ -391,6 +402,8 @@ class _Run:
             errors = [row.error for row in rows if row.error]
             reason = errors[0] if errors else "none finished its first epoch."
             raise RunError(f"No trial gave a model: {reason}")
+        if self.tracker is not None:
+            self.tracker.chosen(chosen)
         result = TuneResult(
             study=self.copy.storage.location,
             best=asdict(chosen),

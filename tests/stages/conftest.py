@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +15,7 @@ import distlstm
 from distlstm.config import load_config
 from tests.commands import TINY
 from tests.conftest import WORDS
+from tests.mlflow_server import SERVER, mlflow_server
 
 NUM_FILES, ROWS_PER_FILE = 24, 2_000  # work for longer than it takes to notice a node's death
 SLOW = ["model.wide=false", "model.hidden_dim=192", "training.min_epochs=1"]
@@ -64,3 +67,21 @@ def slow_model(lake: Path) -> Path:
     arguments = ["train", lake / "few.parquet", "--output", output, *settings, "--quiet"]
     subprocess.run([sys.executable, "-m", "distlstm", *map(str, arguments)], check=True)
     return output
+
+
+@pytest.fixture(params=["directory", "server"])
+def client(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Any]:
+    """A client of MLflow in a directory, and of a server in a process of its own."""
+    mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed: distlstm[mlflow]")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    if request.param == "directory":
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "store").as_uri())
+        yield mlflow.MlflowClient()
+        return
+    if SERVER is None:
+        pytest.skip("MLFLOW_SERVER is not the mlflow executable of an environment with a server")
+    with mlflow_server(SERVER, tmp_path) as address:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        yield mlflow.MlflowClient()

@@ -4,9 +4,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import ray.train
+
 from distlstm.config import ExperimentConfig
 from distlstm.data.corpus import EncodedCorpus
 from distlstm.model.checkpoint import load_history
+from distlstm.model.ensemble import Calibration
 from distlstm.model.training import EpochResult
 from distlstm.stages.run.events import EpochDone, Event, Note, OnEvent, Progress
 from distlstm.stages.run.files import BEST, CHECKPOINTS
@@ -44,12 +47,18 @@ class TrainingRun:
         """Train on the cluster, measure the baselines, and write the model."""
         on_event(Progress(f"starting {workers} workers", 0, 1))
         finished = finished_epochs(self.checkpoints)
-        with (
-            progress_queue() as queue,
-            tracked(
-                self.output, settings=self.identity, finished=finished, on_event=on_event
-            ) as tracking,
-        ):
+        with tracked(
+            self.output, settings=self.identity, finished=finished, on_event=on_event
+        ) as tracking:
+            checkpoint, calibration = self._fit(capacity, workers, self._publishing(tracking))
+            self._write(checkpoint, calibration, on_event)
+        self.work.publish()
+
+    def _fit(
+        self, capacity: Capacity, workers: WorkerRange, on_event: OnEvent
+    ) -> tuple[ray.train.Checkpoint, Calibration]:
+        """Train; the last checkpoint, and how its weights are calibrated."""
+        with progress_queue() as queue:
             settings = WorkerSettings(
                 corpus=self.corpus.storage,
                 config=self.config,
@@ -68,8 +77,14 @@ class TrainingRun:
                     memory_advice, self.config.training, len(self.corpus.training)
                 ),
                 check=self.work.check,
-                on_event=self._publishing(tracking),
+                on_event=on_event,
             ).run()
+        return checkpoint, calibration
+
+    def _write(
+        self, checkpoint: ray.train.Checkpoint, calibration: Calibration, on_event: OnEvent
+    ) -> None:
+        """Measure the baselines, and write the model."""
         on_event(Progress("measuring the linear baseline", 0, 1))
         baseline = measure_baseline(self.corpus)
         linear = final_linear(self.corpus, self.config)
@@ -87,7 +102,6 @@ class TrainingRun:
                 init=self.init,
                 run=self.identity,
             )
-        self.work.publish()
 
     def _publishing(self, on_event: OnEvent) -> OnEvent:
         """Also write to the storage, after each epoch, what other tools read."""

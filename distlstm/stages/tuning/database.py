@@ -1,5 +1,6 @@
 """Where the record of a study is kept: a file in the STUDY, or a database that a team shares."""
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from distlstm.database_url import DatabaseUrl, database_of
 from distlstm.errors import RunError, UserError
 
 _DRIVER = "psycopg"
+_IN_TRACEBACK = re.compile(r"^sqlalchemy\.exc\.\w+: (?:\(\S+\) )?(.*)$", re.MULTILINE)
 _CONNECTION = {"connect_timeout": 10, "fallback_application_name": "distlstm"}
 
 
@@ -44,8 +46,8 @@ def in_database(url: str) -> optuna.storages.RDBStorage:
     except (SQLAlchemyError, RuntimeError) as error:
         raise UserError(
             f"The database of search.storage, {database_of(url)}, cannot be opened: "
-            f"{reason_of(error)}. Check that it is running, that the user may write to it, and "
-            "that PGPASSWORD or ~/.pgpass has the password."
+            f"{reason_of(error) or error}. Check that it is running, that the user may write to "
+            "it, and that PGPASSWORD or ~/.pgpass has the password."
         ) from error
 
 
@@ -63,17 +65,24 @@ def answering(url: str) -> Iterator[None]:
     """Turn an error of the database in the middle of a study into a RunError."""
     try:
         yield
-    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-        if not url:
+    except Exception as error:
+        reason = reason_of(error)
+        if not url or reason is None:
             raise
         raise RunError(
-            f"The database of search.storage, {database_of(url)}, does not answer: "
-            f"{reason_of(error)}. What has ended is kept; run the same command again."
+            f"The database of search.storage, {database_of(url)}, does not answer: {reason}. "
+            "What has ended is kept; run the same command again."
         ) from error
 
 
-def reason_of(error: BaseException) -> str:
-    """The first line of what the database said."""
-    cause = error.__cause__ if isinstance(error, optuna.exceptions.OptunaError) else error
+def reason_of(error: Exception) -> str | None:
+    """The first line of what the database said; None if it is another error."""
+    if isinstance(error, optuna.exceptions.StorageInternalError):
+        cause: BaseException | None = error.__cause__
+    elif isinstance(error, SQLAlchemyError):
+        cause = error
+    else:  # Tune keeps only the text of an error
+        found = _IN_TRACEBACK.findall(str(error))
+        return str(found[-1]) if found else None
     said = str(getattr(cause, "orig", None) or cause or error)
     return said.strip().partition("\n")[0].rstrip(".")

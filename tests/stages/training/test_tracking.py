@@ -1,25 +1,23 @@
-"""Tests of what TensorBoard and MLflow are told of a training."""
+"""Tests of what TensorBoard and MLflow are told of a training, and of the model that is logged."""
 
-import os
-import signal
-import socket
 import struct
-import subprocess
-import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
+import distlstm
+from distlstm.errors import UserError
+from distlstm.model.directory import save_model
 from distlstm.model.metrics import Totals, metrics_of
 from distlstm.model.training import EpochResult
 from distlstm.stages.run.events import EpochDone, Note
+from distlstm.stages.training.mlflow_connection import write_mlflow_model
 from distlstm.stages.training.tracking import figures_of, tracked
 from distlstm.storage import LocalStorage, WorkingCopy
+from tests.stages.small_model import model as small_model
 
 
 def events_in(directory: Path) -> list[tuple[int, str, float]]:
@@ -106,54 +104,6 @@ def test_without_mlflow_a_training_says_so_and_goes_on(
     assert tracked_epochs(tmp_path / "events") == [1]
 
 
-@pytest.fixture(params=["directory", "server"])
-def client(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Any]:
-    """A client of MLflow in a directory, and of a server in a process of its own."""
-    mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed: distlstm[mlflow]")
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    if request.param == "directory":
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "store").as_uri())
-        yield mlflow.MlflowClient()
-        return
-    executable = os.environ.get("MLFLOW_SERVER")
-    if executable is None:
-        pytest.skip("MLFLOW_SERVER is not the mlflow executable of an environment with a server")
-    with mlflow_server(executable, tmp_path) as address:
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-        yield mlflow.MlflowClient()
-
-
-@contextmanager
-def mlflow_server(executable: str, directory: Path) -> Iterator[str]:
-    """The address of a server that answers; it ends with the block."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    address, store = f"http://127.0.0.1:{port}", f"sqlite:///{directory / 'mlflow.db'}"
-    command = [executable, "server", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", store, "--default-artifact-root", directory.as_uri()]
-    server = subprocess.Popen(command, cwd=directory, start_new_session=True)
-    try:
-        deadline = time.monotonic() + 60
-        while not answers(f"{address}/health"):
-            assert time.monotonic() < deadline, "the server does not answer"
-            time.sleep(0.1)
-        yield address
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
-
-
-def answers(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(address, timeout=1):
-            return True
-    except OSError:
-        return False
-
-
 @pytest.mark.filterwarnings("ignore")
 def test_an_mlflow_run_is_resumed_and_holds_every_epoch_once(client: Any, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
@@ -178,3 +128,37 @@ def test_an_mlflow_that_fails_stops_no_training(
     assert len(notes) == 1
     assert isinstance(notes[0], Note)
     assert "goes on without it" in notes[0].text
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_logged_model_predicts_in_mlflow_what_it_predicts_here(
+    client: Any, tmp_path: Path
+) -> None:
+    save_model(small_model(), tmp_path / "m")
+    assert train(tmp_path / "m", [], [1]) == []
+    (run,) = client.search_runs([client.get_experiment_by_name("distlstm").experiment_id])
+    loaded = mlflow_pyfunc().load_model(f"runs:/{run.info.run_id}/model")
+    rows = pd.DataFrame({"text": ["goal a b", "bank rain", None], "id": [1, 2, 3]})
+    expected = distlstm.load_model(tmp_path / "m").predict(rows).to_pandas()
+    pd.testing.assert_frame_equal(loaded.predict(rows), expected)
+    best = loaded.predict(rows, params={"top_k": 2})
+    assert [len(labels) for labels in best["predicted_labels"][:2]] == [2, 2]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_artifact_has_no_pickle_and_one_that_was_changed_is_refused(tmp_path: Path) -> None:
+    pyfunc = mlflow_pyfunc()
+    save_model(small_model(), tmp_path / "m")
+    (tmp_path / "artifact").mkdir()
+    write_mlflow_model(tmp_path / "artifact", tmp_path / "m")
+    names = {file.suffix for file in (tmp_path / "artifact").rglob("*") if file.is_file()}
+    assert names <= {"", ".txt", ".json", ".safetensors", ".html"}
+    weights = tmp_path / "artifact/data/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")
+    with pytest.raises(UserError, match="damaged"):
+        pyfunc.load_model(str(tmp_path / "artifact"))
+
+
+def mlflow_pyfunc() -> Any:
+    reason = "mlflow is not installed: distlstm[mlflow]"
+    return pytest.importorskip("mlflow.pyfunc", reason=reason)
