@@ -51,6 +51,7 @@ bench: env
 	$(BIN)/python -m benchmarks.first_step
 	$(BIN)/python -m benchmarks.tuning
 	$(BIN)/python -m benchmarks.serving
+	$(BIN)/python -m benchmarks.runs
 
 clean:
 	rm -rf demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
