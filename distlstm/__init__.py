@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from distlstm.api.batch_predict import batch_predict, estimate, verify
     from distlstm.api.evaluate import evaluate
+    from distlstm.api.jobs import job, job_log, jobs, plan_job, stop_job, submit
     from distlstm.api.model import Model, Predictions, load_model
     from distlstm.api.pretrain import pretrain
     from distlstm.api.report import write_report
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from distlstm.console.notebook import NotebookProgress
     from distlstm.console.terminal import TerminalProgress
     from distlstm.errors import RunError, UserError
+    from distlstm.ray_jobs.job import Job
+    from distlstm.ray_jobs.plan import JobPlan
     from distlstm.reader_options import ReaderOptions
     from distlstm.stages.listing.record import RunList, RunRecord
     from distlstm.stages.run.results import (
@@ -44,6 +47,7 @@ _MODULES = {
     "api.tune": ["tune"],
     "api.evaluate": ["evaluate"],
     "api.batch_predict": ["batch_predict", "estimate", "verify"],
+    "api.jobs": ["job", "job_log", "jobs", "plan_job", "stop_job", "submit"],
     "api.model": ["Model", "Predictions", "load_model"],
     "api.pretrain": ["pretrain"],
     "api.report": ["write_report"],
@@ -53,6 +57,8 @@ _MODULES = {
     "console.notebook": ["NotebookProgress"],
     "console.terminal": ["TerminalProgress"],
     "errors": ["RunError", "UserError"],
+    "ray_jobs.job": ["Job"],
+    "ray_jobs.plan": ["JobPlan"],
     "reader_options": ["ReaderOptions"],
     "stages.listing.record": ["RunList", "RunRecord"],
     "stages.run.results": [
@@ -67,6 +73,8 @@ __all__ = [
     "Estimate",
     "EvaluationResult",
     "ExperimentConfig",
+    "Job",
+    "JobPlan",
     "Model",
     "NotebookProgress",
     "Predictions",
@@ -84,11 +92,17 @@ __all__ = [
     "batch_predict",
     "estimate",
     "evaluate",
+    "job",
+    "job_log",
+    "jobs",
     "load_config",
     "load_model",
+    "plan_job",
     "pretrain",
     "runs",
     "serve",
+    "stop_job",
+    "submit",
     "train",
     "tune",
     "verify",

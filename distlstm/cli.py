@@ -13,6 +13,7 @@ import click
 
 import distlstm
 from distlstm import __version__
+from distlstm.cli_jobs import jobs, submit
 from distlstm.cli_runs import runs
 from distlstm.cli_serve import serve
 from distlstm.config import ExperimentConfig
@@ -56,9 +57,6 @@ def cli() -> None:
     DATA is one or more files, directories, globs or URIs: Parquet, CSV or JSON lines. To resume a
     command that was stopped, run it again.
     """
-
-
-cli.add_command(runs)
 
 
 @cli.command()
@@ -460,7 +458,8 @@ def demo(directory: Path, quiet: bool, debug: bool) -> None:
     run_demo(directory, run=run, quiet=quiet, debug=debug)
 
 
-cli.add_command(serve)
+for command in (submit, jobs, runs, serve):
+    cli.add_command(command)
 
 
 def main() -> None:

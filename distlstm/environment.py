@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 
 _VARIABLES = {
     "MALLOC_ARENA_MAX": "1",  # the threads of a worker reuse each other's freed memory
@@ -112,6 +113,35 @@ def prepared(
             yield
     finally:
         _let_ray_read_again()
+
+
+@contextmanager
+def connecting(address: str | None) -> Iterator[None]:
+    """Let Ray's client of the jobs API find its cluster and its token, for the time of a block.
+
+    Ray would prefer RAY_API_SERVER_ADDRESS and RAY_ADDRESS to the address that it is given, and it
+    sends a token only in the mode `token`.
+    """
+    variables = {"RAY_AUTH_MODE": "token"} if token_source() else {}
+    try:
+        with defaults(variables):
+            if address is not None:
+                os.environ["RAY_API_SERVER_ADDRESS"] = address
+            _let_ray_read_again()
+            yield
+    finally:
+        _let_ray_read_again()
+
+
+def token_source() -> str | None:
+    """Where Ray's token for a cluster is, in Ray's order; None if there is none."""
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return "RAY_AUTH_TOKEN"
+    path = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    if path:
+        return f"{path} (RAY_AUTH_TOKEN_PATH)"
+    file = Path.home() / ".ray" / "auth_token"
+    return str(file) if file.is_file() else None
 
 
 @contextmanager

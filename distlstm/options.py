@@ -235,16 +235,21 @@ cluster_options = gathered(
 )
 
 
-def _experiment(
+def experiment_of(
     *, config: str | None, settings: tuple[str, ...], seed: int | None
 ) -> ExperimentConfig:
+    """The experiment that `--config`, `--set` and `--seed` make.
+
+    Raises:
+        UserError: names the wrong key or value.
+    """
     own = () if seed is None else (f"seed={seed}",)
     return load_config(config, (*settings, *own))
 
 
 config_options = gathered(
     "config",
-    _experiment,
+    experiment_of,
     config=click.option("--config", type=Location(), help="TOML file with the hyperparameters."),
     settings=click.option(
         "--set",

@@ -36,13 +36,14 @@ _WIDTH_OF_FILES = 120
 def print_json(result: Mapping[str, Any]) -> None:
     """Print a JSON object as one line on stdout."""
     text = to_json(result)
-    with _writing():
+    with writing():
         sys.stdout.write(_C1.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
         sys.stdout.flush()
 
 
 @contextmanager
-def _writing() -> Iterator[None]:
+def writing() -> Iterator[None]:
+    """Turn a failure to write to standard output into an error that says so."""
     try:
         yield
     except BrokenPipeError:
