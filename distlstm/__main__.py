@@ -1,5 +1,13 @@
 """`python -m distlstm` is the same program as `distlstm`; Ray jobs start it this way."""
 
+import signal
+
+from distlstm import environment
 from distlstm.cli import main
+
+if environment.is_submitted_job():
+    # This is how a job is asked to stop. A cluster that a shell started in its background ignores
+    # Ctrl-C, and so do all its processes, unless they ask for it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 main()

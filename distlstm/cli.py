@@ -12,7 +12,7 @@ from typing import Any, Literal
 import click
 
 import distlstm
-from distlstm import __version__
+from distlstm import __version__, environment
 from distlstm.cli_jobs import jobs, submit
 from distlstm.cli_runs import runs
 from distlstm.cli_serve import serve
@@ -473,7 +473,8 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         from distlstm.console.results import print_interrupted
 
-        resumes = invocation.command not in (predict.name, serve.name)
+        once = (predict.name, serve.name)
+        resumes = invocation.command not in once and not environment.is_submitted_job()
         print_interrupted(["distlstm", *sys.argv[1:]] if resumes else None)
         sys.exit(130)
     except BrokenPipeError:

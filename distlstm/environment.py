@@ -11,6 +11,7 @@ import secrets
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -122,7 +123,7 @@ def connecting(address: str | None) -> Iterator[None]:
     Ray would prefer RAY_API_SERVER_ADDRESS and RAY_ADDRESS to the address that it is given, and it
     sends a token only in the mode `token`.
     """
-    variables = {"RAY_AUTH_MODE": "token"} if token_source() else {}
+    variables = {"RAY_AUTH_MODE": "token"} if cluster_token() else {}
     try:
         with defaults(variables):
             if address is not None:
@@ -133,15 +134,31 @@ def connecting(address: str | None) -> Iterator[None]:
         _let_ray_read_again()
 
 
-def token_source() -> str | None:
-    """Where Ray's token for a cluster is, in Ray's order; None if there is none."""
-    if os.environ.get("RAY_AUTH_TOKEN"):
-        return "RAY_AUTH_TOKEN"
+@dataclass(frozen=True)
+class Token:
+    """A token for a cluster, and where it was found."""
+
+    text: str = field(repr=False)
+    source: str
+
+
+def cluster_token() -> Token | None:
+    """The token in the places where Ray looks for it, in Ray's order; None if there is none."""
+    text = os.environ.get("RAY_AUTH_TOKEN", "").strip()
+    if text:
+        return Token(text, "RAY_AUTH_TOKEN")
     path = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    if path:
-        return f"{path} (RAY_AUTH_TOKEN_PATH)"
-    file = Path.home() / ".ray" / "auth_token"
-    return str(file) if file.is_file() else None
+    file = Path(path) if path else Path.home() / ".ray" / "auth_token"
+    try:
+        text = file.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return None
+    return Token(text, str(file)) if text else None
+
+
+def is_submitted_job() -> bool:
+    """Whether this is the command of a job that `distlstm submit` has started."""
+    return os.environ.get("RAY_JOB_STOP_SIGNAL") == "SIGINT"
 
 
 @contextmanager

@@ -44,6 +44,14 @@ COMMANDS = {
     "runs": ["PATH", "--json", "--debug"],
     "predict": ["TEXTS", "--model", "--debug"],
     "demo": ["DIRECTORY", "--quiet", "--debug"],
+    "submit": [
+        "COMMAND", "--address", "--name", "--follow", "--no-follow", "--dry-run", "--json",
+        "--debug",
+    ],
+    "jobs list": ["--address", "--last", "--json", "--debug"],
+    "jobs status": ["JOB", "--address", "--json", "--debug"],
+    "jobs logs": ["JOB", "--address", "-f", "--follow", "--debug"],
+    "jobs stop": ["JOB", "--address", "--json", "--debug"],
 }  # fmt: skip
 
 
@@ -57,19 +65,30 @@ def names(command: click.Command) -> list[str]:
     return found
 
 
+def commands(group: click.Group, before: str = "") -> dict[str, click.Command]:
+    """All commands by name, also those of a group, such as `jobs list`."""
+    found: dict[str, click.Command] = {}
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            found |= commands(command, f"{name} ")
+        else:
+            found[before + name] = command
+    return found
+
+
 def test_the_commands_are_these() -> None:
-    assert set(cli.commands) == set(COMMANDS)
+    assert set(commands(cli)) == set(COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_options_of_a_command_are_these(command: str) -> None:
-    assert sorted(names(cli.commands[command])) == sorted(COMMANDS[command])
+    assert sorted(names(commands(cli)[command])) == sorted(COMMANDS[command])
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_explains_every_option(command: str) -> None:
-    text = CliRunner().invoke(cli, [command, "--help"]).output
-    for parameter in cli.commands[command].params:
+    text = CliRunner().invoke(cli, [*command.split(), "--help"]).output
+    for parameter in commands(cli)[command].params:
         if isinstance(parameter, click.Option):
             assert parameter.opts[0] in text
             assert parameter.help

@@ -14,6 +14,7 @@ from distlstm.ray_jobs.package import SentFile
 from distlstm.ray_jobs.plan import JobPlan
 from distlstm.text.control import visible
 
+_COLUMNS = "id", "name", "command", "state", "progress", "best or speed", "output", "started"
 _PACKAGE = "distlstm/"
 _STYLES = {"running": "cyan", "succeeded": "green", "failed": "bold red", "stopped": "yellow"}
 
@@ -42,25 +43,22 @@ def print_jobs(jobs: Sequence[Job]) -> None:
     if not jobs:
         print_text("No jobs of distlstm on this cluster.")
         return
-    table = Table()
-    for name in ("id", "name", "command", "state", "progress", "best or speed", "output"):
-        table.add_column(name, overflow="fold")
-    table.add_column("started")
+    table = Table(box=None, pad_edge=False)
+    whole = ("id", "command", "state", "started")  # never broken into two lines
+    for name in _COLUMNS:
+        table.add_column(name, no_wrap=name in whole, overflow="fold")
     for job in jobs:
         state = f"[{_STYLES.get(job.state, 'default')}]{job.state}[/]"
-        cells = (job.progress, job.figure, job.output or "")
-        words = " ".join(shlex.split(job.command)[1:2])
-        started = "" if job.started is None else job.started.astimezone().strftime("%m-%d %H:%M")
-        table.add_row(
-            shown(job.id), shown(job.name), shown(words), state, *map(shown, cells), started
-        )
+        name = "" if job.name == _command_of(job) else job.name
+        cells = (name, job.progress, job.figure, job.output or "", _when(job))
+        name, *rest = map(shown, cells)
+        table.add_row(shown(job.id), name, shown(_command_of(job)), state, *rest)
     _console().print(table)
 
 
 def print_job(job: Job) -> None:
     """Print all of one job."""
     table = Table(show_header=False)
-    ended = "" if job.ended is None or job.started is None else _taken(job)
     rows = {
         "job": job.id,
         "name": job.name,
@@ -70,7 +68,7 @@ def print_job(job: Job) -> None:
         "best or speed": job.figure,
         "output": job.output or "",
         "started": "" if job.started is None else f"{job.started.astimezone():%Y-%m-%d %H:%M:%S}",
-        "took": ended,
+        "took": _taken(job),
         "message": job.message,
     }
     for name, value in rows.items():
@@ -113,6 +111,15 @@ def _advice(job: Job) -> str:
     if job.state == "stopped":
         return " What is finished is kept; submit the same command again to carry on."
     return ""
+
+
+def _command_of(job: Job) -> str:
+    """The name of its command, such as `train`."""
+    return job.command.removeprefix("distlstm ").partition(" ")[0]
+
+
+def _when(job: Job) -> str:
+    return "" if job.started is None else f"{job.started.astimezone():%m-%d %H:%M}"
 
 
 def _taken(job: Job) -> str:

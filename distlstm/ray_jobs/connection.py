@@ -32,7 +32,13 @@ def connected(address: str | None) -> "JobSubmissionClient":
 
         for name in _LOGGERS:
             logging.getLogger(name).setLevel(logging.WARNING)
-        return JobSubmissionClient(address)
+        token = environment.cluster_token()
+        headers = {} if token is None else {"Authorization": f"Bearer {token.text}"}
+        return JobSubmissionClient(address, headers=headers)
+
+
+class NoSuchJobError(UserError):
+    """The cluster has no job of this id."""
 
 
 @contextmanager
@@ -53,7 +59,7 @@ def answers(address: str | None, *, job: str | None = None) -> Iterator[None]:
         raise UserError(_without_cluster(address)) from error
     except (RuntimeError, ValueError) as error:
         if job is not None and "does not exist" in str(error):
-            raise UserError(f"There is no job {job}. `distlstm jobs` lists them.") from error
+            raise NoSuchJobError(f"There is no job {job}. `distlstm jobs` lists them.") from error
         reason = str(error).strip().partition("\n")[0]
         raise RunError(f"The Ray cluster at {_named(address)} could not do it: {reason}") from error
 
@@ -78,15 +84,15 @@ def _without_cluster(address: str | None) -> str:
 
 
 def _without_access(reason: str, named: str) -> str:
-    source = environment.token_source()
-    if source is None:
+    token = environment.cluster_token()
+    if token is None:
         return (
             f"The Ray cluster at {named} wants a token, and there is none here. Set "
             "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, or write it to ~/.ray/auth_token."
         )
     if reason.startswith(_REQUIRED):
-        return f"The Ray cluster at {named} wants a token, and got none from {source}."
+        return f"The Ray cluster at {named} wants a token, and got none from {token.source}."
     return (
-        f"The Ray cluster at {named} does not accept the token of {source}. Take the token with "
-        "which the cluster was started."
+        f"The Ray cluster at {named} does not accept the token of {token.source}. Use the token "
+        "with which the cluster was started."
     )

@@ -5,13 +5,14 @@ import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 from distlstm import __version__
 from distlstm.errors import RunError
 from distlstm.ray_jobs.connection import answers
 from distlstm.ray_jobs.package import packed
 from distlstm.ray_jobs.plan import JobPlan
-from distlstm.ray_jobs.progress import JobProgress, progress_in
+from distlstm.ray_jobs.progress import progress_in
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
@@ -21,7 +22,7 @@ _MARK = "distlstm"
 _LINES = 120
 _SECONDS_BETWEEN_LOOKS = 0.5
 _SECONDS_TO_END = 180
-_INTERRUPTED = 130
+_EXIT_CODES = {"succeeded": 0, "stopped": 130}
 _ENDED = ("succeeded", "failed", "stopped")
 
 
@@ -109,7 +110,6 @@ def _job(client: "JobSubmissionClient", details: "JobDetails") -> Job:
     metadata = details.metadata or {}
     state = str(details.status.value).lower()
     progress = progress_in(_last_lines(client, details))
-    was_stopped = state == "stopped"
     return Job(
         id=details.submission_id or "",
         name=metadata.get("name", ""),
@@ -120,13 +120,15 @@ def _job(client: "JobSubmissionClient", details: "JobDetails") -> Job:
         output=metadata.get("output") or None,
         started=_time(details.start_time),
         ended=_time(details.end_time),
-        exit_code=_INTERRUPTED if was_stopped else _exit_code(details.driver_exit_code),
+        exit_code=_exit_code(details.driver_exit_code, state),
         message="" if details.driver_exit_code is not None else _reason(details, state),
     )
 
 
-def _exit_code(code: int | None) -> int | None:
+def _exit_code(code: int | None, state: str) -> int | None:
     """The exit code as a shell has it: 128 + N if signal N ended the command."""
+    if state in _EXIT_CODES:
+        return _EXIT_CODES[state]
     return 128 - code if code is not None and code < 0 else code
 
 
@@ -135,9 +137,15 @@ def _reason(details: "JobDetails", state: str) -> str:
 
 
 def _last_lines(client: "JobSubmissionClient", details: "JobDetails") -> list[str]:
-    """The last lines of the log of a job; none if it has none yet."""
-    where = f"/api/v0/logs/file?submission_id={details.submission_id}&lines={_LINES}"
-    response = client._do_request("GET", where)  # Ray's own `get_log` needs more than this address
+    """The last lines of the log of a job; none if it has none yet.
+
+    This is the request of `ray.util.state.get_log`, which takes no dashboard's address.
+    """
+    if details.driver_node_id is None:
+        return []
+    file = f"job-driver-{details.submission_id}.log"
+    query = urlencode({"node_id": details.driver_node_id, "filename": file, "lines": _LINES})
+    response = client._do_request("GET", f"/api/v0/logs/file?{query}")
     return str(response.text).splitlines() if response.status_code == 200 else []
 
 
@@ -147,6 +155,3 @@ def _time(milliseconds: int | None) -> datetime | None:
 
 def _iso(time: datetime | None) -> str | None:
     return None if time is None else time.isoformat(timespec="seconds")
-
-
-__all__ = ["Job", "JobProgress", "job_at", "jobs_of", "started", "stopped"]

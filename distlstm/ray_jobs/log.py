@@ -1,28 +1,32 @@
 """The log of a job: what its command prints, to both of its outputs."""
 
 import asyncio
+import queue
 import re
+import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from distlstm.errors import RunError
-from distlstm.ray_jobs.connection import answers
+from distlstm.ray_jobs.connection import NoSuchJobError, answers
 from distlstm.ray_jobs.job import job_at
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 _RAYS_LINES = re.compile(
-    r"(?:[^\n]* INFO job_manager\.py[^\n]*\n|Running entrypoint for job [^\n]*\n)*"
+    r"(?:[^\n]*\sINFO job_manager\.py[^\n]*\n|Running entrypoint for job [^\n]*\n)*"
 )
 """Ray's own lines at the begin of a log, which only repeat the command."""
 _WAITS = (1, 2, 5, 10, 20, 30, 60, 60)
+_SECONDS_OF_SILENCE = 60
 _SECONDS_TO_LAST_STATE = 60
+_SECONDS_BETWEEN_LOOKS = 0.5
 
 
-def log_of(client: "JobSubmissionClient", id: str) -> str:  # noqa: A002
+def log_of(client: "JobSubmissionClient", id: str) -> str:  # noqa: A002 (as Ray names it)
     """What a job has printed so far."""
     with answers(client.get_address(), job=id):
         return _without_rays_lines(client.get_job_logs(id))
@@ -31,7 +35,8 @@ def log_of(client: "JobSubmissionClient", id: str) -> str:  # noqa: A002
 def followed(client: "JobSubmissionClient", id: str) -> Iterator[str]:  # noqa: A002
     """What a job prints, piece by piece, until it has ended.
 
-    A lost connection is opened again, for some minutes.
+    A lost connection is opened again, for some minutes. So is one that is silent for long, because
+    it may be dead: a machine that has slept is not told.
 
     Raises:
         UserError: there is no such job.
@@ -48,8 +53,12 @@ def followed(client: "JobSubmissionClient", id: str) -> Iterator[str]:  # noqa: 
                 if new:
                     shown, waits = seen, iter(_WAITS)
                     yield _without_rays_lines(new)
-            if job_at(client, id).has_ended or _ends_soon(client, id):
+            if _has_ended(client, id):
                 return
+        except queue.Empty:
+            continue
+        except NoSuchJobError:
+            raise
         except Exception as error:
             seconds = next(waits, None)
             if seconds is None:
@@ -61,28 +70,56 @@ def followed(client: "JobSubmissionClient", id: str) -> Iterator[str]:  # noqa: 
 
 
 def _pieces(client: "JobSubmissionClient", id: str) -> Iterator[str]:  # noqa: A002
-    """The pieces of the log from its begin, as Ray sends them."""
-    with asyncio.Runner() as runner:
-        stream: AsyncIterator[str] = client.tail_job_logs(id)
-        try:
-            while (piece := runner.run(_next(stream))) is not None:
-                yield piece
-        finally:
-            with suppress(Exception):
-                runner.run(stream.aclose())  # type: ignore[attr-defined]
+    """The pieces of a log from its begin, until the job has ended.
+
+    Ray's stream is asynchronous. It runs in a thread, as the caller may have an event loop of its
+    own, such as that of a notebook.
+
+    Raises:
+        queue.Empty: nothing has come for a minute.
+    """
+    received: queue.Queue[str | Exception | None] = queue.Queue()
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(_receive(client, id, received))
+    thread = threading.Thread(target=_run, args=(loop, task), daemon=True)
+    thread.start()
+    try:
+        while (piece := received.get(timeout=_SECONDS_OF_SILENCE)) is not None:
+            if isinstance(piece, Exception):
+                raise piece
+            yield piece
+    finally:
+        with suppress(RuntimeError):  # it has ended by itself
+            loop.call_soon_threadsafe(task.cancel)
 
 
-async def _next(stream: AsyncIterator[str]) -> str | None:
-    return await anext(stream, None)
+def _run(loop: asyncio.AbstractEventLoop, task: "asyncio.Task[None]") -> None:
+    with suppress(asyncio.CancelledError):
+        loop.run_until_complete(task)
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
 
 
-def _ends_soon(client: "JobSubmissionClient", id: str) -> bool:  # noqa: A002
+async def _receive(
+    client: "JobSubmissionClient",
+    id: str,  # noqa: A002
+    received: "queue.Queue[str | Exception | None]",
+) -> None:
+    try:
+        async for piece in client.tail_job_logs(id):
+            received.put(piece)
+        received.put(None)
+    except Exception as error:
+        received.put(error)
+
+
+def _has_ended(client: "JobSubmissionClient", id: str) -> bool:  # noqa: A002
     """Wait for the last state of a job whose log has ended; False if it goes on after all."""
     until = time.monotonic() + _SECONDS_TO_LAST_STATE
     while time.monotonic() < until:
         if job_at(client, id).has_ended:
             return True
-        time.sleep(0.5)
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
     return False
 
 

@@ -18,6 +18,7 @@ class JobProgress:
 _EPOCH = re.compile(
     r"(?:language model, )?epoch +(?P<epoch>\d+) of (?P<most>(?:up to )?\d+): (?P<rest>.*)"
 )
+_STEPS = re.compile(r"[\d,]+ of [\d,]+ steps")
 _QUALITY = re.compile(r"(accuracy|perplexity) [\d.,]+\d")
 _TUNING = re.compile(r"tuning: (?P<done>\d+ of \d+ trials)(?:, (?P<figure>best .*))?")
 _PREDICTING = re.compile(
@@ -25,7 +26,7 @@ _PREDICTING = re.compile(
 )
 _PREDICTED = re.compile(r"(?P<rows>[\d,]+ rows) out of .*")
 _SPEED = re.compile(r"\d+ s in all; (?P<figure>[\d,]+ rows/s)")
-_STEP = re.compile(r"(?P<title>[a-z][\w ]{2,40}): (?P<done>[\d,]+ of [\d,]+)\b.*")
+_STEP = re.compile(r"(?P<title>[a-z][\w ]{2,40}): (?P<done>[\d,]+) of (?P<total>[\d,]+)\b.*")
 
 
 def progress_in(lines: Iterable[str]) -> JobProgress:
@@ -42,7 +43,8 @@ def _after(progress: JobProgress, line: str) -> JobProgress:
         quality = _QUALITY.search(found["rest"])
         is_best = line.endswith("(best)") or not progress.figure
         figure = f"best {quality[0]}" if quality and is_best else progress.figure
-        return JobProgress(f"epoch {found['epoch']} of {found['most']}", figure)
+        steps = f", {found['rest']}" if _STEPS.fullmatch(found["rest"]) else ""
+        return JobProgress(f"epoch {found['epoch']} of {found['most']}{steps}", figure)
     if found := _TUNING.fullmatch(line):
         return JobProgress(found["done"], found["figure"] or progress.figure)
     if found := _PREDICTING.match(line):
@@ -52,7 +54,10 @@ def _after(progress: JobProgress, line: str) -> JobProgress:
     if found := _SPEED.match(line):
         return JobProgress(progress.done, found["figure"])
     if found := _STEP.fullmatch(line):
-        return JobProgress(f"{found['title']}: {found['done']}", progress.figure)
+        if progress.done and found["done"] == found["total"]:
+            return progress
+        done = f"{found['title']}: {found['done']} of {found['total']}"
+        return JobProgress(done, progress.figure)
     return progress
 
 
