@@ -4,8 +4,8 @@ Copy this file into the folder of your DAGs, and set your own value in every lin
 needs `apache-airflow-providers-standard` and imports nothing of distlstm, which can have an
 environment of its own.
 
-The commands run on the Airflow worker. To run them on a Ray cluster, prefix COMMAND with
-`ray job submit --address ADDRESS --`.
+The commands run on the Airflow worker. To run them on a Ray cluster, make COMMAND
+`["distlstm", "submit", "--address", ADDRESS, "--"]`; RAY_AUTH_TOKEN_PATH names the token's file.
 """
 
 import shlex

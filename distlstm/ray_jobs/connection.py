@@ -75,7 +75,7 @@ def _without_cluster(address: str | None) -> str:
     if named == "this machine":
         return (
             "No cluster is named, and no Ray runs on this machine. Give --address or set "
-            "RAY_ADDRESS to the cluster's dashboard, such as http://127.0.0.1:8265."
+            "RAY_API_SERVER_ADDRESS to the cluster's dashboard, such as http://127.0.0.1:8265."
         )
     return (
         f"No Ray cluster answers at {named}. The address is that of its dashboard, such as "

@@ -61,7 +61,7 @@ class User:
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def json(self, *words: object) -> Any:
-        """What `distlstm WORDS --json` prints; `--json` comes before the words of another command."""
+        """What `distlstm WORDS` prints with `--json`, which comes before a submitted command."""
         before = words.index("--") if "--" in words else len(words)
         done = self.run(*words[:before], "--json", *words[before:])
         assert done.returncode == 0, done.stderr

@@ -26,9 +26,11 @@ hidden_dim = 12
 embedding_dim = 12
 """
 LONG = [
-    *("--set", "training.max_epochs=1000", "--set", "training.min_epochs=1000"),
-    *("--set", "model.wide=false", "--workers", "1"),
+    *("train", "many.parquet", "--output", "long", "--config", "small.toml", "--workers", "1"),
+    *("--set", "training.max_epochs=90", "--set", "training.min_epochs=90"),
+    *("--set", "model.wide=false"),
 ]
+"""It trains for minutes."""
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +44,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a user, with what must not be sent beside the config."""
     path = tmp_path_factory.mktemp("user")
     write_rows(path / "data.parquet", 300, 1)
+    write_rows(path / "many.parquet", 20_000, 1)
     (path / "small.toml").write_text(SMALL)
     (path / ".env").write_text("AWS_SECRET_ACCESS_KEY=of-the-user\n")
     (path / "id_rsa").write_text("a key\n")
@@ -175,9 +178,8 @@ def test_the_exit_code_is_that_of_the_command_and_its_error_is_shown(cluster: Jo
 def test_a_job_that_is_no_longer_watched_goes_on_until_it_is_stopped_and_then_resumes(
     cluster: JobsCluster, here: Path
 ) -> None:
-    words = ["train", "data.parquet", "--output", "long", "--config", "small.toml", *LONG]
-    watching = cluster.start("submit", "--", *words)
-    line_with(watching, "epoch  1 of up to 1000")
+    watching = cluster.start("submit", "--", *LONG)
+    line_with(watching, "epoch 1 of up to 90")
     watching.send_signal(signal.SIGINT)
     _, err = watching.communicate(timeout=SECONDS)
     id_ = id_in(err)
@@ -186,18 +188,18 @@ def test_a_job_that_is_no_longer_watched_goes_on_until_it_is_stopped_and_then_re
     assert f"distlstm jobs logs -f {id_}" in err
     assert f"distlstm jobs stop {id_}" in err
 
-    again = cluster.run("submit", "--", *words)
+    again = cluster.run("submit", "--", *LONG)
     assert again.returncode == 2
     assert "Another command is at work on" in again.stdout
 
     listed = {job["id"]: job for job in cluster.json("jobs")["jobs"]}
     assert (listed[id_]["state"], listed[id_in(again.stderr)]["state"]) == ("running", "failed")
-    assert re.match(r"epoch \d+ of up to 1000", listed[id_]["progress"])
+    assert re.match(r"epoch \d+ of up to 90", listed[id_]["progress"])
     table = cluster.run("jobs", "list").stdout
     assert re.search(rf"{id_} +train +running +epoch", table)
 
     following = cluster.start("jobs", "logs", "-f", id_)
-    line_with(following, "epoch  1 of up to 1000")
+    line_with(following, "epoch 1 of up to 90")
     stopped = cluster.run("jobs", "stop", id_)
     assert (stopped.returncode, stopped.stdout) == (0, "")
     assert f"{id_} stopped, exit code 130. What is finished is kept" in stopped.stderr
@@ -205,7 +207,7 @@ def test_a_job_that_is_no_longer_watched_goes_on_until_it_is_stopped_and_then_re
     assert following.returncode == 130
     assert "Interrupted." in cluster.run("jobs", "logs", id_).stdout
 
-    resumed = cluster.run("submit", "--no-follow", "--json", "--", *words)
+    resumed = cluster.run("submit", "--no-follow", "--json", "--", *LONG)
     id_ = json.loads(resumed.stdout)["id"]
     until(lambda: "Resuming" in cluster.run("jobs", "logs", id_).stdout)
     assert cluster.json("jobs", "stop", id_)["state"] == "stopped"
