@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 def plan_job(command: Sequence[str]) -> "JobPlan":
     """Check a command, and list what would be sent to a cluster to run it. Nothing is sent.
 
+    >>> plan = distlstm.plan_job(["train", "s3://lake/rows", "--output", "s3://lake/model"])
+    >>> plan.entrypoint
+    'exec sh start.sh train s3://lake/rows --output s3://lake/model'
+
     Args:
         command: the words of the command line, such as
             `["train", "s3://lake/labelled", "--output", "s3://lake/model"]`.
@@ -35,6 +39,11 @@ def submit(
     command: "Sequence[str] | JobPlan", *, address: str | None = None, name: str | None = None
 ) -> "Job":
     """Run a command as a job of a Ray cluster. Returns when the cluster has it.
+
+    >>> words = ["evaluate", "data.parquet", "--model", "model"]
+    >>> job = distlstm.submit(words, address=cluster, name="by hand")
+    >>> job.name, job.has_ended
+    ('by hand', False)
 
     Args:
         command: the words of the command line; see `plan_job`, which also makes a plan of them.
@@ -59,6 +68,9 @@ def submit(
 def jobs(*, address: str | None = None, last: int = 20) -> "list[Job]":
     """The last jobs of distlstm on a cluster, the newest first.
 
+    >>> [job.name for job in distlstm.jobs(address=cluster, last=1)]
+    ['by hand']
+
     Raises:
         UserError: see `submit`.
     """
@@ -70,6 +82,10 @@ def jobs(*, address: str | None = None, last: int = 20) -> "list[Job]":
 
 def job(id: str, *, address: str | None = None) -> "Job":  # noqa: A002 (as Ray names it)
     """A job by its id, as it is now.
+
+    >>> (last,) = distlstm.jobs(address=cluster, last=1)
+    >>> distlstm.job(last.id, address=cluster).command.split()[:2]
+    ['distlstm', 'evaluate']
 
     Raises:
         UserError: there is no such job; see also `submit`.
@@ -87,6 +103,10 @@ def job_log(
     address: str | None = None,
 ) -> Iterator[str]:
     """What a job has printed; with `follow`, also what it will print, until it has ended.
+
+    >>> (last,) = distlstm.jobs(address=cluster, last=1)
+    >>> "accuracy" in "".join(distlstm.job_log(last.id, follow=True, address=cluster))
+    True
 
     Yields:
         Pieces of text, of one or more lines.
@@ -107,6 +127,10 @@ def job_log(
 
 def stop_job(id: str, *, address: str | None = None) -> "Job":  # noqa: A002
     """Stop a job as Ctrl-C stops its command, and wait for its end. What is finished is kept.
+
+    >>> (last,) = distlstm.jobs(address=cluster, last=1)
+    >>> distlstm.stop_job(last.id, address=cluster).state  # it had ended by itself
+    'succeeded'
 
     Raises:
         UserError: there is no such job; see also `submit`.

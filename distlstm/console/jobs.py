@@ -33,8 +33,8 @@ def print_plan(plan: JobPlan, files: Sequence[SentFile], *, version: str) -> Non
     table.add_row("in all", f"{sum(file.bytes for file in files):,}")
     console = _console()
     console.print(table)
-    console.print(f"Command:    {shown(plan.shown)}")
-    console.print(f"Entrypoint: {shown(plan.entrypoint)}")
+    console.print(f"Command:    {shown(plan.shown)}", soft_wrap=True)
+    console.print(f"Entrypoint: {shown(plan.entrypoint)}", soft_wrap=True)
     console.print("Nothing was sent.")
 
 

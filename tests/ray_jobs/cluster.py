@@ -19,7 +19,7 @@ from tests.ports import free_port
 
 SECONDS = 240
 _PATH = "/usr/local/bin:/usr/bin:/bin"
-"""Of the head: the Python of the tests is not the first one on it, if it is there at all."""
+"""Of the head: the Python of the tests is not on it. Nor is the package that is tested."""
 _PORTS = (
     *("port", "dashboard-port", "ray-client-server-port", "metrics-export-port"),
     *("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "runtime-env-agent-port"),
@@ -86,7 +86,7 @@ class JobsCluster(User):
                 *("--dashboard-host=127.0.0.1", "--object-store-memory=200000000"),
                 f"--temp-dir={directory}",
             ],
-            env=self.environment(PATH=_PATH),
+            env=self.environment(PATH=_PATH, PYTHONPATH=None),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,

@@ -1,10 +1,12 @@
 """Jobs on a real cluster with a token, as a user: the command line in processes of its own."""
 
+import doctest
 import json
 import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -27,7 +29,7 @@ embedding_dim = 12
 """
 LONG = [
     *("train", "many.parquet", "--output", "long", "--config", "small.toml", "--workers", "1"),
-    *("--set", "training.max_epochs=90", "--set", "training.min_epochs=90"),
+    *("--set", "training.max_epochs=90", "--set", "training.patience=90"),
     *("--set", "model.wide=false"),
 ]
 """It trains for minutes."""
@@ -81,6 +83,18 @@ def id_in(text: str) -> str:
     found = re.search(r"(?:train|tune|evaluate|verify|batch-predict)-[0-9a-f]{8}", text)
     assert found is not None, text
     return found[0]
+
+
+def job_process(cluster: JobsCluster, command: str) -> tuple[str, str]:
+    """The Python of the job that runs, and its PYTHONPATH."""
+    (pid,) = (
+        pid
+        for pid in descendants(cluster.process.pid)
+        if f" -m distlstm {command} " in command_line(pid)
+    )
+    variables = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+    (path,) = (each for each in variables if each.startswith("PYTHONPATH="))
+    return command_line(pid).partition(" ")[0], path.removeprefix("PYTHONPATH=")
 
 
 def test_a_dry_run_lists_what_would_be_sent_and_needs_no_cluster(here: Path) -> None:
@@ -147,12 +161,18 @@ def test_the_token_may_be_in_the_file_where_ray_keeps_it(
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.fixture(scope="module")
+def trained(cluster: JobsCluster, here: Path) -> "subprocess.CompletedProcess[str]":
+    """A submitted training, followed to its end."""
+    options = ["--config", here / "small.toml", "--set", "training.max_epochs=2", "--workers", "1"]
+    words = ["train", here / "data.parquet", "--output", here / "model", *options]
+    return cluster.run("submit", "--name", "first try", "--", *words)
+
+
 def test_a_submitted_training_is_followed_to_its_end_and_its_model_is_there(
-    cluster: JobsCluster, here: Path
+    cluster: JobsCluster, here: Path, trained: "subprocess.CompletedProcess[str]"
 ) -> None:
-    options = ["--config", "small.toml", "--set", "training.max_epochs=2", "--workers", "1"]
-    words = ["train", "data.parquet", "--output", "model", *options]
-    done = cluster.run("submit", "--name", "first try", "--", *words)
+    done = trained
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^epoch  2 of up to 2: .* accuracy", done.stdout, re.MULTILINE)
     assert "entrypoint" not in done.stdout
@@ -180,6 +200,9 @@ def test_a_job_that_is_no_longer_watched_goes_on_until_it_is_stopped_and_then_re
 ) -> None:
     watching = cluster.start("submit", "--", *LONG)
     line_with(watching, "epoch 1 of up to 90")
+    (python, path) = job_process(cluster, "train")
+    assert python == str(Path(sys.prefix) / "bin/python3")
+    assert "py_modules_files" in path.partition(":")[0]  # the package that was sent
     watching.send_signal(signal.SIGINT)
     _, err = watching.communicate(timeout=SECONDS)
     id_ = id_in(err)
@@ -220,32 +243,35 @@ def test_a_job_that_is_not_there_is_named(cluster: JobsCluster) -> None:
         assert "There is no job train-00000000" in done.stderr
 
 
-def test_the_functions_of_the_api_do_the_same(
-    cluster: JobsCluster, here: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("trained")
+def test_the_examples_of_the_api_give_what_they_show(
+    cluster: JobsCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", cluster.token)
     before = dict(os.environ)
-    job = distlstm.submit(["verify", "no-output"], address=cluster.address, name="by hand")
-    assert "no-output" in "".join(distlstm.job_log(job.id, follow=True, address=cluster.address))
-    ended = distlstm.job(job.id, address=cluster.address)
-    assert (ended.name, ended.state, ended.exit_code) == ("by hand", "failed", 2)
-    assert ended.id in {each.id for each in distlstm.jobs(address=cluster.address)}
-    assert distlstm.stop_job(job.id, address=cluster.address).state == "failed"
+    names = {"distlstm": distlstm, "cluster": cluster.address}
+    in_order = (distlstm.submit, distlstm.jobs, distlstm.job, distlstm.job_log, distlstm.stop_job)
+    for function in in_order:
+        (test,) = doctest.DocTestFinder(recurse=False).find(
+            function, name=function.__name__, globs=dict(names)
+        )
+        shown: list[str] = []
+        outcome = doctest.DocTestRunner(verbose=False).run(test, out=shown.append)
+        assert (outcome.attempted > 0, outcome.failed) == (True, 0), "".join(shown)
     with pytest.raises(distlstm.UserError, match="There is no job train-1"):
         distlstm.job("train-1", address=cluster.address)
     assert dict(os.environ) == before
 
 
 @pytest.mark.fault
+@pytest.mark.usefixtures("trained")
 def test_a_job_that_was_killed_is_submitted_again_and_carries_on(
     cluster: JobsCluster, here: Path
 ) -> None:
-    cluster.run("submit", "--", "train", "data.parquet", "--output", "killed-model",
-                "--config", "small.toml", "--set", "training.max_epochs=2")  # fmt: skip
     (here / "lake").mkdir()
     for i in range(30):
         write_rows(here / f"lake/{i:02}.parquet", 20_000, i)
-    words = ["batch-predict", "lake", "--model", "killed-model", "--output", "labels"]
+    words = ["batch-predict", "lake", "--model", "model", "--output", "labels"]
     watching = cluster.start("submit", "--", *words, "--workers", "1")
     until(lambda: len(list((here / "labels").glob("*.parquet"))) > 2)
     for pid in descendants(cluster.process.pid):
