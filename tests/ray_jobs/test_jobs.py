@@ -29,7 +29,8 @@ embedding_dim = 12
 """
 LONG = [
     *("train", "many.parquet", "--output", "long", "--config", "small.toml", "--workers", "1"),
-    *("--set", "training.max_epochs=90", "--set", "training.patience=90"),
+    *("--set", "training.max_epochs=90", "--set", "training.min_epochs=90"),
+    *("--set", "training.patience=90"),
     *("--set", "model.wide=false"),
 ]
 """It trains for minutes."""
