@@ -1,4 +1,5 @@
 # make demo   sets up and runs the main job on real text
+# make demo-service  a cluster, an object store, jobs and a service on this machine
 # make test   sets up and passes the tests
 # make faults kills commands at many moments, and feeds random tables; half an hour
 # make soak   kills nodes under each command at random moments; half an hour
@@ -8,7 +9,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: env demo test faults soak lint format bench clean
+.PHONY: env demo demo-service test faults soak lint format bench clean
 
 env: $(READY)
 
@@ -19,6 +20,9 @@ $(READY): pyproject.toml constraints.txt
 
 demo: env
 	$(BIN)/distlstm demo demo
+
+demo-service: env
+	$(BIN)/python examples/service.py demo-service
 
 test: env
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
@@ -54,4 +58,4 @@ bench: env
 	$(BIN)/python -m benchmarks.runs
 
 clean:
-	rm -rf demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf demo demo-service build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
