@@ -229,7 +229,7 @@ def test_a_job_that_is_no_longer_watched_goes_on_until_it_is_stopped_and_then_re
     assert f"{id_} stopped, exit code 130. What is finished is kept" in stopped.stderr
     following.communicate(timeout=SECONDS)
     assert following.returncode == 130
-    assert "Interrupted." in cluster.run("jobs", "logs", id_).stdout
+    until(lambda: "Interrupted." in cluster.run("jobs", "logs", id_).stdout)
 
     resumed = cluster.run("submit", "--no-follow", "--json", "--", *LONG)
     id_ = json.loads(resumed.stdout)["id"]

@@ -2,8 +2,9 @@
 
 import re
 import sqlite3
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +17,8 @@ from distlstm.database_url import DatabaseUrl, database_of
 from distlstm.errors import RunError, UserError
 
 _DRIVER = "psycopg"
+_TRIES = 6
+_SECONDS_BETWEEN_TRIES = 0.5
 _IN_TRACEBACK = re.compile(r"^sqlalchemy\.exc\.\w+: (?:\(\S+\) )?(.*)$", re.MULTILINE)
 _CONNECTION = {"connect_timeout": 10, "fallback_application_name": "distlstm"}
 
@@ -39,10 +42,11 @@ def in_database(url: str) -> optuna.storages.RDBStorage:
             "pip install 'distlstm[postgresql]'"
         )
     try:
-        try:
-            return _opened(url)
-        except (IntegrityError, ProgrammingError):  # another command made the tables just now
-            return _opened(url)
+        for _ in range(_TRIES - 1):
+            with suppress(IntegrityError, ProgrammingError):  # another command makes the tables
+                return _opened(url)
+            time.sleep(_SECONDS_BETWEEN_TRIES)
+        return _opened(url)
     except (SQLAlchemyError, RuntimeError) as error:
         raise UserError(
             f"The database of search.storage, {database_of(url)}, cannot be opened: "
