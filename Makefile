@@ -2,7 +2,7 @@
 # make demo-service  a cluster, an object store, jobs and a service on this machine
 # make test   sets up and passes the tests
 # make faults kills commands at many moments, and feeds random tables; half an hour
-# make soak   kills nodes under each command at random moments; half an hour
+# make soak   nodes that die at random moments, cut links, autoscaling; an hour
 # make lint | bench | format | clean
 
 PYTHON ?= python3

@@ -58,10 +58,7 @@ class Team:
 
     def put(self, path: Path, key: str) -> None:
         """Copy a file to the bucket."""
-        request = urllib.request.Request(
-            f"{self.endpoint}/lake/{key}", data=path.read_bytes(), method="PUT"
-        )
-        urllib.request.urlopen(request, timeout=60).close()
+        _put(f"{self.endpoint}/lake/{key}", path.read_bytes())
 
 
 def main() -> None:
@@ -71,7 +68,7 @@ def main() -> None:
         ports = {name: _free_port() for name in ("ray", "dashboard", "metrics", "s3", "serve")}
         team = _start(stack, ports)
         _upload(team, directory)
-        _work(team)
+        _work(team, directory)
         _serve(team, ports["serve"])
         _scrape(ports["metrics"])
 
@@ -89,8 +86,7 @@ def _start(stack: ExitStack, ports: dict[str, int]) -> Team:
     }
     stack.enter_context(_process(_words("moto.server", f"-p {ports['s3']}"), shared))
     _wait(endpoint)
-    bucket = urllib.request.Request(f"{endpoint}/lake", method="PUT")
-    urllib.request.urlopen(bucket, timeout=60).close()
+    _put(f"{endpoint}/lake", b"")
     temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="ray-"))
     head = (
         f"start --head --block --num-cpus=2 --node-ip-address=127.0.0.1 --port={ports['ray']} "
@@ -100,7 +96,10 @@ def _start(stack: ExitStack, ports: dict[str, int]) -> Team:
     stack.enter_context(_process(_words("ray", head), shared | {"RAY_AUTH_MODE": "token"}))
     dashboard = f"http://127.0.0.1:{ports['dashboard']}"
     _wait(f"{dashboard}/api/version")
-    print(f"A Ray cluster with a token is at {dashboard}, the bucket s3://lake at {endpoint}.")
+    print(
+        f"A Ray cluster with a token is at {dashboard}, the bucket s3://lake at {endpoint}.",
+        flush=True,
+    )
     return Team(shared | {"RAY_API_SERVER_ADDRESS": dashboard}, endpoint)
 
 
@@ -114,10 +113,9 @@ def _upload(team: Team, directory: Path) -> None:
     posts = sorted(corpus.unlabelled.rglob("*.parquet"))
     team.put(posts[0], "posts/morning.parquet")
     pq.write_table(pq.read_table(posts[-1]).slice(0, 500), directory / "evening.parquet")
-    team.put(directory / "evening.parquet", "evening.parquet")
 
 
-def _work(team: Team) -> None:
+def _work(team: Team, directory: Path) -> None:
     """Submit a study, a model, its evaluation and predictions; then label what is new."""
     study = "tune s3://lake/labelled.parquet --output s3://lake/runs/study --trials 3 --workers 1"
     team.run(f"submit --name search -- {study} {_SMALL}")
@@ -132,12 +130,7 @@ def _work(team: Team) -> None:
     )
     team.run(labels)
     print("\nIn the evening there are new posts. The same command labels them, and only them.")
-    evening = urllib.request.Request(
-        f"{team.endpoint}/lake/posts/evening.parquet",
-        headers={"x-amz-copy-source": "/lake/evening.parquet"},
-        method="PUT",
-    )
-    urllib.request.urlopen(evening, timeout=60).close()
+    team.put(directory / "evening.parquet", "posts/evening.parquet")
     team.run(labels)
     team.run("jobs")
     team.run("runs s3://lake/runs")
@@ -186,6 +179,12 @@ def _process(words: list[str], environment: dict[str, str]) -> Iterator[None]:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def _put(address: str, content: bytes) -> None:
+    headers = {"Content-Type": "application/octet-stream"}
+    request = urllib.request.Request(address, data=content, headers=headers, method="PUT")
+    urllib.request.urlopen(request, timeout=60).close()
 
 
 def _wait(address: str) -> None:

@@ -13,7 +13,7 @@ NOTEBOOK = ROOT / "examples/quickstart.ipynb"
 
 pytestmark = [
     pytest.mark.ray,
-    pytest.mark.slow,
+    pytest.mark.soak,
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
 

@@ -17,7 +17,7 @@ from distlstm.stages.run.session import Resources, shared_ray
 from distlstm.storage import storage_at
 from tests.object_store import environment_of, running_store
 
-pytestmark = [pytest.mark.ray, pytest.mark.fault]
+pytestmark = [pytest.mark.ray, pytest.mark.soak]
 
 
 @pytest.fixture(scope="module")

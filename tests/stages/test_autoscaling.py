@@ -15,7 +15,7 @@ from tests.stages.conftest import write_rows
 from tests.stages.test_interruption import wait_until
 from tests.stages.test_nodes import start
 
-pytestmark = [pytest.mark.ray, pytest.mark.fault]
+pytestmark = [pytest.mark.ray, pytest.mark.soak]
 SECONDS = 300
 ROOT = Path(__file__).parents[2]
 ROWS_OF_FILES = [2_000] * 8 + [40_000]

@@ -142,7 +142,7 @@ def test_labels_of_the_other_kind_are_refused(
     assert "needs rows of one label" in " ".join(outcome.err.split())
 
 
-@pytest.mark.slow
+@pytest.mark.soak  # test_train.py compares one and two workers, too
 def test_label_sets_train_alike_with_one_and_two_workers(
     capfd: pytest.CaptureFixture[str], data: Path, tmp_path: Path
 ) -> None:

@@ -16,7 +16,7 @@ from tests.stages.test_nodes import EPOCHS, SECONDS, SMALL, check_rows, start, w
 
 pytestmark = [
     pytest.mark.ray,
-    pytest.mark.fault,
+    pytest.mark.soak,
     pytest.mark.skipif(not can_be_made(), reason="network namespaces cannot be made here"),
 ]
 SECONDS_APART = 20.0

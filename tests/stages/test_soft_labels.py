@@ -73,7 +73,7 @@ def test_a_model_is_distilled_from_probabilities(
     assert soft.probabilities.max(1) == pytest.approx(table["predicted_score"].to_numpy(), abs=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_labels_that_are_certain_train_as_plain_ones_do(
     capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -66,7 +66,7 @@ def test_rows_of_no_weight_teach_nothing_and_bad_weights_are_counted(
     assert run(capfd, "verify", predicted).code == 0
 
 
-@pytest.mark.slow
+@pytest.mark.soak  # test_train.py compares one and two workers, too
 def test_weighted_training_has_the_same_losses_with_one_and_two_workers(
     capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
