@@ -173,7 +173,7 @@ def _process(words: list[str], environment: dict[str, str]) -> Iterator[None]:
     try:
         yield
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
+        process.terminate()  # it ends its own children
         try:
             process.wait(60)
         except subprocess.TimeoutExpired:

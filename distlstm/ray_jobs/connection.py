@@ -60,8 +60,10 @@ def answers(address: str | None, *, job: str | None = None) -> Iterator[None]:
     except (RuntimeError, ValueError) as error:
         if job is not None and "does not exist" in str(error):
             raise NoSuchJobError(f"There is no job {job}. `distlstm jobs` lists them.") from error
-        reason = str(error).strip().partition("\n")[0]
-        raise RunError(f"The Ray cluster at {_named(address)} could not do it: {reason}") from error
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        raise RunError(
+            f"The Ray cluster at {_named(address)} could not do it: {reason}."
+        ) from error
 
 
 def _named(address: str | None) -> str:

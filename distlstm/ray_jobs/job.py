@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from distlstm import __version__
 from distlstm.errors import RunError
 from distlstm.ray_jobs.connection import answers
-from distlstm.ray_jobs.package import packed
+from distlstm.ray_jobs.package import Parcel, packed
 from distlstm.ray_jobs.plan import JobPlan
 from distlstm.ray_jobs.progress import progress_in
 
@@ -21,7 +21,10 @@ _MARK = "distlstm"
 """Key of the metadata that our jobs have, and no others."""
 _LINES = 120
 _SECONDS_BETWEEN_LOOKS = 0.5
+_SECONDS_TO_START = 60
 _SECONDS_TO_END = 180
+_NOT_YET = "No available agent"
+"""What Ray answers before the agent of a node has started."""
 _EXIT_CODES = {"succeeded": 0, "stopped": 130}
 _ENDED = ("succeeded", "failed", "stopped")
 
@@ -60,20 +63,36 @@ class Job:
 
 
 def started(client: "JobSubmissionClient", plan: JobPlan, *, name: str | None) -> str:
-    """Send a command to the cluster; returns the id of its job."""
+    """Send a command to the cluster; returns the id of its job.
+
+    A cluster that has just started answers before it can take jobs, so this waits for a minute.
+    """
+    until = time.monotonic() + _SECONDS_TO_START
     with packed(plan) as parcel, answers(client.get_address()):
-        submission = client.submit_job(
-            submission_id=f"{plan.command}-{secrets.token_hex(4)}",
-            entrypoint=plan.entrypoint,
-            runtime_env=parcel.runtime_env(),
-            metadata={
-                _MARK: __version__,
-                "name": name or plan.command,
-                "command": plan.shown,
-                "output": plan.output or "",
-            },
-        )
-    return str(submission)
+        while True:
+            try:
+                return _submitted(client, plan, parcel, name=name)
+            except RuntimeError as error:
+                if _NOT_YET not in str(error) or time.monotonic() > until:
+                    raise
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+
+def _submitted(
+    client: "JobSubmissionClient", plan: JobPlan, parcel: Parcel, *, name: str | None
+) -> str:
+    submission: str = client.submit_job(
+        submission_id=f"{plan.command}-{secrets.token_hex(4)}",
+        entrypoint=plan.entrypoint,
+        runtime_env=parcel.runtime_env(),
+        metadata={
+            _MARK: __version__,
+            "name": name or plan.command,
+            "command": plan.shown,
+            "output": plan.output or "",
+        },
+    )
+    return submission
 
 
 def jobs_of(client: "JobSubmissionClient", *, last: int) -> list[Job]:
