@@ -22,7 +22,7 @@ from tests.stages.test_interruption import wait_until
 from tests.stages.test_nodes import SECONDS, start
 from tests.stages.test_tune_faults import num_reports
 
-pytestmark = [pytest.mark.ray, pytest.mark.fault]
+pytestmark = [pytest.mark.ray, pytest.mark.soak]
 NUM_TRIALS, NUM_EPOCHS = 4, 3
 
 GRID = {

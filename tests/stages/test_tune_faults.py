@@ -144,6 +144,7 @@ def test_two_commands_at_once_on_one_study_are_refused(corpus_file: Path, tmp_pa
     check_complete(study, out)
 
 
+@pytest.mark.soak
 def test_two_trials_of_two_workers_each_run_side_by_side_and_free_what_they_held(
     corpus_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
