@@ -54,12 +54,12 @@ _NO_IDLE_WORKERS = {
 }
 
 
-_SERVING = {
+_DIRECT = {
     "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",  # nobody routes to this replica
     "RAY_SERVE_PORT_QUARANTINE_S": "0",  # a replica that replaces a dead one gets its port
 }
-_SERVING_FAST = {
+_SERVING = {
     "RAY_metrics_report_interval_ms": "2000",
     "RAY_SERVE_LOG_TO_STDERR": "0",
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "30",  # on a busy machine, a process starts slowly
@@ -77,12 +77,12 @@ def serving(port: int, *, one_replica: bool) -> dict[str, str]:
     takes some milliseconds and is limited to some hundred requests a second.
     """
     if not one_replica:
-        return _SERVING_FAST
+        return _SERVING
     port_range = {
         f"RAY_SERVE_DIRECT_INGRESS_{bound}_HTTP_PORT": str(port + extra)
         for bound, extra in (("MIN", 0), ("MAX", 1))
     }
-    return _SERVING_FAST | _SERVING | port_range
+    return _SERVING | _DIRECT | port_range
 
 
 def prepare(address: str | None = None, *, idle_workers: bool = True) -> None:

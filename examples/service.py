@@ -32,7 +32,6 @@ _SMALL = (
     "--set training.min_epochs=3"
 )
 _SECONDS_TO_START = 180.0
-_MODULE = {"ray": "ray.scripts.scripts"}
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,9 @@ def _start(stack: ExitStack, ports: dict[str, int]) -> Team:
         f"--dashboard-port={ports['dashboard']} --metrics-export-port={ports['metrics']} "
         f"--temp-dir={temporary}"
     )
-    stack.enter_context(_process(_words("ray", head), shared | {"RAY_AUTH_MODE": "token"}))
+    stack.enter_context(
+        _process(_words("ray.scripts.scripts", head), shared | {"RAY_AUTH_MODE": "token"})
+    )
     dashboard = f"http://127.0.0.1:{ports['dashboard']}"
     _wait(f"{dashboard}/api/version")
     print(
@@ -156,8 +157,8 @@ def _scrape(port: int) -> None:
     print("\n".join(line for line in lines if line.startswith("ray_distlstm_rows_predicted_total")))
 
 
-def _words(program: str, arguments: str) -> list[str]:
-    return [sys.executable, "-m", _MODULE.get(program, program), *shlex.split(arguments)]
+def _words(module: str, arguments: str) -> list[str]:
+    return [sys.executable, "-m", module, *shlex.split(arguments)]
 
 
 @contextmanager

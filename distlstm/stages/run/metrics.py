@@ -1,4 +1,4 @@
-"""Metrics of a command, which the node of the command exports to Prometheus: made of its events.
+"""The metrics of a command, made of its events; the command's node exports them to Prometheus.
 
 Ray adds `ray_` to their names, `_total` to those of counters, and its job and node as labels.
 Source: https://docs.ray.io/en/latest/ray-observability/user-guides/add-app-metrics.html
@@ -40,7 +40,6 @@ GAUGES = {
     "trials": "Trials of a study, by state.",
 }
 CHECKPOINT_SECONDS = "checkpoint_seconds"
-_HISTOGRAMS = {CHECKPOINT_SECONDS: "Seconds that saving a checkpoint of a training takes."}
 _BOUNDARIES = [0.1, 0.3, 1, 3, 10, 30, 100, 300]
 _LABELS = {
     "rows_without_prediction": "reason",
@@ -148,7 +147,8 @@ class Metrics:
             elif name in GAUGES:
                 self.metrics[name] = Gauge(description=GAUGES[name], **options)
             else:
+                description = "Seconds that saving a checkpoint of a training takes."
                 self.metrics[name] = Histogram(
-                    description=_HISTOGRAMS[name], boundaries=_BOUNDARIES, **options
+                    description=description, boundaries=_BOUNDARIES, **options
                 )
         return self.metrics[name]

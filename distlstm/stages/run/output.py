@@ -216,7 +216,7 @@ def _lock(path: Path) -> int:
     A process that only asks whether it is locked (`is_in_use`) locks it for a moment, so this tries
     once more after a moment.
     """
-    has_waited = False
+    is_second_try = False
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -224,16 +224,14 @@ def _lock(path: Path) -> int:
             if _is_at(file, path):
                 return file
         except BlockingIOError as error:
-            if not has_waited:
-                has_waited = True
-                time.sleep(_A_MOMENT)
+            if is_second_try:
                 os.close(file)
-                continue
-            os.close(file)
-            raise UserError(
-                f"Another command is at work on {path.parent}. Wait for it to end, or choose "
-                "another --output."
-            ) from error
+                raise UserError(
+                    f"Another command is at work on {path.parent}. Wait for it to end, or choose "
+                    "another --output."
+                ) from error
+            is_second_try = True
+            time.sleep(_A_MOMENT)
         os.close(file)
 
 

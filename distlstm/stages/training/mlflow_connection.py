@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import copyfile
-from typing import Any
+from typing import Any, Protocol
 
 from distlstm import __version__, environment
 from distlstm.model.metadata import METADATA_FILE, file_names, gives_label_sets, load_metadata
@@ -72,6 +72,32 @@ class MlflowConnection:
             self._given_up = True
             reason = str(error).strip().partition("\n")[0]
             self._on_event(Note(f"MLflow failed, the {self._what} goes on without it: {reason}"))
+
+
+class TrackedRun(Protocol):
+    """A run in MLflow."""
+
+    run_id: str
+
+    def end(self, client: Any, status: str) -> None:
+        """End it with one of MLflow's states."""
+        ...
+
+
+@contextmanager
+def ended_with_model(connection: MlflowConnection, run: TrackedRun, model: Path) -> Iterator[None]:
+    """At the end of a block, log the MODEL, if it is there, and end the run as the block ended."""
+    status = "FAILED"
+    try:
+        yield
+        if (model / METADATA_FILE).exists():
+            connection.attempt(lambda client: log_model(client, run.run_id, model))
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        connection.attempt(lambda client: run.end(client, status))
 
 
 def new_run(

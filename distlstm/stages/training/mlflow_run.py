@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from distlstm.atomic import write_text
-from distlstm.model.metadata import METADATA_FILE
 from distlstm.model.training import EpochResult
 from distlstm.stages.run.events import OnEvent
 from distlstm.stages.run.files import MLFLOW_RUN_FILE
 from distlstm.stages.run.output import Identity
 from distlstm.stages.training.mlflow_connection import (
     MlflowConnection,
+    ended_with_model,
     log_metrics,
-    log_model,
     mlflow_connection,
     new_run,
 )
@@ -36,17 +35,8 @@ def mlflow_run(
             yield None
             return
         run = MlflowRun(output, settings, connection)
-        status = "FAILED"
-        try:
+        with ended_with_model(connection, run, output):
             yield run
-            if (output / METADATA_FILE).exists():
-                connection.attempt(lambda client: log_model(client, run.run_id, output))
-            status = "FINISHED"
-        except KeyboardInterrupt:
-            status = "KILLED"
-            raise
-        finally:
-            connection.attempt(lambda client: client.set_terminated(run.run_id, status))
 
 
 class MlflowRun:
@@ -64,6 +54,10 @@ class MlflowRun:
         """Log the metrics of an epoch, unless they are logged already."""
         if result.epoch > self.logged:
             self.connection.attempt(lambda client: self._log(client, result))
+
+    def end(self, client: Any, status: str) -> None:
+        """End the run."""
+        client.set_terminated(self.run_id, status)
 
     def _open(self, client: Any, settings: Identity) -> None:
         file = self.output / MLFLOW_RUN_FILE

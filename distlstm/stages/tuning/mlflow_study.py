@@ -5,15 +5,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from distlstm.model.metadata import METADATA_FILE
 from distlstm.stages.run.events import OnEvent, TrialRow
 from distlstm.stages.run.files import METRICS
 from distlstm.stages.run.output import Identity
 from distlstm.stages.training.mlflow_connection import (
     MlflowConnection,
+    ended_with_model,
     experiment_of,
     log_metrics,
-    log_model,
     mlflow_connection,
     new_run,
 )
@@ -48,17 +47,8 @@ def mlflow_study(
             yield None
             return
         study = MlflowStudy(connection, directory, name, settings)
-        status = "FAILED"
-        try:
+        with ended_with_model(connection, study, best):
             yield study
-            if (best / METADATA_FILE).exists():
-                connection.attempt(lambda client: log_model(client, study.run_id, best))
-            status = "FINISHED"
-        except KeyboardInterrupt:
-            status = "KILLED"
-            raise
-        finally:
-            connection.attempt(lambda client: study.end(client, status))
 
 
 class MlflowStudy:
