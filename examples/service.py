@@ -18,7 +18,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +31,13 @@ _SMALL = (
     "--set model.hidden_dim=32 --set model.embedding_dim=32 --set training.max_epochs=3 "
     "--set training.min_epochs=3"
 )
-_SECONDS_TO_START = 180.0
+_RAY_PORTS = (
+    *("port", "dashboard-port", "ray-client-server-port"),
+    *("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "runtime-env-agent-port"),
+)
+"""Options of `ray start`; with the defaults, another Ray on this machine would be in the way."""
+_SECONDS_TO_START = 90.0
+_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ def main() -> None:
     """Run the day in a directory, which keeps the corpus and the index of the runs."""
     directory = Path(sys.argv[1] if len(sys.argv) > 1 else "demo-service").absolute()
     with ExitStack() as stack:
-        ports = {name: _free_port() for name in ("ray", "dashboard", "metrics", "s3", "serve")}
+        ports = {name: _free_port() for name in ("metrics", "s3", "serve")}
         team = _start(stack, ports)
         _upload(team, directory)
         _work(team, directory)
@@ -86,22 +92,30 @@ def _start(stack: ExitStack, ports: dict[str, int]) -> Team:
     stack.enter_context(_process(_words("moto.server", f"-p {ports['s3']}"), shared))
     _wait(endpoint)
     _put(f"{endpoint}/lake", b"")
-    temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="ray-"))
-    head = (
-        f"start --head --block --num-cpus=2 --node-ip-address=127.0.0.1 --port={ports['ray']} "
-        f"--dashboard-port={ports['dashboard']} --metrics-export-port={ports['metrics']} "
-        f"--temp-dir={temporary}"
-    )
-    stack.enter_context(
-        _process(_words("ray.scripts.scripts", head), shared | {"RAY_AUTH_MODE": "token"})
-    )
-    dashboard = f"http://127.0.0.1:{ports['dashboard']}"
-    _wait(f"{dashboard}/api/version")
+    dashboard = _start_ray(stack, shared, metrics_port=ports["metrics"])
     print(
         f"A Ray cluster with a token is at {dashboard}, the bucket s3://lake at {endpoint}.",
         flush=True,
     )
     return Team(shared | {"RAY_API_SERVER_ADDRESS": dashboard}, endpoint)
+
+
+def _start_ray(stack: ExitStack, environment: dict[str, str], *, metrics_port: int) -> str:
+    """Start the cluster; the address of its dashboard. On a busy machine, Ray needs another try."""
+    for _ in range(_TRIES):
+        attempt = stack.enter_context(ExitStack())
+        temporary = attempt.enter_context(tempfile.TemporaryDirectory(prefix="ray-"))
+        ports = {name: _free_port() for name in _RAY_PORTS} | {"metrics-export-port": metrics_port}
+        options = " ".join(f"--{name}={port}" for name, port in ports.items())
+        head = "start --head --block --num-cpus=2 --node-ip-address=127.0.0.1"
+        words = _words("ray.scripts.scripts", f"{head} {options} --temp-dir={temporary}")
+        attempt.enter_context(_process(words, environment | {"RAY_AUTH_MODE": "token"}))
+        dashboard = f"http://127.0.0.1:{ports['dashboard-port']}"
+        with suppress(TimeoutError):
+            _wait(f"{dashboard}/api/version")
+            return dashboard
+        attempt.close()
+    raise TimeoutError("Ray has not started.")
 
 
 def _upload(team: Team, directory: Path) -> None:
