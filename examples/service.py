@@ -111,11 +111,23 @@ def _start_ray(stack: ExitStack, environment: dict[str, str], *, metrics_port: i
         words = _words("ray.scripts.scripts", f"{head} {options} --temp-dir={temporary}")
         attempt.enter_context(_process(words, environment | {"RAY_AUTH_MODE": "token"}))
         dashboard = f"http://127.0.0.1:{ports['dashboard-port']}"
-        with suppress(TimeoutError):
-            _wait(f"{dashboard}/api/version")
+        if _has_a_node(dashboard, environment["RAY_AUTH_TOKEN"]):
             return dashboard
         attempt.close()
     raise TimeoutError("Ray has not started.")
+
+
+def _has_a_node(dashboard: str, token: str) -> bool:
+    """Wait until the cluster's node is alive; False if that takes too long."""
+    headers = {"Authorization": f"Bearer {token}"}
+    request = urllib.request.Request(f"{dashboard}/nodes?view=summary", headers=headers)
+    until = time.monotonic() + _SECONDS_TO_START
+    while time.monotonic() < until:
+        with suppress(OSError), urllib.request.urlopen(request, timeout=20) as answer:
+            if b'"ALIVE"' in answer.read():
+                return True
+        time.sleep(0.3)
+    return False
 
 
 def _upload(team: Team, directory: Path) -> None:

@@ -93,11 +93,11 @@ class JobsCluster(User):
         )
 
     def answers(self) -> bool:
-        """Whether it takes jobs."""
+        """Whether its node is alive, so that it takes jobs."""
         head = {"Authorization": f"Bearer {self.token}"}
-        request = urllib.request.Request(f"{self.address}/api/jobs/", headers=head)
-        with suppress(OSError):
-            return bool(urllib.request.urlopen(request, timeout=20).status == 200)
+        request = urllib.request.Request(f"{self.address}/nodes?view=summary", headers=head)
+        with suppress(OSError), urllib.request.urlopen(request, timeout=20) as answer:
+            return b'"ALIVE"' in answer.read()
         return False
 
     def kill(self) -> None:

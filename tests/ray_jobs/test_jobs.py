@@ -69,6 +69,14 @@ def until(is_so: Callable[[], bool]) -> None:
         time.sleep(0.3)
 
 
+def wait_for_line(cluster: JobsCluster, id_: str, text: str) -> None:
+    """Wait until the log of a job has a text."""
+    end = time.monotonic() + SECONDS
+    while text not in (log := cluster.run("jobs", "logs", id_).stdout):
+        assert time.monotonic() < end, log
+        time.sleep(0.3)
+
+
 def line_with(process: "subprocess.Popen[str]", text: str) -> str:
     """Read the output of a process up to a line that has a text."""
     assert process.stdout is not None
@@ -229,11 +237,11 @@ def test_a_job_that_is_no_longer_watched_goes_on_until_it_is_stopped_and_then_re
     assert f"{id_} stopped, exit code 130. What is finished is kept" in stopped.stderr
     following.communicate(timeout=SECONDS)
     assert following.returncode == 130
-    until(lambda: "Interrupted." in cluster.run("jobs", "logs", id_).stdout)
+    wait_for_line(cluster, id_, "Interrupted.")
 
     resumed = cluster.run("submit", "--no-follow", "--json", "--", *LONG)
     id_ = json.loads(resumed.stdout)["id"]
-    until(lambda: "Resuming" in cluster.run("jobs", "logs", id_).stdout)
+    wait_for_line(cluster, id_, "Resuming")
     assert cluster.json("jobs", "stop", id_)["state"] == "stopped"
 
 

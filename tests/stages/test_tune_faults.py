@@ -114,6 +114,7 @@ def test_ctrl_c_leaves_the_best_so_far_and_what_runs_is_carried_on_with(
 ) -> None:
     study = tmp_path / "s"
     process = start_and_wait(corpus_file, study, num_more=4)
+    wait_until(lambda: bool(ended(study)), SECONDS)  # before that, there is no best
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 130, err
