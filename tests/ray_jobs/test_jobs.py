@@ -69,14 +69,10 @@ def until(is_so: Callable[[], bool]) -> None:
         time.sleep(0.3)
 
 
-def first_line(cluster: JobsCluster, id_: str) -> str:
-    """What a job writes first about its output: that it resumes, or that another is at work."""
+def wait_for_line(cluster: JobsCluster, id_: str, text: str) -> None:
+    """Wait until the log of a job has a text."""
     end = time.monotonic() + SECONDS
-    while True:
-        log = cluster.run("jobs", "logs", id_).stdout
-        found = re.search(r"^.*(Resuming|Another command is at work).*$", log, re.MULTILINE)
-        if found is not None:
-            return found[0]
+    while text not in (log := cluster.run("jobs", "logs", id_).stdout):
         assert time.monotonic() < end, log
         time.sleep(0.3)
 
@@ -241,16 +237,12 @@ def test_a_job_that_is_no_longer_watched_goes_on_until_it_is_stopped_and_then_re
     assert f"{id_} stopped, exit code 130. What is finished is kept" in stopped.stderr
     following.communicate(timeout=SECONDS)
     assert following.returncode == 130
+    wait_for_line(cluster, id_, "Interrupted.")
 
-    ids = []
-
-    def resumes() -> bool:  # Ray may have ended the job before it gave its output free
-        resumed = cluster.run("submit", "--no-follow", "--json", "--", *LONG)
-        ids.append(json.loads(resumed.stdout)["id"])
-        return "Resuming" in first_line(cluster, ids[-1])
-
-    until(resumes)
-    assert cluster.json("jobs", "stop", ids[-1])["state"] == "stopped"
+    resumed = cluster.run("submit", "--no-follow", "--json", "--", *LONG)
+    id_ = json.loads(resumed.stdout)["id"]
+    wait_for_line(cluster, id_, "Resuming")
+    assert cluster.json("jobs", "stop", id_)["state"] == "stopped"
 
 
 def test_a_job_that_is_not_there_is_named(cluster: JobsCluster) -> None:

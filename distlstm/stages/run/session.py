@@ -5,15 +5,18 @@ Ray's own output goes to its session logs; its errors are raised as ours.
 """
 
 import contextlib
+import ctypes
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import ray
 from ray._private import ray_constants
+from ray.exceptions import ActorHandleNotFoundError
 
 from distlstm.errors import RunError, UserError
 from distlstm.stages.run.events import OnEvent
@@ -22,6 +25,7 @@ from distlstm.stages.run.nodes import can_be_added, nodes, reported_changes
 from distlstm.worker_range import WorkerRange
 
 _Result = TypeVar("_Result")
+_SECONDS_TO_END = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,26 +197,57 @@ def run_interruptibly(
     """Run Ray's blocking `fit` in another thread, so that Ctrl-C interrupts this one at once.
 
     `meanwhile` is called in this thread five times a second, and once at the end. In the main
-    thread, Ray would install its own handler of Ctrl-C, which is slow. On Ctrl-C the caller leaves
-    `ray_session`, which ends the processes of the work, unless the Ray is the host's own.
+    thread, Ray would install its own handler of Ctrl-C, which is slow. On Ctrl-C the work is ended
+    before the caller leaves `ray_session`: `ray.shutdown` while a thread waits for Ray is a
+    segmentation fault within a second.
     """
     outcome: dict[str, Any] = {}
+    ended = threading.Event()  # after Ctrl-C in `join`, Python 3.11 takes a thread for ended
+    others = _controllers()
 
     def target() -> None:
         try:
             outcome["result"] = work()
         except BaseException as error:
             outcome["error"] = error
+        finally:
+            ended.set()
 
     thread = threading.Thread(target=target, daemon=True)
     thread.start()
-    while thread.is_alive():
-        thread.join(timeout=0.2)
+    try:
+        while not ended.wait(timeout=0.2):
+            meanwhile()
         meanwhile()
+    except BaseException:
+        _end(thread, ended, others)
+        raise
     if "error" in outcome:
         raise outcome["error"]
     result: _Result = outcome["result"]
     return result
+
+
+def _controllers() -> set[str]:
+    """The ids of the actors by which this process, or its trials, run Ray Train."""
+    job = ray.get_runtime_context().get_job_id()
+    alive = ray._private.state.actors(job_id=ray.JobID.from_hex(job), actor_state_name="ALIVE")
+    return {id_ for id_, actor in alive.items() if actor["ActorClassName"] == "TrainController"}
+
+
+def _end(thread: threading.Thread, ended: threading.Event, others: set[str]) -> None:
+    """End the work of a thread, which may wait for a controller that is not one of the others."""
+    core_worker = ray._private.worker.global_worker.core_worker
+    until = time.monotonic() + _SECONDS_TO_END
+    while not ended.is_set() and time.monotonic() < until:
+        # Python raises this once the thread is back from Ray.
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit)
+        )
+        for id_ in _controllers() - others:
+            with contextlib.suppress(ActorHandleNotFoundError):  # that of a trial
+                core_worker.kill_actor(ray.ActorID.from_hex(id_), True)
+        ended.wait(timeout=0.5)
 
 
 def our_error(error: BaseException) -> UserError | RunError | None:
